@@ -1,0 +1,1 @@
+"""Data modules: where inputs come from, and how to show them as images again."""

@@ -1,0 +1,117 @@
+"""Batches as slices of tensors that are in memory whole.
+
+A data set of small images fits in memory. Fetching a batch of it is one indexing operation per
+tensor, where a data set of single samples would make hundreds and collate them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sparse_lightning.errors import SettingError
+
+
+class Batch(NamedTuple):
+    """One mini-batch.
+
+    Attributes:
+        inputs: (n, d), standardised.
+        scale, shift: pixels on the scale of [0, 1] are ``inputs * scale + shift``; scalars, or
+            (n, d) where each sample has been normalised by its own local statistics.
+        labels: (n,), or None where the data have none.
+    """
+
+    inputs: Tensor
+    scale: Tensor
+    shift: Tensor
+    labels: Tensor | None = None
+
+    def to_pixels(self, standardised: Tensor) -> Tensor:
+        """Undo the normalisation of this batch for inputs or reconstructions of them, (n, d)."""
+        return torch.addcmul(self.shift, standardised, self.scale)
+
+
+class TensorSlices(Dataset[Batch]):
+    """Whole tensors in, batches out; the arguments are the fields of `Batch`, over all samples."""
+
+    def __init__(
+        self, inputs: Tensor, scale: Tensor, shift: Tensor, labels: Tensor | None = None
+    ) -> None:
+        self.tensors = Batch(inputs, scale, shift, labels)
+
+    def __len__(self) -> int:
+        return len(self.tensors.inputs)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        rows = torch.as_tensor(indices)
+        return Batch(
+            *(field if field is None or field.ndim == 0 else field[rows] for field in self.tensors)
+        )
+
+
+class EpochShuffle(Sampler[int]):
+    """A new order each epoch that depends on the seed and the epoch alone.
+
+    A resumed run therefore sees the batches that the uninterrupted one would have seen. Lightning
+    calls ``set_epoch``.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator()
+        # Far enough apart that no run's epochs reach the orders of the next seed.
+        generator.manual_seed((1_000_003 * self.seed + self.epoch) % 2**63)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+def slice_loader(
+    data: TensorSlices, batch_size: int, shuffle_seed: int | None = None, drop_last: bool = False
+) -> DataLoader:
+    """A DataLoader of `Batch`; in order, or shuffled anew each epoch with a seed."""
+    return DataLoader(
+        data,
+        batch_size=batch_size,
+        sampler=None if shuffle_seed is None else EpochShuffle(len(data), shuffle_seed),
+        collate_fn=_as_it_is,
+        drop_last=drop_last,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def require_no_single_sample(sizes: dict[str, int], batch_size: int, drop_last: bool) -> None:
+    """Raise where a last batch would hold one sample, which has no variance.
+
+    Args:
+        sizes: number of samples by the name of its setting.
+        batch_size: samples in a batch.
+        drop_last: whether the last incomplete batch of ``data.num_train`` is left out.
+    """
+    for setting, size in sizes.items():
+        if drop_last and setting == "data.num_train":
+            continue
+        if batch_size == 1 or size % batch_size == 1:
+            raise SettingError(
+                f"{setting}={size} with data.batch_size={batch_size} makes a batch of 1 sample, "
+                "which has no variance: change either of them, or set "
+                "model.energy.variance_weight=0."
+            )

@@ -1,0 +1,180 @@
+"""MNIST, which travels inside the package, and its siblings Fashion-MNIST and KMNIST.
+
+All are read by torchvision from its own folder layout, so that an existing torchvision folder is
+used as it is. Where MNIST's files are missing, they are unpacked from the package: nothing is
+downloaded. The siblings come through torchvision's download.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from importlib import resources
+from pathlib import Path
+from urllib.error import URLError
+
+import lightning
+import torch
+import torchvision
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sparse_lightning.data.batch import TensorSlices, require_no_single_sample, slice_loader
+from sparse_lightning.errors import DataError, SettingError, require_positive
+from sparse_lightning.files import replaced_whole
+
+# Of the unpacked files of LeCun, Cortes & Burges.
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+class MNIST(lightning.LightningDataModule):
+    """Standardised 28×28 images as vectors of 784, in three fixed splits.
+
+    Args:
+        root: folder in torchvision's layout, ``root/MNIST/raw``.
+        name: torchvision's name: MNIST, FashionMNIST or KMNIST.
+        mean, std: pixels in [0, 1] become (pixel − mean) / std.
+        batch_size: samples in a batch.
+        num_train, num_val: disjoint random subsets of the 60,000 training images.
+        num_test: the first so many of the 10,000 test images.
+        split_seed: fixes the split, whatever the seed of training is.
+        shuffle_seed: fixes the order of training samples in each epoch.
+        drop_last: leave out the last, incomplete batch of training.
+    """
+
+    input_dim = 784
+    image_shape = (28, 28)
+
+    def __init__(
+        self,
+        root: str | Path,
+        name: str = "MNIST",
+        mean: float = 0.1307,
+        std: float = 0.3081,
+        batch_size: int = 250,
+        num_train: int = 55_000,
+        num_val: int = 5_000,
+        num_test: int = 10_000,
+        split_seed: int = 0,
+        shuffle_seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if name not in ("MNIST", "FashionMNIST", "KMNIST"):
+            raise SettingError(f"data.name={name} must be MNIST, FashionMNIST or KMNIST.")
+        require_positive("data.std", std)
+        sizes = {"train": num_train, "val": num_val, "test": num_test}
+        for setting, size in (("batch_size", batch_size), *sizes.items()):
+            if size < 1:
+                prefix = "" if setting == "batch_size" else "num_"
+                raise SettingError(f"data.{prefix}{setting}={size} must be at least 1.")
+        if num_train + num_val > 60_000:
+            raise SettingError(
+                f"data.num_train={num_train} and data.num_val={num_val} are cut from 60,000 "
+                "training images: their sum must not exceed that."
+            )
+        if num_test > 10_000:
+            raise SettingError(f"data.num_test={num_test} must not exceed the 10,000 test images.")
+        self.root, self.name = Path(root), name
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.batch_size, self.drop_last = batch_size, drop_last
+        self.sizes = sizes
+        self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
+        self.splits: dict[str, TensorSlices] = {}
+
+    @property
+    def title(self) -> str:
+        """What figures say of the data."""
+        return self.name
+
+    def require_variance(self) -> None:
+        """Raise `SettingError` if any batch would hold a single sample."""
+        sizes = {f"data.num_{split}": size for split, size in self.sizes.items()}
+        require_no_single_sample(sizes, self.batch_size, self.drop_last)
+
+    def prepare_data(self) -> None:
+        """Put the files in place where they are missing, and check those of MNIST.
+
+        Raises:
+            DataError: files that are damaged, cannot be written, or cannot be downloaded.
+        """
+        folder = self.root / self.name / "raw"
+        try:
+            if self.name == "MNIST":
+                seed_mnist(folder)
+            else:
+                self._dataset(train=True, download=True)
+        except (URLError, RuntimeError) as error:
+            if isinstance(error, DataError):
+                raise
+            needed = ", ".join(f"{file}.gz" for file in MNIST_SHA256)
+            raise DataError(
+                f"{self.name} cannot be downloaded: put its files {needed} (or unpacked) into "
+                f"{folder} and unpack them, or set data.root to a folder that has them."
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"data.root={self.root} cannot be written ({error.strerror or error}): set "
+                "data.root to a folder that can."
+            ) from error
+
+    def _dataset(self, train: bool, download: bool = False) -> torchvision.datasets.MNIST:
+        kind = getattr(torchvision.datasets, self.name)
+        return kind(str(self.root), train=train, download=download)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        generator = torch.Generator().manual_seed(self.split_seed)
+        order = torch.randperm(60_000, generator=generator)
+        num_train, num_val = self.sizes["train"], self.sizes["val"]
+        train_set = self._dataset(train=True)
+        self.splits["train"] = self._slices(train_set, order[:num_train])
+        # From the far end, so that a smaller num_train leaves the validation set as it is.
+        self.splits["val"] = self._slices(train_set, order[-num_val:])
+        self.splits["test"] = self._slices(
+            self._dataset(train=False), torch.arange(self.sizes["test"])
+        )
+
+    def _slices(self, dataset: torchvision.datasets.MNIST, rows: Tensor) -> TensorSlices:
+        pixels = dataset.data[rows].flatten(1).float().div_(255)
+        inputs = pixels.sub_(self.mean).div_(self.std)
+        return TensorSlices(inputs, self.std, self.mean, dataset.targets[rows])
+
+    def train_dataloader(self) -> DataLoader:
+        data = self.splits["train"]
+        return slice_loader(data, self.batch_size, self.shuffle_seed, self.drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        return slice_loader(self.splits["val"], self.batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        return slice_loader(self.splits["test"], self.batch_size)
+
+
+def seed_mnist(folder: Path) -> None:
+    """Unpack the package's MNIST files that ``folder`` lacks, and check all four.
+
+    Raises:
+        DataError: a file there is not MNIST's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    packed = resources.files("sparse_lightning.data") / "idx"
+    for name, expected in MNIST_SHA256.items():
+        path = folder / name
+        if not path.exists():
+            content = gzip.decompress((packed / f"{name}.gz").read_bytes())
+            with replaced_whole(path) as temporary:
+                temporary.write_bytes(content)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{path} is truncated or altered (its SHA-256 is not MNIST's): delete it, and it "
+                "is unpacked anew, or set data.root to another folder."
+            )

@@ -1,0 +1,238 @@
+r"""Decoders rebuild an input from its code, and know the gradient of their own squared error.
+
+Inference needs :math:`\nabla_z \sum_i \frac1d\|x_i - D(z_i)\|^2` up to two hundred times with D
+and x fixed. `Decoder.bind` therefore prepares what does not change and returns the
+reconstruction term of one batch; it lives as long as that inference and no longer.
+
+- A linear decoder :math:`W z` has gradient :math:`\frac2d (W^\top W z - W^\top x)`: with the Gram
+  matrix :math:`W^\top W` an iteration costs :math:`n l^2` multiplications in place of
+  :math:`2 n l d`.
+- A decoder with hidden layers runs its own backward pass, without autograd, so that it also
+  works where autograd is off. Its last layer may use :math:`W_2^\top W_2` in the same way.
+- Any other decoder inherits the gradient that autograd gives.
+
+Inference runs in float32 or better whatever the precision of training is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparse_lightning.energy import Attraction, SmoothTerm, at_least_float32
+from sparse_lightning.errors import SettingError, require_positive
+
+
+class Decoder(nn.Module):
+    """Base of all decoders: ``forward`` maps codes (n, l) to inputs (n, d).
+
+    A subclass sets ``code_dim`` and ``input_dim`` and may override `bind` with a faster gradient.
+    """
+
+    code_dim: int
+    input_dim: int
+
+    def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
+        r"""The reconstruction term :math:`\sum_i \frac1d \|x_i - D(z_i)\|^2` of one batch.
+
+        Args:
+            inputs: x, (n, d).
+            attraction: a quadratic in the codes to add to it.
+        """
+        return AutogradTerm(self, at_least_float32(inputs), attraction)
+
+    def weight_matrices(self) -> list[nn.Parameter]:
+        """The weight matrices, bottom first."""
+        return [parameter for parameter in self.parameters() if parameter.ndim == 2]
+
+    @torch.no_grad()
+    def atoms(self, scale: Tensor | float = 1.0) -> Tensor:
+        r"""What each code component draws: :math:`D(s_j e_j) - D(0)`, (l, d).
+
+        Args:
+            scale: :math:`s_j`, one number or (l,). A non-linear decoder's response depends on it.
+        """
+        weight = self.weight_matrices()[0]
+        codes = torch.eye(self.code_dim, device=weight.device, dtype=weight.dtype) * scale
+        return self(codes.to(weight.dtype)) - self(torch.zeros_like(codes[:1], dtype=weight.dtype))
+
+
+class LinearDecoder(Decoder):
+    """D(z) = W z, with ``weight`` W of shape (d, l)."""
+
+    def __init__(self, code_dim: int, input_dim: int) -> None:
+        super().__init__()
+        self.code_dim, self.input_dim = code_dim, input_dim
+        self.weight = nn.Linear(code_dim, input_dim, bias=False).weight
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return functional.linear(codes, self.weight)
+
+    def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
+        weight, inputs = at_least_float32(self.weight), at_least_float32(inputs)
+        scale = 2 / self.input_dim
+        gram, drive = scale * (weight.T @ weight), scale * (inputs @ weight)
+        if attraction is not None:
+            gram.diagonal().add_(attraction.curvature)
+            drive.add_(attraction.centre, alpha=attraction.curvature)
+        return QuadraticTerm(gram, drive)
+
+
+class MultiLayerDecoder(Decoder):
+    r"""A relu network: :math:`D(z) = W_K\,\mathrm{relu}(\dots \mathrm{relu}(W_1 z + b_1) \dots)`.
+
+    Hidden layers have biases, the output has none. One hidden layer is the paper's decoder.
+
+    Args:
+        code_dim: l.
+        hidden_dims: widths of the hidden layers, bottom first; at least one.
+        input_dim: d.
+    """
+
+    def __init__(self, code_dim: int, hidden_dims: Sequence[int], input_dim: int) -> None:
+        super().__init__()
+        hidden_dims = [int(width) for width in hidden_dims]
+        if not hidden_dims or min(hidden_dims) < 1:
+            raise SettingError(
+                f"model.decoder.hidden_dims={hidden_dims} must list at least one positive width: "
+                "use LinearDecoder for a decoder without hidden layers."
+            )
+        self.code_dim, self.hidden_dims, self.input_dim = code_dim, hidden_dims, input_dim
+        widths = [code_dim, *hidden_dims]
+        self.hidden = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
+        self.output = nn.Linear(widths[-1], input_dim, bias=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        for layer in self.hidden:
+            codes = torch.relu(layer(codes))
+        return self.output(codes)
+
+    def bind(
+        self, inputs: Tensor, attraction: Attraction | None = None, expected_gradients: int = 50
+    ) -> SmoothTerm:
+        """As `Decoder.bind`.
+
+        Args:
+            inputs: x, (n, d).
+            attraction: a quadratic in the codes to add.
+            expected_gradients: how many gradients will be asked for. The Gram form of the last
+                layer (m inputs) costs m²d + nmd multiplications once and nm² per gradient,
+                against 2nmd; whichever is less is taken.
+        """
+        output, inputs = at_least_float32(self.output.weight), at_least_float32(inputs)
+        (n, d), m = inputs.shape, output.shape[1]
+        pays = expected_gradients * n * m * (2 * d - m) > m * m * d + n * m * d
+        hidden = [(at_least_float32(h.weight), at_least_float32(h.bias)) for h in self.hidden]
+        scale = 2 / d
+        if pays:
+            top = QuadraticTerm(scale * (output.T @ output), scale * (inputs @ output))
+        else:
+            top = LinearLeastSquares(inputs, output)
+        return MultiLayerTerm(hidden, top, attraction)
+
+
+@dataclass(frozen=True)
+class QuadraticTerm:
+    r""":math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`: ``gram`` G (l, l), ``drive`` c (n, l)."""
+
+    gram: Tensor
+    drive: Tensor
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.addmm(self.drive, codes, self.gram, beta=-1, out=out)
+
+    def restrict(self, rows: Tensor) -> QuadraticTerm:
+        return replace(self, drive=self.drive[rows])
+
+
+@dataclass(frozen=True)
+class LinearLeastSquares:
+    r""":math:`\sum_i \frac1d \|x_i - W z_i\|^2` by two products with W, without its Gram matrix."""
+
+    inputs: Tensor
+    weight: Tensor
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        residual = torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
+        return torch.mm(residual.mul_(2 / self.inputs.shape[1]), self.weight, out=out)
+
+    def restrict(self, rows: Tensor) -> LinearLeastSquares:
+        return replace(self, inputs=self.inputs[rows])
+
+
+@dataclass(frozen=True)
+class MultiLayerTerm:
+    """The reconstruction term of a relu network, by its own backward pass.
+
+    Attributes:
+        hidden: weight and bias of each hidden layer, bottom first.
+        top: the squared error as a function of the last hidden layer.
+        attraction: a quadratic in the codes to add.
+    """
+
+    hidden: list[tuple[Tensor, Tensor]]
+    top: QuadraticTerm | LinearLeastSquares
+    attraction: Attraction | None
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        activations = [codes]
+        for weight, bias in self.hidden:
+            activations.append(torch.addmm(bias, activations[-1], weight.T).relu_())
+        gradient = self.top.gradient(activations[-1])
+        for (weight, _), activation in zip(reversed(self.hidden), reversed(activations)):
+            gradient = gradient.mul_(activation > 0) @ weight
+        if self.attraction is not None:
+            self.attraction.add_gradient(gradient, codes)
+        return gradient
+
+    def restrict(self, rows: Tensor) -> MultiLayerTerm:
+        attraction = self.attraction and self.attraction.restrict(rows)
+        return replace(self, top=self.top.restrict(rows), attraction=attraction)
+
+
+@dataclass(frozen=True)
+class AutogradTerm:
+    """The reconstruction term of any decoder, its gradient by autograd."""
+
+    decoder: Decoder
+    inputs: Tensor
+    attraction: Attraction | None
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        # Lightning validates in inference mode, whose tensors autograd refuses: leave it, copy.
+        with torch.inference_mode(False), torch.enable_grad():
+            copy = codes.detach().clone().requires_grad_()
+            loss = (self.decoder(copy) - self.inputs.clone()).square().mean(1).sum()
+            gradient = torch.autograd.grad(loss, copy)[0]
+        if self.attraction is not None:
+            self.attraction.add_gradient(gradient, codes)
+        return gradient
+
+    def restrict(self, rows: Tensor) -> AutogradTerm:
+        attraction = self.attraction and self.attraction.restrict(rows)
+        return replace(self, inputs=self.inputs[rows], attraction=attraction)
+
+
+@dataclass(frozen=True)
+class UnitColumns:
+    """Constraint: every column of every weight matrix of a decoder has this norm.
+
+    The classical remedy against codes that shrink while the dictionary grows. A column of zeros
+    has no direction and stays.
+    """
+
+    norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("model.constraint.norm", self.norm)
+
+    @torch.no_grad()
+    def __call__(self, decoder: Decoder) -> None:
+        """Rescale the columns in place."""
+        for weight in decoder.weight_matrices():
+            norms = torch.linalg.vector_norm(weight, dim=0, keepdim=True)
+            weight.mul_(torch.where(norms > 0, self.norm / norms, 1.0))

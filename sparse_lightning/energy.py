@@ -1,0 +1,297 @@
+r"""The energy that inference minimises, written once.
+
+For inputs :math:`x_i \in R^d`, codes :math:`z_i \in R^l, z_i \ge 0`, a decoder :math:`D` and the
+encoder's predictions :math:`z_{E,i}`,
+
+.. math::
+    E(Z) = \sum_i \Big[ \tfrac1d \|x_i - D(z_i)\|^2 + \lambda \|z_i\|_1
+           + \tfrac{\gamma}{l} \|z_i - z_{E,i}\|^2 \Big]
+           + \beta \sum_j \big[ (T - \sigma_j)_+ \big]^2,
+    \qquad \sigma_j^2 = \tfrac{1}{n-1} \sum_i (z_{ij} - \mu_j)^2 .
+
+The l1 term is handled by a proximal step (`Objective.shrink`), all others by their gradient
+(`Objective.gradient`). The last term, the *variance hinge*, keeps the standard deviation of each
+code component over the mini-batch above the threshold :math:`T`: it is what stops the codes from
+shrinking to nothing when the decoder is free to grow.
+
+`Energy` holds the weights; `Energy.bind` joins them with a decoder and a batch into an
+`Objective`, a plain function of the codes. Solvers, training logs, tests and studies all judge by
+that one object.
+
+Source: Evtimova & LeCun, "Sparse Coding with Multi-layer Decoders using Variance
+Regularization", TMLR 2022, eq. 6 to 12 and appendix A.3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparse_lightning.errors import SettingError, require_non_negative
+
+TERMS = ("reconstruction", "sparsity", "variance", "encoder")
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """``tensor`` detached, in float32 unless it is finer already."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class SmoothTerm(Protocol):
+    """A differentiable function of the codes (n, l) of one batch, known by its gradient."""
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        """Its gradient, (n, l) -> (n, l), in a tensor that the caller may write to.
+
+        ``out``, where it is given, may be used to hold the result.
+        """
+
+    def restrict(self, rows: Tensor) -> SmoothTerm:
+        """The same function of the samples ``rows`` (an index vector) alone."""
+
+
+class BindableDecoder(Protocol):
+    """What an energy needs from a decoder; `sparse_lightning.decoders.Decoder` has it all."""
+
+    code_dim: int
+
+    def __call__(self, codes: Tensor) -> Tensor: ...
+
+    def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm: ...
+
+
+@dataclass(frozen=True)
+class Attraction:
+    r"""The quadratic :math:`\frac{c}{2} \sum_i \|z_i - \bar z_i\|^2` that pulls codes to a centre.
+
+    Args:
+        curvature: c.
+        centre: :math:`\bar z`, (n, l).
+    """
+
+    curvature: float
+    centre: Tensor
+
+    def add_gradient(self, gradient: Tensor, codes: Tensor) -> Tensor:
+        r"""Add :math:`c (z - \bar z)` to ``gradient`` in place."""
+        return gradient.add_(codes, alpha=self.curvature).sub_(self.centre, alpha=self.curvature)
+
+    def restrict(self, rows: Tensor) -> Attraction:
+        return replace(self, centre=self.centre[rows])
+
+
+@dataclass(frozen=True)
+class Moments:
+    r"""Count, mean and scatter :math:`\sum_i (z_{ij} - \mu_j)^2` of each code component.
+
+    Two sets of samples merge exactly and without cancellation (Chan, Golub & LeVeque 1979).
+    """
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, codes: Tensor) -> Moments:
+        """The moments of ``codes`` (n, l) over their samples."""
+        mean = codes.mean(0)
+        return cls(len(codes), mean, (codes - mean).square_().sum(0))
+
+    def merge(self, other: Moments | None) -> Moments:
+        if other is None:
+            return self
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        mean = self.mean + shift * (other.count / count)
+        between = shift.square() * (self.count * other.count / count)
+        return Moments(count, mean, self.scatter + other.scatter + between)
+
+    def standard_deviation(self) -> Tensor:
+        r"""Unbiased :math:`\sigma_j`, shape (l,)."""
+        return (self.scatter / (self.count - 1)).sqrt()
+
+
+@dataclass(frozen=True)
+class Energy:
+    r"""The weights of :math:`E(Z)`.
+
+    Args:
+        sparsity_weight: :math:`\lambda \ge 0`.
+        variance_weight: :math:`\beta \ge 0`; 0 switches the variance hinge off.
+        variance_threshold: :math:`T \ge 0`, in units of the codes.
+        encoder_weight: :math:`\gamma \ge 0`; 0 ignores the encoder's prediction.
+
+    Raises:
+        SettingError: for a weight that is negative or not finite.
+    """
+
+    sparsity_weight: float
+    variance_weight: float = 0.0
+    variance_threshold: float = 0.5
+    encoder_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require_non_negative(f"model.energy.{name}", value)
+
+    def bind(
+        self, decoder: BindableDecoder, inputs: Tensor, encoder_codes: Tensor | None = None
+    ) -> Objective:
+        """Join the weights with one batch.
+
+        Args:
+            decoder: its weights are read now and must not change while the objective is used.
+            inputs: (n, d).
+            encoder_codes: (n, l), the encoder's prediction, taken as a constant.
+
+        Raises:
+            SettingError: γ > 0 without ``encoder_codes``, or β > 0 with fewer than two samples.
+        """
+        if self.encoder_weight > 0 and encoder_codes is None:
+            raise SettingError(
+                f"model.energy.encoder_weight={self.encoder_weight} needs an encoder: "
+                "give the encoder's codes, or set it to 0."
+            )
+        if self.has_hinge and len(inputs) < 2:
+            raise SettingError(
+                f"model.energy.variance_weight={self.variance_weight} needs at least 2 samples "
+                f"in a batch to have a variance, got {len(inputs)}: use a larger batch, or set "
+                "model.energy.variance_weight=0."
+            )
+        inputs = at_least_float32(inputs)
+        attraction = None
+        if self.encoder_weight > 0:
+            curvature = 2 * self.encoder_weight / decoder.code_dim
+            attraction = Attraction(curvature, at_least_float32(encoder_codes))
+        room = (2, len(inputs), decoder.code_dim)
+        return Objective(
+            energy=self,
+            smooth=decoder.bind(inputs, attraction),
+            scratch=inputs.new_empty(room) if self.has_hinge else None,
+            decoder=decoder,
+            inputs=inputs,
+            attraction=attraction,
+        )
+
+    @property
+    def has_hinge(self) -> bool:
+        """Whether the variance hinge is other than 0 everywhere."""
+        return self.variance_weight > 0 and self.variance_threshold > 0
+
+
+@dataclass(frozen=True)
+class ActiveObjective:
+    """What a solver works on: :math:`E` of the samples whose codes may still move.
+
+    Attributes:
+        energy: the weights.
+        smooth: the reconstruction and encoder terms.
+        scratch: (2, n, l), room for the hinge's intermediate results; None without a hinge.
+        held: moments of samples that belong to the batch but whose codes are constant: they
+            count in the hinge's mean and variance and nowhere else.
+    """
+
+    energy: Energy
+    smooth: SmoothTerm
+    scratch: Tensor | None = field(repr=False)
+    held: Moments | None = field(default=None, kw_only=True)
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        r"""Gradient of the smooth part of :math:`E`, (n, l) -> (n, l), written to ``out`` if given.
+
+        Reconstruction term of the decoder, :math:`\frac{2\gamma}{l}(z - z_E)`, and for
+        :math:`0 < \sigma_j < T`
+        :math:`-\frac{2\beta}{n-1}\frac{T-\sigma_j}{\sigma_j}(z_{ij}-\mu_j)`, else 0 (eq. 12).
+        """
+        gradient = self.smooth.gradient(codes, out)
+        if self.energy.has_hinge:
+            self._add_hinge_gradient(gradient, codes)
+        return gradient
+
+    def _add_hinge_gradient(self, gradient: Tensor, codes: Tensor) -> None:
+        centred, squares = self.scratch
+        mean = codes.mean(0)
+        torch.sub(codes, mean, out=centred)
+        scatter = torch.mul(centred, centred, out=squares).sum(0)
+        moments = Moments(len(codes), mean, scatter)
+        if self.held is not None:
+            moments = moments.merge(self.held)
+            torch.sub(codes, moments.mean, out=centred)
+        scale = -2 * self.energy.variance_weight / (moments.count - 1)
+        gradient.addcmul_(centred, self._relative_shortfall(moments), value=scale)
+
+    def _relative_shortfall(self, moments: Moments) -> Tensor:
+        r""":math:`(T/\sigma_j - 1)_+`, and 0 where :math:`\sigma_j = 0`, shape (l,)."""
+        mean, degrees = moments.mean, moments.count - 1
+        # A component that is constant up to the rounding of its mean has no direction to grow in:
+        # an infinite scatter gives it a shortfall of 0.
+        rounding = degrees * (16 * torch.finfo(mean.dtype).eps) ** 2
+        scatter = torch.addcmul(moments.scatter, mean, mean, value=-rounding)
+        inverse = torch.threshold_(scatter, 0.0, math.inf).rsqrt_()
+        return inverse.mul_(self.energy.variance_threshold * math.sqrt(degrees)).sub_(1.0).relu_()
+
+    def shrink(self, codes: Tensor, step_size: float, out: Tensor | None = None) -> Tensor:
+        r"""Proximal step of :math:`\lambda\|z\|_1, z \ge 0`: :math:`(z - \eta\lambda)_+`."""
+        return torch.sub(codes, step_size * self.energy.sparsity_weight, out=out).relu_()
+
+    def restrict(self, rows: Tensor, held_codes: Tensor) -> ActiveObjective:
+        """The objective of the samples ``rows``, while the others keep their codes.
+
+        Args:
+            rows: index vector of the samples that stay free.
+            held_codes: (k, l) codes of the samples that are now constant. With the hinge they
+                go on counting in the batch's mean and variance, exactly.
+        """
+        held, scratch = self.held, self.scratch
+        if self.energy.has_hinge:
+            held = Moments.of(held_codes).merge(held)
+            scratch = scratch[:, : len(rows)]
+        return ActiveObjective(self.energy, self.smooth.restrict(rows), scratch, held=held)
+
+
+@dataclass(frozen=True)
+class Objective(ActiveObjective):
+    """:math:`E(Z)` of a whole batch as a function of the codes (n, l); see the module's formula.
+
+    Attributes:
+        decoder: D.
+        inputs: x, (n, d).
+        attraction: the encoder term, None without one.
+    """
+
+    decoder: BindableDecoder = field(repr=False)
+    inputs: Tensor = field(repr=False)
+    attraction: Attraction | None = field(repr=False)
+
+    def terms(self, codes: Tensor, reconstructions: Tensor | None = None) -> dict[str, Tensor]:
+        """The weighted terms by name (`TERMS`), each summed over the batch; they add up to E.
+
+        Args:
+            codes: (n, l).
+            reconstructions: D(codes), (n, d), where they are already known.
+        """
+        energy = self.energy
+        if reconstructions is None:
+            reconstructions = self.decoder(codes)
+        variance = encoder = codes.new_zeros(())
+        if energy.has_hinge:
+            deviation = Moments.of(codes).standard_deviation()
+            shortfall = (energy.variance_threshold - deviation).relu()
+            variance = energy.variance_weight * shortfall.square().sum()
+        if self.attraction is not None:
+            distance = (codes - self.attraction.centre).square().sum()
+            encoder = self.attraction.curvature / 2 * distance
+        return {
+            "reconstruction": (reconstructions - self.inputs).square().mean(1).sum(),
+            "sparsity": energy.sparsity_weight * codes.abs().sum(),
+            "variance": variance,
+            "encoder": encoder,
+        }
+
+    def value(self, codes: Tensor) -> Tensor:
+        """E(Z), a scalar summed over the batch."""
+        return sum(self.terms(codes).values())

@@ -1,0 +1,39 @@
+"""Errors whose message is one sentence for the person at the keyboard.
+
+The command line prints these without a traceback; from Python they are ordinary exceptions.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+class SettingError(ValueError):
+    """A setting that cannot work: the message names it, its value and what to do."""
+
+
+class DataError(RuntimeError):
+    """Data files that are missing, damaged or not what they claim to be."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, or that belongs to another model."""
+
+
+class DivergenceError(RuntimeError):
+    """Inference left the region where its step size is stable."""
+
+
+FOR_THE_USER = (SettingError, DataError, CheckpointError, DivergenceError)
+
+
+def require_non_negative(setting: str, value: float) -> None:
+    """Raise `SettingError` unless ``value`` is a finite number of at least 0."""
+    if not math.isfinite(value) or value < 0:
+        raise SettingError(f"{setting}={value} must be a finite number, 0 or more.")
+
+
+def require_positive(setting: str, value: float) -> None:
+    """Raise `SettingError` unless ``value`` is a finite number above 0."""
+    if not math.isfinite(value) or value <= 0:
+        raise SettingError(f"{setting}={value} must be a finite number above 0.")

@@ -1,0 +1,85 @@
+"""The run's own table of metrics, and the care that W&B needs around a run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import wandb
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_lightning.files import replaced_whole
+
+
+class MetricsTable(Logger):
+    """``metrics.csv``: one row per epoch, all of its training and validation metrics.
+
+    ``seconds`` is the time since the row before. A resumed run goes on with the rows of the
+    epochs that it does not repeat.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.rows: dict[int, dict[str, float]] = {}
+        self._row_began = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings have a file of their own, ``.hydra/config.yaml``."""
+
+    def begin(self, first_epoch: int) -> None:
+        """Start the clock at ``first_epoch``, keeping the rows of earlier epochs."""
+        if first_epoch > 0 and self.path.exists():
+            kept = pd.read_csv(self.path).query("epoch < @first_epoch")
+            self.rows = {int(row["epoch"]): row for row in kept.to_dict("records")}
+        self._row_began = time.monotonic()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        measured = {
+            name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))
+        }
+        if not measured or "epoch" not in metrics:
+            return
+        epoch = int(metrics["epoch"])
+        if epoch not in self.rows:
+            self.rows[epoch] = {"epoch": epoch, "seconds": 0.0}
+        now = time.monotonic()
+        row = self.rows[epoch]
+        row["seconds"] += now - self._row_began
+        self._row_began = now
+        row.update(measured)
+        with replaced_whole(self.path) as temporary:
+            self.frame().to_csv(temporary, index=False)
+
+    def frame(self) -> pd.DataFrame:
+        """The table so far."""
+        return pd.DataFrame(list(self.rows.values()))
+
+
+def record_config(loggers: list[Logger], config: DictConfig) -> None:
+    """Give the resolved configuration to the loggers that keep one."""
+    resolved = OmegaConf.to_container(config, resolve=True)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.config.update(resolved, allow_val_change=True)
+        else:
+            logger.log_hyperparams(resolved)
+
+
+def finish_wandb(failed: bool) -> None:
+    """Close the W&B run, whether training went well or not; W&B then says how to sync it."""
+    if wandb.run is not None:
+        wandb.finish(exit_code=1 if failed else 0)

@@ -1,0 +1,150 @@
+"""What is measured of codes and reconstructions, as torchmetrics.
+
+Each metric adds up sums over batches, so that the result does not depend on how a set was cut
+into batches, nor on how many processes share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from sparse_lightning.energy import TERMS
+from sparse_lightning.solvers import Solution
+
+EXACT_PSNR = 40.0
+
+
+def image_psnr(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""Peak signal-to-noise ratio per image, :math:`-10 \log_{10} \mathrm{mse}`, in dB.
+
+    Args:
+        prediction: (n, ...) pixels on the scale of [0, 1] (peak 1), not clipped.
+        target: likewise.
+
+    Returns:
+        (n,). An exact reconstruction counts as 40 dB.
+    """
+    dimensions = tuple(range(1, prediction.ndim))
+    psnr = peak_signal_noise_ratio(
+        prediction, target, data_range=1.0, reduction="none", dim=dimensions
+    )
+    return torch.where(psnr.isposinf(), EXACT_PSNR, psnr)
+
+
+class ImagePSNR(Metric):
+    """Mean over images of `image_psnr`, in dB."""
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        self.total += image_psnr(prediction, target).sum()
+        self.count += len(prediction)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"psnr": self.total / self.count}
+
+
+class EnergyTerms(Metric):
+    """Energy and each of its weighted terms per sample: batch sums over the number of samples."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("totals", torch.zeros(len(TERMS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, terms: Mapping[str, Tensor], num_samples: int) -> None:
+        self.totals += torch.stack([terms[name] for name in TERMS])
+        self.count += num_samples
+
+    def compute(self) -> dict[str, Tensor]:
+        means = self.totals / self.count
+        return {"energy": means.sum(), **dict(zip(TERMS, means, strict=True))}
+
+
+class CodeStatistics(Metric):
+    """How codes are used over a whole set.
+
+    Args:
+        code_dim: l.
+        variance_threshold: T, the bound that ``below_threshold`` counts against.
+
+    Results of ``compute``:
+        zeros: fraction of exactly zero components; dead_units: components that are never active;
+        code_l1: mean l1 norm of a code; code_std: mean over components of the standard deviation
+        over the set; below_threshold: share of components whose standard deviation is under T.
+    """
+
+    full_state_update = False
+
+    def __init__(self, code_dim: int, variance_threshold: float = 0.5) -> None:
+        super().__init__()
+        self.variance_threshold = variance_threshold
+        zeros = torch.zeros(code_dim, dtype=torch.float64)
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        for state in ("total", "squares", "active"):
+            self.add_state(state, zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("largest", zeros.clone(), dist_reduce_fx="max")
+
+    def update(self, codes: Tensor) -> None:
+        precise = codes.double()
+        self.count += len(codes)
+        self.total += precise.sum(0)
+        self.squares += precise.square().sum(0)
+        self.active += (codes > 0).sum(0)
+        self.largest = torch.maximum(self.largest, precise.amax(0))
+
+    def standard_deviation(self) -> Tensor:
+        """Unbiased standard deviation of each component over the set, (l,)."""
+        scatter = self.squares - self.total.square() / self.count
+        return (scatter.clamp_min(0) / (self.count - 1).clamp_min(1)).sqrt()
+
+    def activity(self) -> Tensor:
+        """Fraction of samples in which each component is active, (l,)."""
+        return self.active / self.count
+
+    def compute(self) -> dict[str, Tensor]:
+        deviation = self.standard_deviation()
+        return {
+            "zeros": 1 - self.activity().mean(),
+            "dead_units": (self.active == 0).sum(),
+            "code_l1": self.total.sum() / self.count,
+            "code_std": deviation.mean(),
+            "below_threshold": (deviation < self.variance_threshold).double().mean(),
+        }
+
+
+class InferenceEffort(Metric):
+    """Mean iterations of inference per sample, and the share of samples that converged."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("iterations", "converged", "count"):
+            self.add_state(state, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, solution: Solution) -> None:
+        self.iterations += solution.iterations.sum()
+        self.converged += solution.converged.sum()
+        self.count += len(solution.codes)
+
+    def compute(self) -> dict[str, Tensor]:
+        if self.count == 0:
+            return {}
+        return {
+            "iterations": self.iterations / self.count,
+            "converged": self.converged / self.count,
+        }

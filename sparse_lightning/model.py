@@ -1,0 +1,310 @@
+r"""One LightningModule for every family: what differs between families are its parts.
+
+A training step finds the codes of a mini-batch by inference, with the decoder fixed and starting
+from the encoder's prediction, and then takes one Adam step on
+
+.. math:: \frac1n \sum_i \tfrac1d \|x_i - D(z^*_i)\|^2 + \frac1n \sum_i \tfrac1l \|E(x_i) - z^*_i\|^2
+
+with the codes :math:`z^*` constant (Evtimova & LeCun 2022, section 3). Validation and test use the
+encoder's codes where there is an encoder, and inference where there is none.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any, Self
+
+import lightning
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torchmetrics import Metric
+
+from sparse_lightning.data.batch import Batch
+from sparse_lightning.decoders import Decoder, UnitColumns
+from sparse_lightning.energy import Energy, Objective, at_least_float32
+from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
+from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
+from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.parts import build, describe
+from sparse_lightning.solvers import ISTA, Solution
+
+
+class SparseAutoencoder(lightning.LightningModule):
+    """A sparse-coding model: a decoder, an energy, a solver, and mostly an encoder.
+
+    Args:
+        decoder: D.
+        encoder: E, or None for codes by inference from 0 (decoder-only).
+        energy: what inference minimises.
+        solver: how.
+        optimizer: learning rates and weight decays.
+        constraint: applied to the decoder at the start and after every update.
+        family: name of the composition, for logs and tables.
+
+    Each part may also be a description of it (see `sparse_lightning.parts`).
+
+    Raises:
+        SettingError: parts that do not fit together.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        encoder: nn.Module | None,
+        energy: Energy,
+        solver: ISTA,
+        optimizer: AdamSettings,
+        constraint: UnitColumns | None = None,
+        family: str = "custom",
+    ) -> None:
+        super().__init__()
+        self.decoder, self.encoder = build(decoder), build(encoder)
+        self.energy, self.solver = build(energy), build(solver)
+        self.optimizer_settings, self.constraint = build(optimizer), build(constraint)
+        self.family = family
+        self._require_fit()
+        self.save_hyperparameters(
+            {
+                "decoder": describe(self.decoder),
+                "encoder": describe(self.encoder),
+                "energy": describe(self.energy),
+                "solver": describe(self.solver),
+                "optimizer": describe(self.optimizer_settings),
+                "constraint": describe(self.constraint),
+                "family": family,
+            },
+            logger=False,
+        )
+        if self.constraint is not None:
+            self.constraint(self.decoder)
+        self.meters = nn.ModuleDict({f"{phase}_meters": self._meters() for phase in PHASES})
+
+    def _require_fit(self) -> None:
+        if self.encoder is None and self.energy.encoder_weight > 0:
+            raise SettingError(
+                f"model.energy.encoder_weight={self.energy.encoder_weight} needs an encoder, and "
+                "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
+            )
+        for name in ("code_dim", "input_dim"):
+            if self.encoder is None:
+                continue
+            ours, theirs = getattr(self.decoder, name), getattr(self.encoder, name)
+            if ours != theirs:
+                raise SettingError(
+                    f"model.decoder.{name}={ours} and model.encoder.{name}={theirs} must be equal."
+                )
+
+    def _meters(self) -> nn.ModuleDict:
+        threshold = self.energy.variance_threshold
+        return nn.ModuleDict(
+            {
+                "energy": EnergyTerms(),
+                "psnr": ImagePSNR(),
+                "codes": CodeStatistics(self.decoder.code_dim, threshold),
+                "effort": InferenceEffort(),
+            }
+        )
+
+    # Codes and reconstructions.
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Reconstruct inputs (n, d) from the codes of `encode`."""
+        return self.decode(self.encode(inputs))
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Codes (n, l) of inputs (n, d): the encoder's, or by inference where there is none."""
+        return self.infer(inputs).codes if self.encoder is None else self.encoder(inputs)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Reconstructions (n, d) of codes (n, l)."""
+        return self.decoder(codes)
+
+    def infer(self, inputs: Tensor) -> Solution:
+        """Codes of inputs (n, d) by inference from the encoder's prediction, or from 0."""
+        with torch.no_grad():
+            prediction = None if self.encoder is None else self.encoder(inputs)
+            objective, initial, solution = self._infer(inputs, prediction)
+            rebuilt = at_least_float32(self.decoder(solution.codes.to(inputs.dtype)))
+            self._require_descent(objective, initial, solution.codes, rebuilt)
+        return solution
+
+    def _infer(
+        self, inputs: Tensor, prediction: Tensor | None
+    ) -> tuple[Objective, Tensor, Solution]:
+        """Objective, initial codes and solution of a batch.
+
+        In float32 or better, whatever the precision of training is.
+        """
+        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
+            objective = self.energy.bind(self.decoder, inputs, prediction)
+            if prediction is None:
+                initial = objective.inputs.new_zeros(len(inputs), self.decoder.code_dim)
+            else:
+                initial = at_least_float32(prediction)
+            return objective, initial, self.solver(objective, initial)
+
+    @torch.no_grad()
+    def _require_descent(
+        self, objective: Objective, initial: Tensor, codes: Tensor, rebuilt: Tensor
+    ) -> None:
+        """Raise unless inference ended in the region of its start."""
+        terms = objective.terms(codes, rebuilt)
+        # The cheap test first: codes that rebuild the batch better than nothing did not explode.
+        if terms["reconstruction"] <= objective.inputs.square().mean(1).sum():
+            return
+        if sum(terms.values()) <= 2 * objective.value(initial):
+            return
+        raise DivergenceError(
+            f"Inference diverged with solver.step_size={self.solver.step_size} at "
+            f"{self._position()}: take a smaller solver.step_size."
+        )
+
+    def _position(self) -> str:
+        if self._trainer is None:
+            return "this batch"
+        loop = self.trainer.fit_loop.epoch_loop
+        return f"epoch {self.trainer.current_epoch}, batch {loop.batch_idx}"
+
+    # Learning.
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        inputs = batch.inputs
+        prediction = None if self.encoder is None else self.encoder(inputs)
+        objective, initial, solution = self._infer(inputs, prediction)
+        codes = solution.codes.to(inputs.dtype)
+        reconstructions = self.decoder(codes)
+        rebuilt = at_least_float32(reconstructions)
+        self._require_descent(objective, initial, solution.codes, rebuilt)
+        loss = mse_loss(reconstructions, inputs)
+        if prediction is not None:
+            loss = loss + mse_loss(prediction, codes.to(prediction.dtype))
+        self._measure("train", batch, objective, solution.codes, rebuilt)
+        self.meters["train_meters"]["effort"].update(solution)
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.constraint is not None:
+            self.constraint(self.decoder)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer, schedule = self.optimizer_settings.build(self.decoder, self.encoder)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},
+        }
+
+    # Measuring.
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, phase: str, batch: Batch) -> None:
+        if self.encoder is None:
+            objective, initial, solution = self._infer(batch.inputs, None)
+            codes = solution.codes
+            self.meters[f"{phase}_meters"]["effort"].update(solution)
+        else:
+            codes = at_least_float32(self.encoder(batch.inputs))
+            objective, initial = self.energy.bind(self.decoder, batch.inputs, codes), codes
+        rebuilt = at_least_float32(self.decoder(codes.to(batch.inputs.dtype)))
+        self._require_descent(objective, initial, codes, rebuilt)
+        self._measure(phase, batch, objective, codes, rebuilt)
+
+    def _measure(
+        self, phase: str, batch: Batch, objective: Objective, codes: Tensor, rebuilt: Tensor
+    ) -> None:
+        meters = self.meters[f"{phase}_meters"]
+        with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
+            meters["energy"].update(objective.terms(codes, rebuilt), len(codes))
+            meters["psnr"].update(batch.to_pixels(rebuilt), batch.to_pixels(objective.inputs))
+            meters["codes"].update(codes)
+
+    def _log(self, phase: str) -> None:
+        results: dict[str, Tensor] = {}
+        for meter in self.meters[f"{phase}_meters"].values():
+            results |= _compute_and_reset(meter)
+        if phase == "train":
+            results["column_norm"] = self.column_norm()
+        shown = ("energy", "psnr", "zeros") if phase != "train" else ()
+        for name, value in results.items():
+            self.log(f"{phase}/{name}", value.float(), prog_bar=name in shown)
+
+    def column_norm(self) -> Tensor:
+        """Mean norm of the columns of the decoder's weight matrices, a scalar."""
+        norms = [
+            torch.linalg.vector_norm(w.detach(), dim=0) for w in self.decoder.weight_matrices()
+        ]
+        return torch.cat(norms).mean()
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val")
+        zeros = self.trainer.callback_metrics["val/zeros"]
+        if zeros == 1:
+            rank_zero_warn(
+                "All validation codes are zero: "
+                f"model.energy.sparsity_weight={self.energy.sparsity_weight} is too large for "
+                "this data and decoder, take a smaller one."
+            )
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test")
+
+    # Checkpoints.
+
+    @classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu", **kwargs: Any
+    ) -> Self:
+        """Load a model from ``checkpoints/best.ckpt`` or ``last.ckpt`` without unpickling code.
+
+        Args:
+            checkpoint_path: the file.
+            map_location: as for ``torch.load``.
+            **kwargs: parts to use in place of those in the file.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is not a checkpoint of this package.
+        """
+        require_checkpoint(checkpoint_path)
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location=map_location, weights_only=True, **kwargs
+        )
+
+
+PHASES = ("train", "val", "test")
+
+
+def _compute_and_reset(meter: Metric) -> dict[str, Tensor]:
+    results = meter.compute()
+    meter.reset()
+    return results
+
+
+def require_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint of this package, read without unpickling code.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or something else.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        family = contents["hyper_parameters"]["family"]
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of sparse_lightning, or it is damaged "
+            f"({type(error).__name__}): give a best.ckpt or last.ckpt that a run wrote."
+        ) from error
+    assert isinstance(family, str)
+    return contents

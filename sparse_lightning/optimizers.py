@@ -1,0 +1,93 @@
+"""One Adam for decoder and encoder.
+
+The codes that inference found are constants, so the decoder's and the encoder's losses share no
+parameter. Adam works on each parameter by itself: one Adam over the sum of both losses, with a
+parameter group per learning rate and weight decay, takes exactly the steps of two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+
+from sparse_lightning.errors import SettingError, require_non_negative, require_positive
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Learning rates and weight decays (Adam's coupled L2) by part.
+
+    Args:
+        decoder_learning_rate: of all decoder parameters.
+        encoder_learning_rate: of all encoder parameters.
+        decoder_weight_decay: of the decoder's weight matrices.
+        decoder_bias_weight_decay: of the decoder's hidden biases.
+        encoder_bias_weight_decay: of the encoder's bias.
+        decoder_decay_factor: the decoder's learning rate is multiplied by it ...
+        decoder_decay_epochs: ... every so many epochs; None never.
+    """
+
+    decoder_learning_rate: float
+    encoder_learning_rate: float
+    decoder_weight_decay: float = 0.0
+    decoder_bias_weight_decay: float = 0.0
+    encoder_bias_weight_decay: float = 0.0
+    decoder_decay_factor: float = 0.5
+    decoder_decay_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("decoder_learning_rate", "encoder_learning_rate", "decoder_decay_factor"):
+            require_positive(f"model.optimizer.{name}", getattr(self, name))
+        for part in ("decoder", "decoder_bias", "encoder_bias"):
+            name = f"{part}_weight_decay"
+            require_non_negative(f"model.optimizer.{name}", getattr(self, name))
+        if self.decoder_decay_epochs is not None and self.decoder_decay_epochs < 1:
+            raise SettingError(
+                f"model.optimizer.decoder_decay_epochs={self.decoder_decay_epochs} must be at "
+                "least 1, or null for a constant learning rate."
+            )
+
+    def build(self, decoder: nn.Module, encoder: nn.Module | None) -> tuple[Adam, LambdaLR]:
+        """The optimizer, and its learning-rate schedule in epochs."""
+        groups = _groups(
+            "decoder",
+            decoder,
+            self.decoder_learning_rate,
+            self.decoder_weight_decay,
+            self.decoder_bias_weight_decay,
+        )
+        if encoder is not None:
+            groups += _groups(
+                "encoder", encoder, self.encoder_learning_rate, 0.0, self.encoder_bias_weight_decay
+            )
+        optimizer = Adam(groups)
+        factors = [
+            self._decoder_factor if group["name"].startswith("decoder") else _constant
+            for group in groups
+        ]
+        return optimizer, LambdaLR(optimizer, factors)
+
+    def _decoder_factor(self, epoch: int) -> float:
+        if self.decoder_decay_epochs is None:
+            return 1.0
+        return self.decoder_decay_factor ** (epoch // self.decoder_decay_epochs)
+
+
+def _constant(epoch: int) -> float:
+    return 1.0
+
+
+def _groups(
+    name: str, part: nn.Module, learning_rate: float, weight_decay: float, bias_decay: float
+) -> list[dict]:
+    """Two parameter groups, weight matrices and biases, without those that are empty."""
+    weights = [parameter for parameter in part.parameters() if parameter.ndim > 1]
+    biases = [parameter for parameter in part.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"name": f"{name}_weights", "params": weights, "weight_decay": weight_decay},
+        {"name": f"{name}_biases", "params": biases, "weight_decay": bias_decay},
+    ]
+    return [{**group, "lr": learning_rate} for group in groups if group["params"]]

@@ -1,0 +1,106 @@
+"""Figures. Arrays in, matplotlib Figure out: nothing is computed here that a table could hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+TILE_GAP = 1
+
+
+def tile_grid(tiles: np.ndarray, columns: int | None = None, fill: float = np.nan) -> np.ndarray:
+    """Lay images (k, height, width) out in one, row by row, a gap of one pixel between them."""
+    count, height, width = tiles.shape
+    columns = columns or math.ceil(math.sqrt(count * 1.5))
+    rows = math.ceil(count / columns)
+    step_down, step_across = height + TILE_GAP, width + TILE_GAP
+    grid = np.full((rows * step_down - TILE_GAP, columns * step_across - TILE_GAP), fill)
+    for index, tile in enumerate(tiles):
+        top, left = divmod(index, columns)
+        grid[
+            top * step_down : top * step_down + height,
+            left * step_across : left * step_across + width,
+        ] = tile
+    return grid
+
+
+def features(tiles: np.ndarray, title: str, own_scale: bool = True) -> Figure:
+    """Atoms or filters as tiles around zero: red positive, blue negative, white zero.
+
+    Args:
+        tiles: (l, height, width), any units.
+        title: what they are.
+        own_scale: each tile over its own largest magnitude, else all over the largest of all.
+    """
+    largest = np.abs(tiles).max(axis=(1, 2), keepdims=True)
+    if not own_scale:
+        largest = largest.max(keepdims=True)
+    grid = tile_grid(np.divide(tiles, largest, out=np.zeros_like(tiles), where=largest > 0))
+    height = 7.2 * grid.shape[0] / grid.shape[1] + 0.9
+    figure = Figure(figsize=(8.2, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("0.75")
+    picture = axes.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    _bare(axes)
+    axes.set_title(title, fontsize=10)
+    unit = "own largest magnitude" if own_scale else "largest magnitude of all"
+    figure.colorbar(picture, ax=axes, label=f"value / {unit}", shrink=0.8, pad=0.01)
+    return figure
+
+
+def reconstructions(rows: dict[str, np.ndarray], title: str) -> Figure:
+    """Rows of images under each other, such as inputs and their reconstructions.
+
+    Args:
+        rows: images (k, height, width) in pixels, [0, 1] black to white, by the name of the row.
+        title: what they show.
+    """
+    count = len(next(iter(rows.values())))
+    figure = Figure(figsize=(0.62 * count + 1.4, 0.72 * len(rows) + 0.55), layout="constrained")
+    for axes, (name, images) in zip(
+        figure.subplots(len(rows), 1, squeeze=False).flat, rows.items()
+    ):
+        grid = tile_grid(images, columns=count, fill=1.0)
+        axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        _bare(axes)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def unit_histograms(deviation: np.ndarray, activity: np.ndarray, threshold: float, title: str):
+    """How spread the code components are, and how often active.
+
+    Args:
+        deviation: (l,) standard deviation of each component over a set.
+        activity: (l,) fraction of samples in which it is active.
+        threshold: T, drawn as a line.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(8.2, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.hist(deviation, bins=_bins(deviation, threshold), color="tab:blue")
+    left.axvline(threshold, color="black", linestyle="--", label=f"threshold T = {threshold:g}")
+    left.set(xlabel="standard deviation of a code component", ylabel="code components")
+    left.legend(fontsize=8)
+    right.hist(100 * activity, bins=_bins(100 * activity), color="tab:orange")
+    right.set(xlabel="samples in which a component is active (%)", ylabel="code components")
+    for axes in (left, right):
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _bins(values: np.ndarray, include: float = 0.0) -> np.ndarray:
+    return np.linspace(0, max(values.max(), include, 1e-6) * 1.02, 33)
+
+
+def _bare(axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,180 @@
+r"""Proximal-gradient inference: find the codes that minimise an objective.
+
+With a constant step size :math:`\eta`, from :math:`a^0 = z^0` and :math:`t = 1`,
+
+.. math::
+    z_{k} &= \mathrm{shrink}\big(a - \eta \nabla(a),\, \eta\big), \qquad
+    t_{k+1} = \tfrac12 \big(1 + \sqrt{1 + 4 t_k^2}\big), \\
+    a &= z_{k} + \tfrac{t_k - 1}{t_{k+1}} (z_{k} - z_{k-1}),
+
+which is FISTA (Beck & Teboulle 2009); ISTA takes :math:`a = z_k`. A sample has converged at the
+first iteration with :math:`\|z_k - z_{k-1}\| < \mathrm{tolerance} \cdot \|z_{k-1}\|`, or whose
+code is zero and stays zero. It then keeps that code and leaves the batch, so that later
+iterations are spent on the others; an objective that couples samples goes on counting it
+(`Objective.restrict`).
+
+A solver knows an objective and no model: ``FISTA(...)(objective, initial_codes) -> Solution``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparse_lightning.errors import SettingError, require_non_negative, require_positive
+
+
+class ProximalObjective(Protocol):
+    """A smooth function plus one with a simple proximal step, over a batch of codes (n, l)."""
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor: ...
+
+    def shrink(self, codes: Tensor, step_size: float, out: Tensor | None = None) -> Tensor: ...
+
+    def restrict(self, rows: Tensor, held_codes: Tensor) -> ProximalObjective: ...
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver found.
+
+    Attributes:
+        codes: (n, l), non-negative.
+        iterations: (n,) iterations that each sample took.
+        converged: (n,) whether it met the tolerance; false where the iterations ran out.
+    """
+
+    codes: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+
+@dataclass(frozen=True)
+class ISTA:
+    r"""Iterative shrinkage with a constant step.
+
+    Args:
+        step_size: :math:`\eta > 0`, stable up to about 2 over the gradient's Lipschitz constant.
+        max_iterations: upper limit, at least 1.
+        tolerance: relative change of a sample's code at which it has converged. 0 never stops
+            early, so that every sample takes ``max_iterations``.
+
+    Raises:
+        SettingError: for a setting outside these bounds.
+    """
+
+    step_size: float
+    max_iterations: int = 200
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_positive("solver.step_size", self.step_size)
+        require_non_negative("solver.tolerance", self.tolerance)
+        if self.max_iterations < 1:
+            raise SettingError(
+                f"solver.max_iterations={self.max_iterations} must be at least 1: "
+                "inference needs one iteration to move."
+            )
+
+    def _momenta(self) -> Iterator[float]:
+        return repeat(0.0)
+
+    @torch.no_grad()
+    def __call__(self, objective: ProximalObjective, initial_codes: Tensor) -> Solution:
+        """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
+        batch = _ShrinkingBatch(initial_codes, self.max_iterations)
+        codes, point, spare = (initial_codes.clone() for _ in range(3))
+        for iteration, momentum in zip(range(1, self.max_iterations + 1), self._momenta()):
+            new = objective.gradient(point, out=spare)
+            torch.sub(point, new, alpha=self.step_size, out=new)
+            new = objective.shrink(new, self.step_size, out=new)
+            if self.tolerance > 0:
+                batch.hold(new, codes)
+                batch.note_converged(self._has_converged(new, codes), iteration)
+                if batch.is_finished:
+                    codes = new
+                    break
+                if batch.is_worth_compacting:
+                    kept, dropped = batch.compact(new)
+                    objective = objective.restrict(kept, new[dropped])
+                    new, codes, point = new[kept], codes[kept], point[kept]
+            torch.lerp(codes, new, 1 + momentum, out=point)
+            codes, spare = new, codes
+        return batch.solution(codes)
+
+    def _has_converged(self, new: Tensor, old: Tensor) -> Tensor:
+        """Mask of the samples that have converged; one that is held has a change of 0."""
+        change = torch.linalg.vector_norm(new - old, dim=1)
+        # No change at all is convergence too: a zero code has a relative change of 0/0.
+        return (change < self.tolerance * torch.linalg.vector_norm(old, dim=1)) | (change == 0)
+
+
+class _ShrinkingBatch:
+    """Keeps the account of which samples still move, and where each belongs in the solution.
+
+    A converged sample is held where it is. Once enough are held, they leave the batch; dropping
+    each at once would cost more in copying than it saves.
+    """
+
+    def __init__(self, codes: Tensor, max_iterations: int) -> None:
+        count, device = len(codes), codes.device
+        self.codes = torch.empty_like(codes)
+        self.iterations = torch.full((count,), max_iterations, device=device)
+        self.converged = torch.zeros(count, dtype=torch.bool, device=device)
+        self.place = torch.arange(count, device=device)
+        self.held = torch.zeros(count, dtype=torch.bool, device=device)
+        self.num_held = 0
+
+    def hold(self, new: Tensor, codes: Tensor) -> None:
+        """Undo the last step of the held samples, in place."""
+        if self.num_held:
+            torch.where(self.held[:, None], codes, new, out=new)
+
+    def note_converged(self, done: Tensor, iteration: int) -> None:
+        """Hold the samples ``done``, which include all that are held already."""
+        num_done = int(done.sum())
+        if num_done > self.num_held:
+            self.iterations[self.place[done & ~self.held]] = iteration
+            self.held, self.num_held = done, num_done
+
+    @property
+    def is_finished(self) -> bool:
+        return self.num_held == len(self.held)
+
+    @property
+    def is_worth_compacting(self) -> bool:
+        return self.num_held >= max(len(self.held) // 4, 8)
+
+    def compact(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the held samples' codes; return the indices of those that stay and that leave."""
+        kept, dropped = (~self.held).nonzero().squeeze(1), self.held.nonzero().squeeze(1)
+        place = self.place[dropped]
+        self.codes[place] = codes[dropped]
+        self.converged[place] = True
+        self.place = self.place[kept]
+        self.held, self.num_held = self.held[kept], 0
+        return kept, dropped
+
+    def solution(self, codes: Tensor) -> Solution:
+        """The account closed, with the codes of the samples that are still in the batch."""
+        self.codes[self.place] = codes
+        self.converged[self.place] = self.held
+        return Solution(self.codes, self.iterations, self.converged)
+
+
+@dataclass(frozen=True)
+class FISTA(ISTA):
+    """Accelerated iterative shrinkage with a constant step; arguments as for `ISTA`."""
+
+    def _momenta(self) -> Iterator[float]:
+        t = 1.0
+        while True:
+            t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2
+            yield (t - 1) / t_new
+            t = t_new

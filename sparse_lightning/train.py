@@ -1,0 +1,170 @@
+"""Train a model: ``python -m sparse_lightning.train model=vdl_nl data=mnist``.
+
+Fits, keeps the model with the lowest validation energy, tests it, and leaves in the run directory
+``metrics.csv``, ``metrics.json``, ``checkpoints/best.ckpt``, ``checkpoints/last.ckpt`` and
+``figures/``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from sparse_lightning import config as configuration
+from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.files import require_writable, write_json
+from sparse_lightning.loggers import MetricsTable, finish_wandb, record_config
+from sparse_lightning.model import SparseAutoencoder, require_checkpoint
+from sparse_lightning.parts import describe
+
+FINAL_METRICS = ("psnr", "zeros", "energy")
+
+
+def train(config: DictConfig) -> dict[str, float]:
+    """Run one training from a composed configuration and return its final metrics.
+
+    Raises:
+        SettingError, DataError, CheckpointError: before training, for settings, files or
+            checkpoints that cannot work.
+        DivergenceError: during training; the last good checkpoint is kept.
+    """
+    _quieten()
+    run_dir = Path(config.run_dir)
+    require_writable("hydra.run.dir", run_dir)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    data = instantiate(config.data)
+    model = instantiate(config.model)
+    _require_fit(model, data)
+    checkpoint = _checkpoint_to_continue(config, run_dir)
+    first_epoch = 0 if checkpoint is None else _require_same_model(checkpoint, model)
+
+    table = MetricsTable(run_dir / "metrics.csv")
+    loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
+    with _wandb_finished():
+        record_config(loggers, config)
+        callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values()]
+        trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
+        table.begin(first_epoch)
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        if trainer.fast_dev_run:
+            return {}
+        return _conclude(trainer, model, data, table, run_dir)
+
+
+def _require_fit(model: SparseAutoencoder, data: lightning.LightningDataModule) -> None:
+    if model.decoder.input_dim != data.input_dim:
+        raise SettingError(
+            f"model.decoder.input_dim={model.decoder.input_dim} does not fit the data, whose "
+            f"inputs have {data.input_dim} pixels: set model.decoder.input_dim={data.input_dim}."
+        )
+    if model.energy.has_hinge:
+        data.require_variance()
+
+
+def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
+    """The checkpoint to start from, None for a fresh start."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if config.ckpt_path is not None:
+        return Path(config.ckpt_path)
+    if not last.exists():
+        if config.resume:
+            rank_zero_info(f"resume=true, and {run_dir} holds no checkpoint: starting afresh.")
+        return None
+    if not config.resume:
+        raise SettingError(
+            f"hydra.run.dir={run_dir} holds an earlier run: add resume=true to continue it, or "
+            "choose another folder."
+        )
+    return last
+
+
+def _require_same_model(checkpoint: Path, model: SparseAutoencoder) -> int:
+    """Check that a checkpoint fits the model, and return the epoch that it continues with."""
+    contents = require_checkpoint(checkpoint)
+    parameters = contents["hyper_parameters"]
+    if parameters["family"] != model.family:
+        raise CheckpointError(
+            f"{checkpoint} is of family {parameters['family']}, not {model.family}: set "
+            f"model={parameters['family']}, or choose another ckpt_path."
+        )
+    for part in ("decoder", "encoder"):
+        ours = describe(getattr(model, part))
+        if parameters[part] != ours:
+            raise CheckpointError(
+                f"{checkpoint} has another {part} ({parameters[part]}) than the settings "
+                f"({ours}): make them equal, or choose another ckpt_path."
+            )
+    return contents["epoch"] + 1
+
+
+@contextmanager
+def _wandb_finished() -> Iterator[None]:
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        finish_wandb(failed)
+
+
+def _conclude(
+    trainer: lightning.Trainer,
+    model: SparseAutoencoder,
+    data: lightning.LightningDataModule,
+    table: MetricsTable,
+    run_dir: Path,
+) -> dict[str, float]:
+    """Test the best model, write ``metrics.json`` and show the result."""
+    best = trainer.checkpoint_callback.best_model_path
+    tested = trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True)[0]
+    rows = table.frame()
+    row = rows.loc[rows["val/energy"].idxmin()]
+    final = {f"val/{name}": float(row[f"val/{name}"]) for name in FINAL_METRICS}
+    final |= {f"test/{name}": tested[f"test/{name}"] for name in FINAL_METRICS}
+    final |= {"epochs": len(rows), "seconds": round(float(rows["seconds"].sum()), 3)}
+    _write_and_show(final, tested, row, run_dir)
+    return final
+
+
+@rank_zero_only
+def _write_and_show(
+    final: dict[str, float], tested: dict[str, float], row: dict[str, float], run_dir: Path
+) -> None:
+    write_json(run_dir / "metrics.json", final)
+    table = Table(title=f"Best model: epoch {int(row['epoch'])} (from 0)")
+    for heading, justify in (("metric", "left"), ("validation", "right"), ("test", "right")):
+        table.add_column(heading, justify=justify)
+    for name, value in tested.items():
+        metric = name.removeprefix("test/")
+        table.add_row(metric, f"{row[f'val/{metric}']:.4f}", f"{value:.4f}")
+    console = Console()
+    console.print(table)
+    console.print(f"{final['epochs']} epochs in {final['seconds']:.0f} s", highlight=False)
+    for name in ("metrics.json", "metrics.csv", "checkpoints/best.ckpt", "figures"):
+        console.print(f"{run_dir / name}", soft_wrap=True, highlight=False)
+
+
+def _quieten() -> None:
+    """Silence advice that does not apply: batches are slices of memory and need no workers."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
+    torch.set_float32_matmul_precision("highest")
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    configuration.run(train, "train")
+
+
+if __name__ == "__main__":
+    main()
