@@ -13,11 +13,11 @@ from sparse_lightning.solvers import FISTA, ISTA, Solution
 __version__ = "0.1.0"
 
 __all__ = [
-    "AdamSettings",
-    "Energy",
     "FISTA",
     "ISTA",
     "LISTA",
+    "AdamSettings",
+    "Energy",
     "LinearDecoder",
     "MultiLayerDecoder",
     "Objective",

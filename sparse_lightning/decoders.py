@@ -137,7 +137,12 @@ class MultiLayerDecoder(Decoder):
 
 @dataclass(frozen=True)
 class QuadraticTerm:
-    r""":math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`: ``gram`` G (l, l), ``drive`` c (n, l)."""
+    r""":math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`, up to a constant.
+
+    Attributes:
+        gram: G, (l, l).
+        drive: c, (n, l).
+    """
 
     gram: Tensor
     drive: Tensor

@@ -142,8 +142,6 @@ class InferenceEffort(Metric):
         self.count += len(solution.codes)
 
     def compute(self) -> dict[str, Tensor]:
-        if self.count == 0:
-            return {}
         return {
             "iterations": self.iterations / self.count,
             "converged": self.converged / self.count,

@@ -3,7 +3,8 @@ r"""One LightningModule for every family: what differs between families are its 
 A training step finds the codes of a mini-batch by inference, with the decoder fixed and starting
 from the encoder's prediction, and then takes one Adam step on
 
-.. math:: \frac1n \sum_i \tfrac1d \|x_i - D(z^*_i)\|^2 + \frac1n \sum_i \tfrac1l \|E(x_i) - z^*_i\|^2
+.. math:: \frac1n \sum_i \Big[ \tfrac1d \|x_i - D(z^*_i)\|^2
+          + \tfrac1l \|E(x_i) - z^*_i\|^2 \Big]
 
 with the codes :math:`z^*` constant (Evtimova & LeCun 2022, section 3). Validation and test use the
 encoder's codes where there is an encoder, and inference where there is none.
@@ -20,7 +21,6 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torchmetrics import Metric
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, UnitColumns
@@ -229,7 +229,9 @@ class SparseAutoencoder(lightning.LightningModule):
     def _log(self, phase: str) -> None:
         results: dict[str, Tensor] = {}
         for meter in self.meters[f"{phase}_meters"].values():
-            results |= _compute_and_reset(meter)
+            if meter.update_called:
+                results |= meter.compute()
+            meter.reset()
         if phase == "train":
             results["column_norm"] = self.column_norm()
         shown = ("energy", "psnr", "zeros") if phase != "train" else ()
@@ -282,12 +284,6 @@ class SparseAutoencoder(lightning.LightningModule):
 
 
 PHASES = ("train", "val", "test")
-
-
-def _compute_and_reset(meter: Metric) -> dict[str, Tensor]:
-    results = meter.compute()
-    meter.reset()
-    return results
 
 
 def require_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-TILE_GAP = 1
+TILE_GAP = 2
 
 
 def tile_grid(tiles: np.ndarray, columns: int | None = None, fill: float = np.nan) -> np.ndarray:
-    """Lay images (k, height, width) out in one, row by row, a gap of one pixel between them."""
+    """Lay images (k, height, width) out in one, row by row, a gap between them."""
     count, height, width = tiles.shape
-    columns = columns or math.ceil(math.sqrt(count * 1.5))
+    columns = columns or _even_columns(count)
     rows = math.ceil(count / columns)
     step_down, step_across = height + TILE_GAP, width + TILE_GAP
     grid = np.full((rows * step_down - TILE_GAP, columns * step_across - TILE_GAP), fill)
@@ -25,6 +25,13 @@ def tile_grid(tiles: np.ndarray, columns: int | None = None, fill: float = np.na
             left * step_across : left * step_across + width,
         ] = tile
     return grid
+
+
+def _even_columns(count: int) -> int:
+    """A number of columns that fills the last row, if a page of 1:1 to 2:1 has one."""
+    narrowest, widest = math.ceil(math.sqrt(count)), math.ceil(math.sqrt(2 * count))
+    fitting = [columns for columns in range(narrowest, widest + 1) if count % columns == 0]
+    return fitting[0] if fitting else math.ceil(math.sqrt(1.5 * count))
 
 
 def features(tiles: np.ndarray, title: str, own_scale: bool = True) -> Figure:

@@ -95,8 +95,8 @@ class ISTA:
             torch.sub(point, new, alpha=self.step_size, out=new)
             new = objective.shrink(new, self.step_size, out=new)
             if self.tolerance > 0:
-                batch.hold(new, codes)
-                batch.note_converged(self._has_converged(new, codes), iteration)
+                batch.undo_held(new, codes)
+                batch.hold(self._has_converged(new, codes), iteration, new, codes)
                 if batch.is_finished:
                     codes = new
                     break
@@ -131,17 +131,19 @@ class _ShrinkingBatch:
         self.held = torch.zeros(count, dtype=torch.bool, device=device)
         self.num_held = 0
 
-    def hold(self, new: Tensor, codes: Tensor) -> None:
+    def undo_held(self, new: Tensor, codes: Tensor) -> None:
         """Undo the last step of the held samples, in place."""
         if self.num_held:
             torch.where(self.held[:, None], codes, new, out=new)
 
-    def note_converged(self, done: Tensor, iteration: int) -> None:
+    def hold(self, done: Tensor, iteration: int, new: Tensor, codes: Tensor) -> None:
         """Hold the samples ``done``, which include all that are held already."""
         num_done = int(done.sum())
         if num_done > self.num_held:
             self.iterations[self.place[done & ~self.held]] = iteration
             self.held, self.num_held = done, num_done
+            # Without a last step to extrapolate, momentum leaves them where they are.
+            torch.where(done[:, None], new, codes, out=codes)
 
     @property
     def is_finished(self) -> bool:

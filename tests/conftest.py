@@ -1,0 +1,84 @@
+"""What tests share: small problems in float64, composed configurations, MNIST unpacked once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from sparse_lightning.config import CONFIG_DIR, register_resolvers
+from sparse_lightning.data.mnist import seed_mnist
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+FAMILIES = ["sdl", "vdl", "wdl", "do", "none"]
+FAMILIES += [f"{family}_nl" for family in FAMILIES]
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    seed_mnist(root / "MNIST" / "raw")
+    return root
+
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Iterator[Compose]:
+    """Compose ``train.yaml`` with overrides, as the command line would, into ``tmp_path``."""
+    register_resolvers()
+
+    def composed(*overrides: str, run_dir: Path = tmp_path / "run") -> DictConfig:
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = hydra.compose(
+                "train", [*overrides, f"run_dir={run_dir}"], return_hydra_config=True
+            )
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    yield composed
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def compose_small(compose: Compose, mnist_root: Path) -> Compose:
+    """A few batches of MNIST and a small model, on the CPU."""
+
+    def composed(*overrides: str, **kwargs) -> DictConfig:
+        return compose(
+            "trainer=cpu",
+            "trainer.enable_progress_bar=false",
+            "trainer.max_epochs=2",
+            "logger=none",
+            f"data.root={mnist_root}",
+            "data.num_train=200",
+            "data.num_val=100",
+            "data.num_test=100",
+            "data.batch_size=50",
+            "code_dim=24",
+            "hidden_dim=32",
+            "~callbacks.figures",
+            *overrides,
+            **kwargs,
+        )
+
+    return composed

@@ -1,0 +1,83 @@
+"""Decoders, their atoms and the projection of their columns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparse_lightning.decoders import (
+    LinearDecoder,
+    LinearLeastSquares,
+    MultiLayerDecoder,
+    QuadraticTerm,
+    UnitColumns,
+)
+from sparse_lightning.errors import SettingError
+
+
+def test_shapes_of_the_paper():
+    linear, nonlinear = LinearDecoder(128, 784), MultiLayerDecoder(128, [1024], 784)
+    assert linear.weight.shape == (784, 128)
+    names = {name: tuple(p.shape) for name, p in nonlinear.named_parameters()}
+    assert names == {
+        "hidden.0.weight": (1024, 128),
+        "hidden.0.bias": (1024,),
+        "output.weight": (784, 1024),
+    }
+    codes = torch.rand(3, 128)
+    torch.testing.assert_close(linear(codes), codes @ linear.weight.T)
+    hidden = torch.relu(codes @ names_of(nonlinear)["hidden.0.weight"].T + nonlinear.hidden[0].bias)
+    torch.testing.assert_close(nonlinear(codes), hidden @ nonlinear.output.weight.T)
+
+
+def names_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return dict(module.named_parameters())
+
+
+def test_gram_form_is_taken_where_it_pays():
+    """It does at m=1024, d=784; it does not at m=2048, nor for three iterations."""
+    inputs = torch.randn(250, 784)
+    narrow, wide = MultiLayerDecoder(128, [1024], 784), MultiLayerDecoder(256, [2048], 784)
+    assert isinstance(narrow.bind(inputs).top, QuadraticTerm)
+    assert isinstance(narrow.bind(inputs, expected_gradients=3).top, LinearLeastSquares)
+    assert isinstance(wide.bind(inputs).top, LinearLeastSquares)
+
+
+def test_atoms_of_a_linear_decoder_are_its_columns():
+    decoder = LinearDecoder(5, 7)
+    torch.testing.assert_close(decoder.atoms(), decoder.weight.detach().T)
+    scale = torch.arange(5.0)
+    torch.testing.assert_close(decoder.atoms(scale), (decoder.weight.detach() * scale).T)
+
+
+def test_atoms_of_a_nonlinear_decoder_are_single_code_responses():
+    decoder = MultiLayerDecoder(5, [9], 7)
+    scale = torch.rand(5) + 0.5
+    for j, atom in enumerate(decoder.atoms(scale)):
+        code = torch.zeros(1, 5)
+        code[0, j] = scale[j]
+        torch.testing.assert_close(atom, (decoder(code) - decoder(torch.zeros(1, 5)))[0].detach())
+
+
+@pytest.mark.parametrize("norm", [1.0, 0.3])
+@pytest.mark.parametrize("decoder", [LinearDecoder(5, 7), MultiLayerDecoder(5, [9, 4], 7)])
+def test_projection(decoder, norm):
+    first = decoder.weight_matrices()[0]
+    with torch.no_grad():
+        first[:, 1] = 0
+    before = first.detach().clone()
+    UnitColumns(norm)(decoder)
+    for weight in decoder.weight_matrices():
+        norms = torch.linalg.vector_norm(weight, dim=0)
+        norms = norms[norms > 0]
+        torch.testing.assert_close(norms, torch.full_like(norms, norm))
+    assert (first[:, 1] == 0).all(), "a column of zeros has no direction"
+    cosine = torch.nn.functional.cosine_similarity(first[:, 0], before[:, 0], dim=0)
+    assert float(cosine.detach()) == pytest.approx(1)
+
+
+def test_bad_settings():
+    with pytest.raises(SettingError, match="hidden_dims=\\[\\]"):
+        MultiLayerDecoder(5, [], 7)
+    with pytest.raises(SettingError, match=r"model\.constraint\.norm=0"):
+        UnitColumns(0.0)

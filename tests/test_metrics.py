@@ -1,0 +1,93 @@
+"""Metrics against NumPy, whole and in batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sparse_lightning.energy import TERMS
+from sparse_lightning.metrics import (
+    CodeStatistics,
+    EnergyTerms,
+    ImagePSNR,
+    InferenceEffort,
+    image_psnr,
+)
+from sparse_lightning.solvers import Solution
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(6, 20), (6, 1, 4, 5)])
+def test_psnr_is_the_formula(dtype, shape):
+    target, prediction = torch.rand(shape, dtype=dtype), torch.rand(shape, dtype=dtype)
+    errors = (prediction.double() - target.double()).flatten(1).square().mean(1)
+    expected = -10 * np.log10(errors.numpy())
+    np.testing.assert_allclose(image_psnr(prediction, target), expected, rtol=1e-5)
+    assert image_psnr(prediction, target).dtype == dtype
+
+
+def test_exact_reconstruction_counts_as_40():
+    target = torch.rand(3, 5)
+    prediction = target.clone()
+    prediction[1] += 0.1
+    psnr = image_psnr(prediction, target)
+    assert psnr[0] == psnr[2] == 40
+    assert float(psnr[1]) == pytest.approx(20, abs=1e-4)
+    worse_than_exact_yet_above = image_psnr(target[:1] + 1e-4, target[:1])
+    assert float(worse_than_exact_yet_above) > 40
+
+
+def test_mean_psnr_does_not_depend_on_batches():
+    target, prediction = torch.rand(10, 8), torch.rand(10, 8)
+    whole, parts = ImagePSNR(), ImagePSNR()
+    whole.update(prediction, target)
+    for rows in (slice(0, 7), slice(7, 10)):
+        parts.update(prediction[rows], target[rows])
+    expected = image_psnr(prediction, target).double().mean()
+    for metric in (whole, parts):
+        assert float(metric.compute()["psnr"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_code_statistics_against_numpy():
+    codes = torch.relu(torch.randn(40, 6))
+    codes[:, 3] = 0
+    codes[0, 4] += 3
+    metric = CodeStatistics(6, variance_threshold=0.55)
+    for part in codes.split(17):
+        metric.update(part)
+    array = codes.double().numpy()
+    deviation = array.std(0, ddof=1)
+    np.testing.assert_allclose(metric.standard_deviation(), deviation, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(metric.activity(), (array > 0).mean(0))
+    np.testing.assert_allclose(metric.largest, array.max(0))
+    expected = {
+        "zeros": (array == 0).mean(),
+        "dead_units": 1,
+        "code_l1": array.sum(1).mean(),
+        "code_std": deviation.mean(),
+        "below_threshold": (deviation < 0.55).mean(),
+    }
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert 0 < expected["below_threshold"] < 1
+
+
+def test_energy_terms_are_per_sample():
+    metric = EnergyTerms()
+    for factor, samples in ((1.0, 3), (2.0, 5)):
+        metric.update({name: torch.tensor(factor * i) for i, name in enumerate(TERMS)}, samples)
+    found = metric.compute()
+    for i, name in enumerate(TERMS):
+        assert float(found[name]) == pytest.approx(3 * i / 8)
+    assert float(found["energy"]) == pytest.approx(3 * (1 + 2 + 3) / 8)
+
+
+def test_effort():
+    metric = InferenceEffort()
+    metric.update(
+        Solution(torch.zeros(3, 2), torch.tensor([1, 2, 200]), torch.tensor([True, True, False]))
+    )
+    metric.update(Solution(torch.zeros(1, 2), torch.tensor([5]), torch.tensor([True])))
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert found == {"iterations": 52.0, "converged": 0.75}

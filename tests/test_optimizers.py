@@ -1,0 +1,95 @@
+"""One Adam with groups against two Adams."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+from torch.optim import Adam
+
+from sparse_lightning.decoders import MultiLayerDecoder
+from sparse_lightning.encoders import LISTA
+from sparse_lightning.errors import SettingError
+from sparse_lightning.optimizers import AdamSettings
+
+SETTINGS = AdamSettings(
+    decoder_learning_rate=3e-3,
+    encoder_learning_rate=1e-3,
+    decoder_weight_decay=5e-4,
+    decoder_bias_weight_decay=1e-2,
+    encoder_bias_weight_decay=2e-2,
+    decoder_decay_factor=0.5,
+    decoder_decay_epochs=3,
+)
+
+
+def test_one_adam_equals_two():
+    decoder, encoder = MultiLayerDecoder(6, [8], 10).double(), LISTA(10, 6).double()
+    other_decoder, other_encoder = copy.deepcopy(decoder), copy.deepcopy(encoder)
+    one, _ = SETTINGS.build(decoder, encoder)
+    hidden, encode = other_decoder.hidden[0], other_encoder.input
+    two = [
+        Adam(
+            [
+                {"params": [hidden.weight, other_decoder.output.weight], "weight_decay": 5e-4},
+                {"params": [hidden.bias], "weight_decay": 1e-2},
+            ],
+            lr=3e-3,
+        ),
+        Adam(
+            [
+                {"params": [encode.weight, other_encoder.lateral.weight]},
+                {"params": [encode.bias], "weight_decay": 2e-2},
+            ],
+            lr=1e-3,
+        ),
+    ]
+    for _ in range(20):
+        inputs, codes = torch.randn(12, 10).double(), torch.rand(12, 6).double()
+        one.zero_grad()
+        (mse_loss(decoder(codes), inputs) + mse_loss(encoder(inputs), codes)).backward()
+        one.step()
+        for optimizer, loss in zip(
+            two,
+            [mse_loss(other_decoder(codes), inputs), mse_loss(other_encoder(inputs), codes)],
+        ):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        for ours, theirs in zip(
+            [*decoder.parameters(), *encoder.parameters()],
+            [*other_decoder.parameters(), *other_encoder.parameters()],
+        ):
+            assert torch.equal(ours, theirs)
+
+
+def test_only_the_decoders_rate_decays():
+    optimizer, schedule = SETTINGS.build(MultiLayerDecoder(6, [8], 10), LISTA(10, 6))
+    rates = []
+    for _ in range(7):
+        rates.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+        optimizer.step()
+        schedule.step()
+    assert [r["decoder_weights"] for r in rates] == pytest.approx(
+        [3e-3] * 3 + [1.5e-3] * 3 + [75e-5]
+    )
+    assert [r["decoder_biases"] for r in rates] == [r["decoder_weights"] for r in rates]
+    assert {r["encoder_weights"] for r in rates} == {r["encoder_biases"] for r in rates} == {1e-3}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("decoder_learning_rate", 0.0),
+        ("encoder_learning_rate", -1e-3),
+        ("decoder_weight_decay", -1.0),
+        ("encoder_bias_weight_decay", float("nan")),
+        ("decoder_decay_epochs", 0),
+    ],
+)
+def test_bad_settings(name, value):
+    settings = {"decoder_learning_rate": 1e-3, "encoder_learning_rate": 1e-3, name: value}
+    with pytest.raises(SettingError, match=rf"model\.optimizer\.{name}={value}"):
+        AdamSettings(**settings)
