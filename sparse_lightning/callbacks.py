@@ -102,7 +102,7 @@ def model_figures(
         largest = statistics.largest.to(torch.float32)
         # A component that is never active is shown at a scale of 1, to see what it would draw.
         atoms = model.decoder.atoms(torch.where(largest > 0, largest, 1.0))
-        rebuilt = model.decode(codes[0].to(batches[0].inputs.dtype))
+        rebuilt = model.decode(codes[0])
     yield "atoms", plots.features(_tiles(atoms, image_shape), f"Atoms: {heading}")
     common = f"Atoms on one scale: {heading}"
     yield "atoms_one_scale", plots.features(_tiles(atoms, image_shape), common, own_scale=False)

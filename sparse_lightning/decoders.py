@@ -70,7 +70,7 @@ class LinearDecoder(Decoder):
         self.weight = nn.Linear(code_dim, input_dim, bias=False).weight
 
     def forward(self, codes: Tensor) -> Tensor:
-        return functional.linear(codes, self.weight)
+        return functional.linear(codes.to(self.weight.dtype), self.weight)
 
     def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
         weight, inputs = at_least_float32(self.weight), at_least_float32(inputs)
@@ -107,6 +107,7 @@ class MultiLayerDecoder(Decoder):
         self.output = nn.Linear(widths[-1], input_dim, bias=False)
 
     def forward(self, codes: Tensor) -> Tensor:
+        codes = codes.to(self.output.weight.dtype)
         for layer in self.hidden:
             codes = torch.relu(layer(codes))
         return self.output(codes)

@@ -276,7 +276,7 @@ class Objective(ActiveObjective):
         """
         energy = self.energy
         if reconstructions is None:
-            reconstructions = self.decoder(codes)
+            reconstructions = self.decoder(codes).to(codes.dtype)
         variance = encoder = codes.new_zeros(())
         if energy.has_hinge:
             deviation = Moments.of(codes).standard_deviation()

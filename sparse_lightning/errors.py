@@ -29,11 +29,15 @@ FOR_THE_USER = (SettingError, DataError, CheckpointError, DivergenceError)
 
 def require_non_negative(setting: str, value: float) -> None:
     """Raise `SettingError` unless ``value`` is a finite number of at least 0."""
-    if not math.isfinite(value) or value < 0:
+    if not _is_finite(value) or value < 0:
         raise SettingError(f"{setting}={value} must be a finite number, 0 or more.")
 
 
 def require_positive(setting: str, value: float) -> None:
     """Raise `SettingError` unless ``value`` is a finite number above 0."""
-    if not math.isfinite(value) or value <= 0:
+    if not _is_finite(value) or value <= 0:
         raise SettingError(f"{setting}={value} must be a finite number above 0.")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -127,7 +127,7 @@ class SparseAutoencoder(lightning.LightningModule):
         with torch.no_grad():
             prediction = None if self.encoder is None else self.encoder(inputs)
             objective, initial, solution = self._infer(inputs, prediction)
-            rebuilt = at_least_float32(self.decoder(solution.codes.to(inputs.dtype)))
+            rebuilt = at_least_float32(self.decoder(solution.codes))
             self._require_descent(objective, initial, solution.codes, rebuilt)
         return solution
 
@@ -174,14 +174,14 @@ class SparseAutoencoder(lightning.LightningModule):
         inputs = batch.inputs
         prediction = None if self.encoder is None else self.encoder(inputs)
         objective, initial, solution = self._infer(inputs, prediction)
-        codes = solution.codes.to(inputs.dtype)
+        codes = solution.codes
         reconstructions = self.decoder(codes)
         rebuilt = at_least_float32(reconstructions)
-        self._require_descent(objective, initial, solution.codes, rebuilt)
+        self._require_descent(objective, initial, codes, rebuilt)
         loss = mse_loss(reconstructions, inputs)
         if prediction is not None:
             loss = loss + mse_loss(prediction, codes.to(prediction.dtype))
-        self._measure("train", batch, objective, solution.codes, rebuilt)
+        self._measure("train", batch, objective, codes, rebuilt)
         self.meters["train_meters"]["effort"].update(solution)
         return loss
 
@@ -213,7 +213,7 @@ class SparseAutoencoder(lightning.LightningModule):
         else:
             codes = at_least_float32(self.encoder(batch.inputs))
             objective, initial = self.energy.bind(self.decoder, batch.inputs, codes), codes
-        rebuilt = at_least_float32(self.decoder(codes.to(batch.inputs.dtype)))
+        rebuilt = at_least_float32(self.decoder(codes))
         self._require_descent(objective, initial, codes, rebuilt)
         self._measure(phase, batch, objective, codes, rebuilt)
 

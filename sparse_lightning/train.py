@@ -155,8 +155,11 @@ def _write_and_show(
 
 
 def _quieten() -> None:
-    """Silence advice that does not apply: batches are slices of memory and need no workers."""
+    """Silence advice that does not apply."""
+    # Batches are slices of memory.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Only a resumed run comes here with checkpoints in its folder.
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     torch.set_float32_matmul_precision("highest")
 

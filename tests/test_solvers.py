@@ -91,12 +91,19 @@ def dictionary() -> tuple[LinearDecoder, Tensor]:
     return decoder, torch.randn(15, 40).double()
 
 
+def stable_step(decoder: LinearDecoder) -> float:
+    """One over the largest curvature of the reconstruction term."""
+    largest = torch.linalg.matrix_norm(decoder.weight.detach(), ord=2)
+    return float(decoder.input_dim / (2 * largest**2))
+
+
 def test_equals_positive_lasso_of_scikit_learn(dictionary):
     """(1/2d)‖x − Wz‖² + α‖z‖₁ is half of our energy where α = λ/2."""
     decoder, inputs = dictionary
     weight = 0.02
     objective = Energy(weight).bind(decoder, inputs)
-    codes = FISTA(5.0, 20_000, 0.0)(objective, torch.zeros(15, 20).double()).codes
+    step = stable_step(decoder)
+    codes = FISTA(step, 4_000, 0.0)(objective, torch.zeros(15, 20).double()).codes
     lasso = Lasso(alpha=weight / 2, positive=True, fit_intercept=False, tol=1e-12, max_iter=100_000)
     atoms = decoder.weight.detach().numpy()
     theirs = np.stack([lasso.fit(atoms, x).coef_ for x in inputs.numpy()])
@@ -106,7 +113,7 @@ def test_equals_positive_lasso_of_scikit_learn(dictionary):
     )
     np.testing.assert_allclose(codes, theirs, atol=1e-5)
     assert 0.1 < float((codes == 0).double().mean()) < 0.95
-    residual = codes - objective.shrink(codes - 5.0 * objective.gradient(codes), 5.0)
+    residual = codes - objective.shrink(codes - step * objective.gradient(codes), step)
     assert float(residual.norm()) < 1e-9
 
 
@@ -116,7 +123,7 @@ def test_above_the_largest_useful_weight_all_codes_are_zero(dictionary):
     start = torch.zeros(15, 20).double()
     for factor, all_zero in [(1.01, True), (0.99, False)]:
         objective = Energy(factor * largest).bind(decoder, inputs)
-        codes = FISTA(5.0, 5_000, 0.0)(objective, start).codes
+        codes = FISTA(stable_step(decoder), 1_000, 0.0)(objective, start).codes
         assert bool((codes == 0).all()) is all_zero
 
 

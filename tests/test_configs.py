@@ -1,0 +1,120 @@
+"""Every file of conf/ composes, runs, and holds the paper's numbers."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from conftest import FAMILIES
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from sparse_lightning.config import CONFIG_DIR, nearest_names
+from sparse_lightning.train import train
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+# decoder rate, encoder rate, λ, γ, β, η, decay of hidden bias, of encoder bias, epochs of decay
+MNIST = {
+    "sdl": (1e-3, 3e-4, 0.005, 1, 0, 1.0, 0, 0, None),
+    "vdl": (3e-4, 1e-4, 0.02, 5, 10, 0.5, 0, 0, None),
+    "sdl_nl": (1e-3, 1e-4, 0.01, 1, 0, 1.0, 1e-3, 0, None),
+    "vdl_nl": (3e-4, 1e-4, 0.01, 100, 10, 0.5, 1e-3, 0, 30),
+    "wdl": (1e-3, 3e-4, 0.005, 1, 0, 1.0, 0, 0, None),
+    "wdl_nl": (1e-3, 1e-4, 0.01, 1, 0, 1.0, 1e-3, 0, None),
+    "do": (1e-3, None, 0.005, 0, 0, 1.0, 0, 0, None),
+    "do_nl": (1e-3, None, 0.01, 0, 0, 1.0, 1e-3, 0, None),
+}
+
+
+@pytest.mark.parametrize("family", MNIST)
+def test_numbers_of_the_paper_for_mnist(family, compose):
+    config = compose(f"model={family}", "data=mnist")
+    decoder, encoder, weight, gamma, beta, eta, hidden, bias, decay = MNIST[family]
+    model = instantiate(config.model)
+    settings, energy = model.optimizer_settings, model.energy
+    assert settings.decoder_learning_rate == decoder
+    assert encoder is None or settings.encoder_learning_rate == encoder
+    assert (energy.sparsity_weight, energy.encoder_weight) == (weight, gamma)
+    assert (energy.variance_weight, energy.variance_threshold) == (beta, 0.5)
+    assert model.solver.step_size == eta
+    assert (model.solver.max_iterations, model.solver.tolerance) == (200, 1e-3)
+    assert settings.decoder_bias_weight_decay == hidden
+    assert settings.encoder_bias_weight_decay == bias
+    assert settings.decoder_decay_epochs == decay
+    assert model.decoder.code_dim == 128
+    assert not family.endswith("_nl") or model.decoder.hidden_dims == [1024]
+    assert config.trainer.max_epochs == 200
+    assert config.data.batch_size == 250
+    grid = config.sparsity_weights
+    assert len(grid) == 6
+    assert grid[0] == 0
+    assert list(grid) == sorted(grid)
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        (group, option)
+        for group in ("model", "data", "solver", "trainer", "callbacks", "logger", "experiment")
+        for option in options(group)
+        if (group, option) != ("model", "base")
+    ],
+)
+def test_every_file_composes_and_resolves(group, option, compose):
+    value = f"[{option}]" if group == "logger" else option
+    config = compose(f"{group}={value}", "hydra.job.num=0")
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize(("data", "family"), list(itertools.product(options("data"), FAMILIES)))
+def test_every_pair_has_a_preset(data, family, compose):
+    config = compose(f"data={data}", f"model={family}")
+    assert config.sparsity_weights is not None
+
+
+@pytest.mark.filterwarnings("ignore:All validation codes are zero")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fast_dev_run(family, compose, mnist_root):
+    config = compose(
+        f"model={family}",
+        "trainer=cpu",
+        "trainer.fast_dev_run=true",
+        "solver.max_iterations=20",
+        "trainer.enable_progress_bar=false",
+        "logger=none",
+        f"data.root={mnist_root}",
+    )
+    assert train(config) == {}
+
+
+def test_level_picks_from_the_familys_grid_and_a_number_by_hand_wins(compose):
+    grid = compose("model=vdl").sparsity_weights
+    for level, expected in enumerate(grid):
+        config = compose("model=vdl", f"sparsity_level={level}")
+        assert config.model.energy.sparsity_weight == expected
+    by_hand = compose("model=vdl", "sparsity_level=1", "model.energy.sparsity_weight=0.123")
+    assert by_hand.model.energy.sparsity_weight == 0.123
+
+
+def test_several_loggers_at_once(compose):
+    assert set(compose("logger=[wandb,csv,tensorboard]").logger) == {"wandb", "csv", "tensorboard"}
+    assert set(compose("logger=csv").logger) == {"csv"}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Could not override 'model.energy.sparsity_wieght'.", "model.energy.sparsity_weight"),
+        ("Could not find 'model/vdl_nll'", "model=vdl_nl"),
+        ("Could not override 'modle'.", "model"),
+        ("Could not override 'solver.stepsize'.", "solver.step_size"),
+    ],
+)
+def test_nearest_names(message, expected):
+    suggestion = nearest_names(message, "train")
+    assert suggestion.startswith("\nNearest valid names: ")
+    assert expected in suggestion.removesuffix(".").split(": ")[1].split(", ")

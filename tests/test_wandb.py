@@ -1,0 +1,118 @@
+"""W&B offline, read back from the file that it leaves."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+from conftest import Compose
+from wandb.proto import wandb_internal_pb2
+
+from sparse_lightning.config import wandb_mode
+from sparse_lightning.errors import DivergenceError
+from sparse_lightning.train import train
+
+BLOCK, HEADER = 32_768, 7
+WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def chunks(content: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log, which is what a .wandb file is after its first 7 bytes."""
+    position, pieces = HEADER, b""
+    while position + HEADER <= len(content):
+        if BLOCK - position % BLOCK < HEADER:
+            position += BLOCK - position % BLOCK
+            continue
+        length, kind = struct.unpack_from("<HB", content, position + 4)
+        position += HEADER
+        piece = content[position : position + length]
+        position += length
+        pieces = piece if kind in (WHOLE, FIRST) else pieces + piece
+        if kind in (WHOLE, LAST):
+            yield pieces
+
+
+def records(run_dir: Path) -> list[wandb_internal_pb2.Record]:
+    (path,) = run_dir.glob("wandb/offline-run-*/*.wandb")
+    found = []
+    for chunk in chunks(path.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(chunk)
+        found.append(record)
+    return found
+
+
+def test_offline_run_holds_config_metrics_and_images(compose: Compose, mnist_root, tmp_path):
+    config = compose(
+        "model=vdl",
+        "trainer=cpu",
+        "trainer.enable_progress_bar=false",
+        "trainer.max_epochs=2",
+        f"data.root={mnist_root}",
+        "data.num_train=100",
+        "data.num_val=50",
+        "data.num_test=50",
+        "data.batch_size=50",
+        "seed=7",
+    )
+    train(config)
+    assert wandb.run is None
+    written = records(tmp_path / "run")
+    run = next(record.run for record in written if record.HasField("run"))
+    assert run.display_name == "mnist-vdl-lambda0.02-seed7"
+    assert run.run_group == "mnist-vdl-lambda0.02"
+    assert run.job_type == "train"
+    assert set(run.tags) == {"vdl", "mnist"}
+    assert run.project == "sparse_lightning"
+
+    settings = {}
+    for record in written:
+        for update in (*record.config.update, *record.run.config.update):
+            settings[update.key] = json.loads(update.value_json)
+    assert settings["model"]["energy"]["sparsity_weight"] == 0.02
+    assert settings["data"]["num_train"] == 100
+
+    history: dict[str, list] = {}
+    for record in written:
+        for item in record.history.item:
+            key = item.key or "/".join(item.nested_key)
+            history.setdefault(key, []).append(json.loads(item.value_json))
+    for name in ("val/psnr", "train/energy", "val/zeros"):
+        assert len(history[name]) == 2, name
+    assert "test/psnr" in history
+    (atoms, *_) = history["figures/atoms"]
+    assert "image" in json.dumps(atoms)
+    media = list((tmp_path / "run" / "wandb").glob("offline-run-*/files/media/images/figures/*"))
+    assert any(path.name.startswith("atoms_") for path in media)
+    exits = [record.exit.exit_code for record in written if record.HasField("exit")]
+    assert exits == [0]
+
+
+def test_run_is_finished_when_training_fails(compose_small: Compose, tmp_path: Path):
+    config = compose_small("model=vdl", "logger=wandb", "step_size=5000")
+    with pytest.raises(DivergenceError):
+        train(config)
+    assert wandb.run is None
+    exits = [r.exit.exit_code for r in records(tmp_path / "run") if r.HasField("exit")]
+    assert exits == [1]
+
+
+def test_mode_follows_the_key(monkeypatch, tmp_path: Path):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode() == "offline"
+    (tmp_path / "netrc").write_text("machine other.example.org login user password key\n")
+    assert wandb_mode() == "offline"
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password key\n")
+    assert wandb_mode() == "online"
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    assert wandb_mode() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode() == "disabled"
