@@ -18,7 +18,7 @@ def patch_pipeline(stages: PatchStages, title: str) -> Figure:
         title: which photograph it is.
     """
     wide = stages.image.shape[1] / stages.image.shape[0]
-    figure = Figure(figsize=(2 * (2.1 * wide + 3 * 2.1) / 2, 3.5), layout="constrained")
+    figure = Figure(figsize=(4.2 * wide + 6.3, 3.0), layout="constrained")
     axes = figure.subplots(1, 5, width_ratios=(wide, wide, 1, 1, 1))
     size, patch = stages.crop.shape[0], stages.normalized.shape[0]
     axes[0].imshow(stages.image)
@@ -28,8 +28,8 @@ def patch_pipeline(stages: PatchStages, title: str) -> Figure:
     _frame(axes[2], stages.margin, stages.margin, patch, "tab:blue")
     for place, values in ((axes[3], stages.centred), (axes[4], stages.normalized)):
         largest = float(np.abs(values).max())
-        picture = place.imshow(values, cmap="gray", vmin=-largest, vmax=largest)
-        figure.colorbar(picture, ax=place, location="bottom", shrink=0.9)
+        place.imshow(values, cmap="gray", vmin=-largest, vmax=largest)
+        place.set_xlabel(f"black −{largest:.1f}, white +{largest:.1f}", fontsize=8)
         _frame(place, 0, 0, patch, "tab:blue")
     height, width = stages.grey.shape
     headings = (
@@ -37,7 +37,7 @@ def patch_pipeline(stages: PatchStages, title: str) -> Figure:
         f"2. grey\n{width}×{height}",
         f"3. random crop\n{size}×{size}",
         f"4. local mean removed\n{patch}×{patch}",
-        f"5. over local std\n{patch}×{patch}",
+        f"5. divided by local std\n{patch}×{patch}",
     )
     for place, heading in zip(axes, headings):
         place.set_title(heading, fontsize=9)

@@ -1,0 +1,37 @@
+# Everything runs in .venv, which is made on first use.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?= experiment=quick
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-slow lint bench
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# torch and torchvision are a pair and are resolved in one go.
+$(VENV)/installed: pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet -e ".[dev]"
+	touch $@
+
+install: $(VENV)/installed ## make the virtual environment
+
+train: install ## train; ARGS="model=sdl trainer.max_epochs=10" changes what
+	$(RUN) -m sparse_lightning.train $(ARGS)
+
+test: install ## the fast tests
+	$(RUN) -m pytest -q
+
+test-slow: install ## all tests
+	$(RUN) -m pytest -q -m "slow or not slow"
+
+lint: install ## style and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: install ## speed, side by side
+	$(RUN) -m benchmarks.inference
+	$(RUN) -m benchmarks.epoch

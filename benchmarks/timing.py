@@ -1,0 +1,31 @@
+"""Timing of rivals in turn, so that a noisy machine is noisy to all of them."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def medians(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, measured in turn ``repeats`` times after one warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for rival in rivals.values():
+        rival()
+    for _ in range(repeats):
+        for name, rival in rivals.items():
+            start = time.perf_counter()
+            rival()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine() -> str:
+    """One line that says what the numbers were measured on."""
+    return (
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )

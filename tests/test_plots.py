@@ -1,0 +1,69 @@
+"""Figures show what they are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparse_lightning import plots
+from sparse_lightning.files import replaced_whole, write_figure, write_json
+
+
+def test_tiles_are_where_they_belong():
+    tiles = np.arange(6)[:, None, None] + np.zeros((6, 2, 3))
+    grid = plots.tile_grid(tiles, columns=3, fill=-1)
+    gap = plots.TILE_GAP
+    assert grid.shape == (2 * 2 + gap, 3 * 3 + 2 * gap)
+    for index in range(6):
+        top, left = divmod(index, 3)
+        tile = grid[top * (2 + gap) :, left * (3 + gap) :][:2, :3]
+        assert (tile == index).all()
+    assert (grid[2] == -1).all()
+
+
+def test_grids_have_full_rows_where_they_can():
+    assert plots.tile_grid(np.zeros((128, 28, 28))).shape[1] == 16 * 30 - 2
+    assert plots.tile_grid(np.zeros((256, 28, 28))).shape[1] == 16 * 30 - 2
+    assert np.isnan(plots.tile_grid(np.zeros((7, 2, 2)))).any()
+
+
+@pytest.mark.parametrize("own_scale", [True, False])
+def test_scales_of_features(own_scale):
+    tiles = np.stack([np.eye(4), -3 * np.eye(4), np.zeros((4, 4))])
+    figure = plots.features(tiles, "three", own_scale)
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.max() == pytest.approx(1 if own_scale else 1 / 3)
+    assert shown.min() == pytest.approx(-1)
+    assert figure.axes[0].get_title() == "three"
+    assert ("own" in figure.axes[1].get_ylabel()) is own_scale
+
+
+def test_histograms_count_every_component():
+    deviation, activity = np.linspace(0, 1, 50), np.linspace(0, 1, 50)
+    figure = plots.unit_histograms(deviation, activity, 0.5, "codes")
+    for axes in figure.axes:
+        assert sum(patch.get_height() for patch in axes.patches) == 50
+        assert axes.get_xlabel()
+        assert axes.get_ylabel() == "code components"
+
+
+def test_rows_of_images_are_named():
+    figure = plots.reconstructions({"input": np.ones((3, 4, 4)), "other": np.zeros((3, 4, 4))}, "t")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["input", "other"]
+
+
+def interrupted_write(path):
+    with replaced_whole(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("power cut")
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "table.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError, match="power cut"):
+        interrupted_write(path)
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    assert [p.name for p in path.parent.iterdir()] == ["table.json"]
+    figure = plots.reconstructions({"input": np.ones((3, 4, 4))}, "t")
+    assert write_figure(figure, tmp_path / "figure.png").stat().st_size > 1000
