@@ -67,7 +67,7 @@ class Figures(lightning.Callback):
 
     def _draw(self, trainer: lightning.Trainer, model: SparseAutoencoder, epochs: int) -> None:
         self._drawn_after = epochs
-        heading = f"{model.family} on {trainer.datamodule.title}, after {epochs} epochs"
+        heading = f"{model.family} on {trainer.datamodule.title}, epoch {epochs}"
         batches = self._batches(trainer)
         for name, figure in model_figures(
             model, batches, trainer.datamodule.image_shape, self.num_images, heading

@@ -46,7 +46,7 @@ def features(tiles: np.ndarray, title: str, own_scale: bool = True) -> Figure:
     if not own_scale:
         largest = largest.max(keepdims=True)
     grid = tile_grid(np.divide(tiles, largest, out=np.zeros_like(tiles), where=largest > 0))
-    height = 7.2 * grid.shape[0] / grid.shape[1] + 0.9
+    height = 7.1 * grid.shape[0] / grid.shape[1] + 0.45
     figure = Figure(figsize=(8.2, height), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("0.75")
