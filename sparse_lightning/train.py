@@ -7,6 +7,7 @@ Fits, keeps the model with the lowest validation energy, tests it, and leaves in
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,7 +162,12 @@ def _quieten() -> None:
     # Only a resumed run comes here with checkpoints in its folder.
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     torch.set_float32_matmul_precision("highest")
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,13 +38,18 @@ def chunks(content: bytes) -> Iterator[bytes]:
 
 
 def records(run_dir: Path) -> list[wandb_internal_pb2.Record]:
+    """All records of a finished run, the last of which W&B writes a moment after ``finish``."""
     (path,) = run_dir.glob("wandb/offline-run-*/*.wandb")
-    found = []
-    for chunk in chunks(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(chunk)
-        found.append(record)
-    return found
+    for _ in range(600):
+        found = []
+        for chunk in chunks(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(chunk)
+            found.append(record)
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"{path} has no exit record")
 
 
 def test_offline_run_holds_config_metrics_and_images(compose: Compose, mnist_root, tmp_path):

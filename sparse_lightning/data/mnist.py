@@ -114,8 +114,8 @@ class MNIST(lightning.LightningDataModule):
                 raise
             needed = ", ".join(f"{file}.gz" for file in MNIST_SHA256)
             raise DataError(
-                f"{self.name} cannot be downloaded: put its files {needed} (or unpacked) into "
-                f"{folder} and unpack them, or set data.root to a folder that has them."
+                f"{self.name} cannot be downloaded: put its files {needed} into {folder}, or set "
+                "data.root to a folder that has them in torchvision's layout."
             ) from error
         except OSError as error:
             raise DataError(
