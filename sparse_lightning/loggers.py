@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import wandb
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -69,12 +70,14 @@ class MetricsTable(Logger):
         return pd.DataFrame(list(self.rows.values()))
 
 
-def record_config(loggers: list[Logger], config: DictConfig) -> None:
-    """Give the resolved configuration to the loggers that keep one."""
-    resolved = OmegaConf.to_container(config, resolve=True)
+def record_config(loggers: list[Logger], config: DictConfig, data: LightningDataModule) -> None:
+    """Give the resolved configuration, and what the data are, to the loggers that keep them."""
+    resolved = OmegaConf.to_container(config, resolve=True) | {"data_title": data.title}
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.config.update(resolved, allow_val_change=True)
+            run = logger.experiment
+            run.config.update(resolved, allow_val_change=True)
+            run.tags = (*(run.tags or ()), *data.tags)
         else:
             logger.log_hyperparams(resolved)
 

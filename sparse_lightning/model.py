@@ -127,8 +127,7 @@ class SparseAutoencoder(lightning.LightningModule):
         with torch.no_grad():
             prediction = None if self.encoder is None else self.encoder(inputs)
             objective, initial, solution = self._infer(inputs, prediction)
-            rebuilt = at_least_float32(self.decoder(solution.codes))
-            self._require_descent(objective, initial, solution.codes, rebuilt)
+            self._require_descent(objective, initial, objective.terms(solution.codes))
         return solution
 
     def _infer(
@@ -146,12 +145,10 @@ class SparseAutoencoder(lightning.LightningModule):
                 initial = at_least_float32(prediction)
             return objective, initial, self.solver(objective, initial)
 
-    @torch.no_grad()
     def _require_descent(
-        self, objective: Objective, initial: Tensor, codes: Tensor, rebuilt: Tensor
+        self, objective: Objective, initial: Tensor, terms: dict[str, Tensor]
     ) -> None:
-        """Raise unless inference ended in the region of its start."""
-        terms = objective.terms(codes, rebuilt)
+        """Raise unless inference, which ended at these terms, ended in the region of its start."""
         # The cheap test first: codes that rebuild the batch better than nothing did not explode.
         if terms["reconstruction"] <= objective.inputs.square().mean(1).sum():
             return
@@ -176,12 +173,10 @@ class SparseAutoencoder(lightning.LightningModule):
         objective, initial, solution = self._infer(inputs, prediction)
         codes = solution.codes
         reconstructions = self.decoder(codes)
-        rebuilt = at_least_float32(reconstructions)
-        self._require_descent(objective, initial, codes, rebuilt)
         loss = mse_loss(reconstructions, inputs)
         if prediction is not None:
             loss = loss + mse_loss(prediction, codes.to(prediction.dtype))
-        self._measure("train", batch, objective, codes, rebuilt)
+        self._measure("train", batch, objective, initial, codes, reconstructions)
         self.meters["train_meters"]["effort"].update(solution)
         return loss
 
@@ -213,16 +208,24 @@ class SparseAutoencoder(lightning.LightningModule):
         else:
             codes = at_least_float32(self.encoder(batch.inputs))
             objective, initial = self.energy.bind(self.decoder, batch.inputs, codes), codes
-        rebuilt = at_least_float32(self.decoder(codes))
-        self._require_descent(objective, initial, codes, rebuilt)
-        self._measure(phase, batch, objective, codes, rebuilt)
+        self._measure(phase, batch, objective, initial, codes, self.decoder(codes))
 
     def _measure(
-        self, phase: str, batch: Batch, objective: Objective, codes: Tensor, rebuilt: Tensor
+        self,
+        phase: str,
+        batch: Batch,
+        objective: Objective,
+        initial: Tensor,
+        codes: Tensor,
+        reconstructions: Tensor,
     ) -> None:
+        """Check that inference went well, and take its results into account."""
         meters = self.meters[f"{phase}_meters"]
+        rebuilt = at_least_float32(reconstructions)
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            meters["energy"].update(objective.terms(codes, rebuilt), len(codes))
+            terms = objective.terms(codes, rebuilt)
+            self._require_descent(objective, initial, terms)
+            meters["energy"].update(terms, len(codes))
             meters["psnr"].update(batch.to_pixels(rebuilt), batch.to_pixels(objective.inputs))
             meters["codes"].update(codes)
 

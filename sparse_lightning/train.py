@@ -52,7 +52,7 @@ def train(config: DictConfig) -> dict[str, float]:
     table = MetricsTable(run_dir / "metrics.csv")
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
     with _wandb_finished():
-        record_config(loggers, config)
+        record_config(loggers, config, data)
         callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values()]
         trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
         table.begin(first_epoch)

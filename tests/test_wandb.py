@@ -81,6 +81,7 @@ def test_offline_run_holds_config_metrics_and_images(compose: Compose, mnist_roo
             settings[update.key] = json.loads(update.value_json)
     assert settings["model"]["energy"]["sparsity_weight"] == 0.02
     assert settings["data"]["num_train"] == 100
+    assert settings["data_title"] == "MNIST"
 
     history: dict[str, list] = {}
     for record in written:

@@ -49,6 +49,7 @@ class MNIST(lightning.LightningDataModule):
 
     input_dim = 784
     image_shape = (28, 28)
+    tags = ()
 
     def __init__(
         self,
