@@ -33,6 +33,8 @@ from torch import Tensor
 
 from sparse_lightning.errors import SettingError, require_non_negative
 
+EPSILON = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
+
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 
 
@@ -167,11 +169,11 @@ class Energy:
         if self.encoder_weight > 0:
             curvature = 2 * self.encoder_weight / decoder.code_dim
             attraction = Attraction(curvature, at_least_float32(encoder_codes))
-        room = (2, len(inputs), decoder.code_dim)
+        room = (len(inputs), decoder.code_dim)
         return Objective(
             energy=self,
             smooth=decoder.bind(inputs, attraction),
-            scratch=inputs.new_empty(room) if self.has_hinge else None,
+            scratch=(inputs.new_empty(room), inputs.new_empty(room)) if self.has_hinge else None,
             decoder=decoder,
             inputs=inputs,
             attraction=attraction,
@@ -190,14 +192,14 @@ class ActiveObjective:
     Attributes:
         energy: the weights.
         smooth: the reconstruction and encoder terms.
-        scratch: (2, n, l), room for the hinge's intermediate results; None without a hinge.
+        scratch: two times (n, l), room for the hinge's intermediate results; None without one.
         held: moments of samples that belong to the batch but whose codes are constant: they
             count in the hinge's mean and variance and nowhere else.
     """
 
     energy: Energy
     smooth: SmoothTerm
-    scratch: Tensor | None = field(repr=False)
+    scratch: tuple[Tensor, Tensor] | None = field(repr=False)
     held: Moments | None = field(default=None, kw_only=True)
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
@@ -214,25 +216,27 @@ class ActiveObjective:
 
     def _add_hinge_gradient(self, gradient: Tensor, codes: Tensor) -> None:
         centred, squares = self.scratch
-        mean = codes.mean(0)
-        torch.sub(codes, mean, out=centred)
+        total = codes.sum(0)
+        torch.sub(codes, total, alpha=1 / len(codes), out=centred)
         scatter = torch.mul(centred, centred, out=squares).sum(0)
-        moments = Moments(len(codes), mean, scatter)
+        count = len(codes)
         if self.held is not None:
-            moments = moments.merge(self.held)
+            moments = Moments(count, total / count, scatter).merge(self.held)
             torch.sub(codes, moments.mean, out=centred)
-        scale = -2 * self.energy.variance_weight / (moments.count - 1)
-        gradient.addcmul_(centred, self._relative_shortfall(moments), value=scale)
+            count, scatter = moments.count, moments.scatter
+            total = moments.mean * count
+        scale = -2 * self.energy.variance_weight / (count - 1)
+        shortfall = self._relative_shortfall(count, total, scatter)
+        gradient.addcmul_(centred, shortfall, value=scale)
 
-    def _relative_shortfall(self, moments: Moments) -> Tensor:
+    def _relative_shortfall(self, count: int, total: Tensor, scatter: Tensor) -> Tensor:
         r""":math:`(T/\sigma_j - 1)_+`, and 0 where :math:`\sigma_j = 0`, shape (l,)."""
-        mean, degrees = moments.mean, moments.count - 1
         # A component that is constant up to the rounding of its mean has no direction to grow in:
         # an infinite scatter gives it a shortfall of 0.
-        rounding = degrees * (16 * torch.finfo(mean.dtype).eps) ** 2
-        scatter = torch.addcmul(moments.scatter, mean, mean, value=-rounding)
+        rounding = (16 * EPSILON[total.dtype] / count) ** 2 * (count - 1)
+        scatter = torch.addcmul(scatter, total, total, value=-rounding)
         inverse = torch.threshold_(scatter, 0.0, math.inf).rsqrt_()
-        return inverse.mul_(self.energy.variance_threshold * math.sqrt(degrees)).sub_(1.0).relu_()
+        return inverse.mul_(self.energy.variance_threshold * math.sqrt(count - 1)).sub_(1.0).relu_()
 
     def shrink(self, codes: Tensor, step_size: float, out: Tensor | None = None) -> Tensor:
         r"""Proximal step of :math:`\lambda\|z\|_1, z \ge 0`: :math:`(z - \eta\lambda)_+`."""
@@ -249,7 +253,7 @@ class ActiveObjective:
         held, scratch = self.held, self.scratch
         if self.energy.has_hinge:
             held = Moments.of(held_codes).merge(held)
-            scratch = scratch[:, : len(rows)]
+            scratch = tuple(room[: len(rows)] for room in scratch)
         return ActiveObjective(self.energy, self.smooth.restrict(rows), scratch, held=held)
 
 
