@@ -35,3 +35,4 @@ lint: install ## style and format
 bench: install ## speed, side by side
 	$(RUN) -m benchmarks.inference
 	$(RUN) -m benchmarks.epoch
+	$(RUN) -m benchmarks.patches

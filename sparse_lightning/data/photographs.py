@@ -1,0 +1,133 @@
+"""Which photographs there are: those of a folder, or those that two Python packages carry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from sparse_lightning.errors import DataError
+
+EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp"),
+        *("tif", "tiff", "ppm", "pgm", "pnm", "avif", "jp2"),
+    )
+)
+
+# Photographs of the visible world alone: no drawings, text, microscopes, telescopes or scanners.
+SAMPLE_PHOTOGRAPHS = (
+    "skimage/data/astronaut.png",
+    "skimage/data/brick.png",
+    "skimage/data/camera.png",
+    "skimage/data/chelsea.png",
+    "skimage/data/coffee.png",
+    "skimage/data/coins.png",
+    "skimage/data/grass.png",
+    "skimage/data/gravel.png",
+    "skimage/data/motorcycle_left.png",
+    "skimage/data/rocket.jpg",
+    "sklearn/datasets/images/china.jpg",
+    "sklearn/datasets/images/flower.jpg",
+)
+
+
+class Photograph(NamedTuple):
+    """An image file: its name within the collection, its path, size in bytes and time of change."""
+
+    name: str
+    path: Path
+    size: int
+    changed: int
+
+
+def find_photographs(root: Path) -> list[Photograph]:
+    """Every image file under a folder, at any depth, sorted by name.
+
+    Symbolic links are followed. What two names lead to is taken under the first of them, so that
+    no image is in two splits and loops of links end.
+
+    Raises:
+        DataError: a folder that is missing, cannot be read, or holds no images.
+    """
+    try:
+        if not stat.S_ISDIR(root.stat().st_mode):
+            raise DataError(f"data.root={root} is a file: set data.root to a folder of images.")
+        found = sorted(_walk(str(root), "", set()))
+    except OSError as error:
+        raise DataError(
+            f"data.root={root} cannot be read ({error.strerror or error}): set data.root to a "
+            "folder of images, or data.root=null for the sample photographs."
+        ) from error
+    if not found:
+        raise DataError(
+            f"data.root={root} holds no image files ({', '.join(sorted(EXTENSIONS))}): set "
+            "data.root to a folder that does, or data.root=null for the sample photographs."
+        )
+    return found
+
+
+def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Photograph]:
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            yield from _walk_below(path, f"{prefix}{name}/", seen)
+        elif _is_image(name, status) and (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            yield Photograph(f"{prefix}{name}", Path(path), status.st_size, status.st_mtime_ns)
+
+
+def _walk_below(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Photograph]:
+    """A folder that may not be read is passed over; only the root must be readable."""
+    try:
+        yield from _walk(folder, prefix, seen)
+    except OSError:
+        return
+
+
+def _is_image(name: str, status: os.stat_result) -> bool:
+    # A leading dot marks what other systems leave beside images, under the images' own names.
+    if name.startswith(".") or not stat.S_ISREG(status.st_mode):
+        return False
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def sample_photographs() -> list[Photograph]:
+    """The photographs that scikit-image and scikit-learn carry, sorted by name."""
+    found = []
+    for name in SAMPLE_PHOTOGRAPHS:
+        package, _, inside = name.partition("/")
+        spec = find_spec(package)
+        path = Path(spec.origin).parent / inside if spec and spec.origin else None
+        if path is not None and path.is_file():
+            status = path.stat()
+            found.append(Photograph(name, path, status.st_size, status.st_mtime_ns))
+    if len(found) < 3:
+        raise DataError(
+            "data.root=null needs the sample photographs of scikit-image and scikit-learn, of "
+            f"which {len(found)} are installed: install both packages, or set data.root to a "
+            "folder of images."
+        )
+    return found
+
+
+def in_seeded_order(photographs: list[Photograph], seed: int) -> list[Photograph]:
+    """An order that depends on the seed and on names alone, not on the other photographs."""
+
+    def rank(photograph: Photograph) -> bytes:
+        return hashlib.sha256(f"{seed}/".encode() + os.fsencode(photograph.name)).digest()
+
+    return sorted(photographs, key=rank)
