@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch
+from sparse_lightning.data.contrast import local_contrast_normalize
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder, UnitColumns
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
@@ -132,6 +133,23 @@ def test_training_steps(path: Path):
     for theirs, ours in WEIGHT_NAMES.items():
         if f"final_{theirs}" in arrays:
             assert relative_error(state[ours], arrays[f"final_{theirs}"]) < 1e-6, ours
+
+
+def test_local_contrast_normalization():
+    arrays, config = load(FOLDER / "lcn.npz")
+    found = local_contrast_normalize(arrays["images"], config["kernel_size"], config["sigma"])
+    for result, name in zip(found, ("normalized", "local_mean", "local_std")):
+        torch.testing.assert_close(result, arrays[name], rtol=0, atol=1e-10)
+
+
+def test_psnr_of_patches():
+    """Pixels are (x · local_std + local_mean) · grey_std + grey_mean."""
+    arrays, config = load(FOLDER / "psnr.npz")
+    mean, std = config["imagenet_gray_mean"], config["imagenet_gray_std"]
+    scale, shift = arrays["local_std"] * std, arrays["local_mean"] * std + mean
+    batch = Batch(arrays["target"], scale, shift)
+    psnr = image_psnr(batch.to_pixels(arrays["prediction"]), batch.to_pixels(arrays["target"]))
+    torch.testing.assert_close(psnr, arrays["psnr_patches"], rtol=1e-7, atol=0)
 
 
 def test_psnr_of_mnist():
