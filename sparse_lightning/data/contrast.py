@@ -22,6 +22,9 @@ from sparse_lightning.errors import SettingError, require_positive
 
 SMALLEST_STD = 1e-4
 
+# Crops whose filtering stays in a core's own cache, which halves its time.
+AT_ONCE = 64
+
 
 def local_contrast_normalize(
     images: Tensor, kernel_size: int = 13, sigma: float = 5.0, floor: float | Tensor | None = None
@@ -44,22 +47,27 @@ def local_contrast_normalize(
     Raises:
         SettingError: a window that is even, or too large for the images.
     """
-    margin = kernel_size // 2
     _require_window(images, kernel_size, sigma)
     height, width = images.shape[-2:]
     batch = images.reshape(-1, height, width)
-    mean = gaussian_filter(batch, kernel_size, sigma)
-    centred = _middle(batch, margin) - mean
-    deviation = gaussian_filter(centred.square(), kernel_size, sigma).sqrt_()
+    pieces = [_local_statistics(piece, kernel_size, sigma) for piece in batch.split(AT_ONCE)]
+    mean, centred, deviation = (torch.cat(statistic) for statistic in zip(*pieces))
     lowest = deviation.mean() if floor is None else torch.as_tensor(floor).to(deviation)
     deviation = torch.maximum(deviation, lowest.clamp_min(SMALLEST_STD))
-    normalized = _middle(centred, margin) / deviation
+    normalized = centred / deviation
     shape = images.shape[:-2] + normalized.shape[-2:]
-    return (
-        normalized.reshape(shape),
-        _middle(mean, margin).reshape(shape),
-        deviation.reshape(shape),
-    )
+    return normalized.reshape(shape), mean.reshape(shape), deviation.reshape(shape)
+
+
+def _local_statistics(
+    images: Tensor, kernel_size: int, sigma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Local mean, image without it, and local standard deviation, where all three are known."""
+    margin = kernel_size // 2
+    mean = gaussian_filter(images, kernel_size, sigma)
+    centred = _middle(images, margin) - mean
+    deviation = gaussian_filter(centred.square(), kernel_size, sigma).sqrt_()
+    return _middle(mean, margin), _middle(centred, margin), deviation
 
 
 def gaussian_filter(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
