@@ -12,7 +12,6 @@ encoder's codes where there is an encoder, and inference where there is none.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,10 +21,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from sparse_lightning.checkpoints import read_checkpoint
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.energy import Energy, Objective, at_least_float32
-from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
+from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.parts import build, describe
@@ -280,30 +280,10 @@ class SparseAutoencoder(lightning.LightningModule):
         Raises:
             CheckpointError: the file cannot be read, or is not a checkpoint of this package.
         """
-        require_checkpoint(checkpoint_path)
+        read_checkpoint(checkpoint_path)
         return super().load_from_checkpoint(
             checkpoint_path, map_location=map_location, weights_only=True, **kwargs
         )
 
 
 PHASES = ("train", "val", "test")
-
-
-def require_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint of this package, read without unpickling code.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or something else.
-    """
-    if not Path(path).is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-        family = contents["hyper_parameters"]["family"]
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of sparse_lightning, or it is damaged "
-            f"({type(error).__name__}): give a best.ckpt or last.ckpt that a run wrote."
-        ) from error
-    assert isinstance(family, str)
-    return contents

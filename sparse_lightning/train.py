@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_lightning import config as configuration
+from sparse_lightning.checkpoints import read_checkpoint
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.files import require_writable, write_json
 from sparse_lightning.loggers import MetricsTable, finish_wandb, record_config
-from sparse_lightning.model import SparseAutoencoder, require_checkpoint
+from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.parts import describe
 
 FINAL_METRICS = ("psnr", "zeros", "energy")
@@ -91,7 +92,7 @@ def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
 
 def _require_same_model(checkpoint: Path, model: SparseAutoencoder) -> int:
     """Check that a checkpoint fits the model, and return the epoch that it continues with."""
-    contents = require_checkpoint(checkpoint)
+    contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
     if parameters["family"] != model.family:
         raise CheckpointError(

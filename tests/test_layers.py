@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 
 LAYERS = [
     {"errors"},
-    {"files"},
+    {"files", "checkpoints"},
     {"energy"},
     {"decoders", "encoders", "solvers"},
     {"optimizers", "data", "metrics"},

@@ -64,15 +64,20 @@ def build_patches(
         photographs, decoded, skipped = _survey(photographs, recipe, pool)
         _require_images(photographs, skipped, recipe, source)
         task = partial(make, recipe=recipe, folder=progress, decoded=decoded)
-        run, names = partial(pool, task), {}
-        with tqdm(total=total, desc="Cutting patches", unit=" patches", unit_scale=True) as bar:
+        run, names, joined = partial(pool, task), {}, []
+        bar = tqdm(total=total, desc="Cutting patches", unit=" patches", unit_scale=True)
+        # One split is joined, which waits for the disk, while the next is cut.
+        with bar, ThreadPoolExecutor(1) as writer:
             for split, images in split_by_image(photographs, recipe).items():
                 shards = _cut(split, images, recipe, source, run, bar)
                 for shard in shards:
                     skipped |= shard.skipped
                 used = max(shard.last for shard in shards)
                 names[split] = [photograph.name for photograph in images[:used]]
-                _concatenate([shard.path for shard in shards], result / f"{split}.npy")
+                paths = [shard.path for shard in shards]
+                joined.append(writer.submit(_concatenate, paths, result / f"{split}.npy"))
+        for future in joined:
+            future.result()
     write_json(
         result / "images.json", {"recipe": asdict(recipe), "skipped": skipped, "images": names}
     )

@@ -13,13 +13,12 @@ from importlib import resources
 from pathlib import Path
 from urllib.error import URLError
 
-import lightning
 import torch
 import torchvision
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from sparse_lightning.data.batch import TensorSlices, require_no_single_sample, slice_loader
+from sparse_lightning.data.batch import TensorSlices
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError, SettingError, require_positive
 from sparse_lightning.files import replaced_whole
 
@@ -32,7 +31,7 @@ MNIST_SHA256 = {
 }
 
 
-class MNIST(lightning.LightningDataModule):
+class MNIST(SplitDataModule):
     """Standardised 28×28 images as vectors of 784, in three fixed splits.
 
     Args:
@@ -49,7 +48,6 @@ class MNIST(lightning.LightningDataModule):
 
     input_dim = 784
     image_shape = (28, 28)
-    tags = ()
 
     def __init__(
         self,
@@ -65,15 +63,11 @@ class MNIST(lightning.LightningDataModule):
         shuffle_seed: int = 0,
         drop_last: bool = False,
     ) -> None:
-        super().__init__()
+        sizes = {"train": num_train, "val": num_val, "test": num_test}
+        super().__init__(sizes, batch_size, shuffle_seed, drop_last)
         if name not in ("MNIST", "FashionMNIST", "KMNIST"):
             raise SettingError(f"data.name={name} must be MNIST, FashionMNIST or KMNIST.")
         require_positive("data.std", std)
-        sizes = {"train": num_train, "val": num_val, "test": num_test}
-        for setting, size in (("batch_size", batch_size), *sizes.items()):
-            if size < 1:
-                prefix = "" if setting == "batch_size" else "num_"
-                raise SettingError(f"data.{prefix}{setting}={size} must be at least 1.")
         if num_train + num_val > 60_000:
             raise SettingError(
                 f"data.num_train={num_train} and data.num_val={num_val} are cut from 60,000 "
@@ -83,20 +77,12 @@ class MNIST(lightning.LightningDataModule):
             raise SettingError(f"data.num_test={num_test} must not exceed the 10,000 test images.")
         self.root, self.name = Path(root), name
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
-        self.batch_size, self.drop_last = batch_size, drop_last
-        self.sizes = sizes
-        self.split_seed, self.shuffle_seed = split_seed, shuffle_seed
-        self.splits: dict[str, TensorSlices] = {}
+        self.split_seed = split_seed
 
     @property
     def title(self) -> str:
         """What figures say of the data."""
         return self.name
-
-    def require_variance(self) -> None:
-        """Raise `SettingError` if any batch would hold a single sample."""
-        sizes = {f"data.num_{split}": size for split, size in self.sizes.items()}
-        require_no_single_sample(sizes, self.batch_size, self.drop_last)
 
     def prepare_data(self) -> None:
         """Put the files in place where they are missing, and check those of MNIST.
@@ -146,16 +132,6 @@ class MNIST(lightning.LightningDataModule):
         pixels = dataset.data[rows].flatten(1).float().div_(255)
         inputs = pixels.sub_(self.mean).div_(self.std)
         return TensorSlices(inputs, self.std, self.mean, dataset.targets[rows])
-
-    def train_dataloader(self) -> DataLoader:
-        data = self.splits["train"]
-        return slice_loader(data, self.batch_size, self.shuffle_seed, self.drop_last)
-
-    def val_dataloader(self) -> DataLoader:
-        return slice_loader(self.splits["val"], self.batch_size)
-
-    def test_dataloader(self) -> DataLoader:
-        return slice_loader(self.splits["test"], self.batch_size)
 
 
 def seed_mnist(folder: Path) -> None:

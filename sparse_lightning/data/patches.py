@@ -12,21 +12,15 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from rich.console import Console
 from rich.panel import Panel
-from torch.utils.data import DataLoader
 
-from sparse_lightning.data.batch import (
-    Batch,
-    TensorSlices,
-    require_no_single_sample,
-    slice_loader,
-)
+from sparse_lightning.data.batch import Batch, TensorSlices
 from sparse_lightning.data.build import build_patches, describe_skipped
 from sparse_lightning.data.cache import built_once, digest
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.photographs import Photograph, find_photographs, sample_photographs
 from sparse_lightning.data.recipe import SPLITS, Recipe
 from sparse_lightning.errors import DataError, SettingError
@@ -66,7 +60,7 @@ class PatchSlices(TensorSlices):
         return Batch(*(torch.from_numpy(field) for field in (inputs, scale, shift)))
 
 
-class ImagePatches(lightning.LightningDataModule):
+class ImagePatches(SplitDataModule):
     """Patches of photographs as standardised vectors, in three splits that share no image.
 
     Args:
@@ -106,10 +100,10 @@ class ImagePatches(lightning.LightningDataModule):
         drop_last: bool = False,
         num_workers: int | None = None,
     ) -> None:
-        super().__init__()
-        for setting, value in (("batch_size", batch_size), ("num_workers", num_workers)):
-            if value is not None and value < 1:
-                raise SettingError(f"data.{setting}={value} must be at least 1.")
+        sizes = {"train": num_train, "val": num_val, "test": num_test}
+        super().__init__(sizes, batch_size, shuffle_seed, drop_last)
+        if num_workers is not None and num_workers < 1:
+            raise SettingError(f"data.num_workers={num_workers} must be at least 1, or null.")
         self.recipe = Recipe(
             num_train, num_val, num_test, patch_size, crops_per_image, threshold, shorter_side,
             grey_mean, grey_std, kernel_size, kernel_sigma, split_seed,
@@ -117,9 +111,7 @@ class ImagePatches(lightning.LightningDataModule):
         root = root or os.environ.get("IMAGENET_DIR") or None
         self.root = None if root is None else Path(root)
         self.cache_dir = Path(cache_dir)
-        self.batch_size, self.drop_last = batch_size, drop_last
-        self.shuffle_seed, self.num_workers = shuffle_seed, num_workers
-        self.splits: dict[str, TensorSlices] = {}
+        self.num_workers = num_workers
         self._folder: Path | None = None
 
     @property
@@ -141,11 +133,6 @@ class ImagePatches(lightning.LightningDataModule):
     def tags(self) -> list[str]:
         """What a run's record must say of the data beyond its name."""
         return ["sample photographs"] if self.root is None else []
-
-    def require_variance(self) -> None:
-        """Raise `SettingError` if any batch would hold a single sample."""
-        sizes = {f"data.num_{split}": self.recipe.number(split) for split in SPLITS}
-        require_no_single_sample(sizes, self.batch_size, self.drop_last)
 
     def prepare_data(self) -> None:
         """Make the patches, unless they have been made before.
@@ -215,16 +202,6 @@ class ImagePatches(lightning.LightningDataModule):
         """Name of the image that each patch of a split is from, in the order of samples."""
         names, data = self._description()["images"][split], self.splits[split]
         return [names[index] for index in data.records["image"][data.order]]
-
-    def train_dataloader(self) -> DataLoader:
-        data = self.splits["train"]
-        return slice_loader(data, self.batch_size, self.shuffle_seed, self.drop_last)
-
-    def val_dataloader(self) -> DataLoader:
-        return slice_loader(self.splits["val"], self.batch_size)
-
-    def test_dataloader(self) -> DataLoader:
-        return slice_loader(self.splits["test"], self.batch_size)
 
 
 def _warn_of_samples() -> None:

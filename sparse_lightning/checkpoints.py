@@ -1,0 +1,32 @@
+"""Checkpoints are files from outside: they are read without running any code in them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparse_lightning.errors import CheckpointError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint of this package, read without unpickling code.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or something else.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        family = contents["hyper_parameters"]["family"]
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of sparse_lightning, or it is damaged "
+            f"({type(error).__name__}): give a best.ckpt or last.ckpt that a run wrote."
+        ) from error
+    if not isinstance(family, str):
+        raise CheckpointError(f"{path} names no family of model: give one that a run wrote.")
+    return contents

@@ -1,0 +1,61 @@
+"""What all data modules share: three splits in memory, and loaders that slice them."""
+
+from __future__ import annotations
+
+import lightning
+from torch.utils.data import DataLoader
+
+from sparse_lightning.data.batch import TensorSlices, require_no_single_sample, slice_loader
+from sparse_lightning.errors import SettingError
+
+
+class SplitDataModule(lightning.LightningDataModule):
+    """Base of the data modules; a subclass fills ``splits`` in ``setup``.
+
+    It also says ``input_dim``, ``image_shape`` and ``title``, what figures call the data.
+
+    Args:
+        sizes: number of samples of ``train``, ``val`` and ``test``.
+        batch_size: samples in a batch.
+        shuffle_seed: fixes the order of training samples in each epoch.
+        drop_last: leave out the last, incomplete batch of training.
+
+    Raises:
+        SettingError: a size below 1.
+    """
+
+    input_dim: int
+    image_shape: tuple[int, int]
+    title: str
+
+    def __init__(
+        self, sizes: dict[str, int], batch_size: int, shuffle_seed: int, drop_last: bool
+    ) -> None:
+        super().__init__()
+        counts = {f"data.num_{split}": size for split, size in sizes.items()}
+        for setting, size in {"data.batch_size": batch_size, **counts}.items():
+            if size < 1:
+                raise SettingError(f"{setting}={size} must be at least 1.")
+        self.sizes, self.batch_size = sizes, batch_size
+        self.shuffle_seed, self.drop_last = shuffle_seed, drop_last
+        self.splits: dict[str, TensorSlices] = {}
+
+    @property
+    def tags(self) -> list[str]:
+        """What a run's record must say of the data beyond its name."""
+        return []
+
+    def require_variance(self) -> None:
+        """Raise `SettingError` if any batch would hold a single sample."""
+        counts = {f"data.num_{split}": size for split, size in self.sizes.items()}
+        require_no_single_sample(counts, self.batch_size, self.drop_last)
+
+    def train_dataloader(self) -> DataLoader:
+        data = self.splits["train"]
+        return slice_loader(data, self.batch_size, self.shuffle_seed, self.drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        return slice_loader(self.splits["val"], self.batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        return slice_loader(self.splits["test"], self.batch_size)
