@@ -13,6 +13,7 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import mse_loss
@@ -54,6 +55,7 @@ def lightning_epoch(model: SparseAutoencoder, data: MNIST) -> None:
         enable_model_summary=False,
         limit_val_batches=0,
         num_sanity_val_steps=0,
+        callbacks=[TQDMProgressBar(refresh_rate=10)],
     )
     trainer.fit(model, data)
 
@@ -72,7 +74,7 @@ def main(root: Path) -> None:
             "bare loop": lambda: bare_epoch(new_model(), inputs, order),
             "Trainer.fit": lambda: lightning_epoch(new_model(), data),
         },
-        repeats=5,
+        repeats=3,
     )
     table = Table(title=f"First epoch of VDL on MNIST\n{machine()}")
     for heading in ("", "seconds", "ratio"):

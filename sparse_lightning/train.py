@@ -54,7 +54,12 @@ def train(config: DictConfig) -> dict[str, float]:
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
     with _wandb_finished():
         record_config(loggers, config, data)
-        callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values()]
+        callbacks = [
+            instantiate(callback)
+            for name, callback in (config.callbacks or {}).items()
+            # Lightning refuses a progress bar where it was told to have none.
+            if name != "progress_bar" or config.trainer.enable_progress_bar
+        ]
         trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
         table.begin(first_epoch)
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
