@@ -1,8 +1,8 @@
 """Train a model: ``python -m sparse_lightning.train model=vdl_nl data=mnist``.
 
 Fits, keeps the model with the lowest validation energy, tests it, and leaves in the run directory
-``metrics.csv``, ``metrics.json``, ``checkpoints/best.ckpt``, ``checkpoints/last.ckpt`` and
-``figures/``.
+``config.yaml``, ``metrics.csv``, ``metrics.json``, ``checkpoints/best.ckpt``,
+``checkpoints/last.ckpt`` and ``figures/``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from sparse_lightning.files import require_writable, write_json
 from sparse_lightning.loggers import MetricsTable, finish_wandb, record_config
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.parts import describe
+from sparse_lightning.runs import RESULTS_FILE, record_settings
 
 FINAL_METRICS = ("psnr", "zeros", "energy")
 
@@ -49,6 +50,7 @@ def train(config: DictConfig) -> dict[str, float]:
     _require_fit(model, data)
     checkpoint = _checkpoint_to_continue(config, run_dir)
     first_epoch = 0 if checkpoint is None else _require_same_model(checkpoint, model)
+    rank_zero_only(record_settings)(config, run_dir)
 
     table = MetricsTable(run_dir / "metrics.csv")
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
@@ -147,7 +149,7 @@ def _conclude(
 def _write_and_show(
     final: dict[str, float], tested: dict[str, float], row: dict[str, float], run_dir: Path
 ) -> None:
-    write_json(run_dir / "metrics.json", final)
+    write_json(run_dir / RESULTS_FILE, final)
     table = Table(title=f"Best model: epoch {int(row['epoch'])} (from 0)")
     for heading, justify in (("metric", "left"), ("validation", "right"), ("test", "right")):
         table.add_column(heading, justify=justify)

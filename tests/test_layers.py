@@ -17,7 +17,7 @@ LAYERS = [
     {"optimizers", "data", "metrics"},
     {"parts"},
     {"model"},
-    {"plots", "plots_pipeline", "features"},
+    {"plots", "plots_pipeline", "features", "runs"},
     {"callbacks", "loggers", "config"},
     {"studies"},
     {"train", "evaluate", "collect"},

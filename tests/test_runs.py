@@ -1,0 +1,33 @@
+"""Runs are found and read back from their folders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparse_lightning.errors import DataError
+from sparse_lightning.runs import Run, find_runs
+from sparse_lightning.train import train
+
+
+def test_a_run_is_read_back(compose_small, tmp_path):
+    folder = tmp_path / "sweep" / "job"
+    config = compose_small("model=sdl", "sparsity_level=1", "trainer.max_epochs=1", run_dir=folder)
+    final = train(config)
+    (run,) = find_runs(tmp_path)
+    assert run.folder == folder
+    assert run.is_finished
+    assert run.metrics == final
+    assert run.config.model.energy.sparsity_weight == config.model.energy.sparsity_weight
+    assert run.config.data_name == "mnist"
+    data = run.data()
+    data.prepare_data()
+    data.setup("test")
+    codes = torch.cat([run.model().encode(batch.inputs) for batch in data.test_dataloader()])
+    assert float((codes == 0).float().mean()) == pytest.approx(final["test/zeros"], abs=1e-6)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    assert find_runs(tmp_path) == []
+    with pytest.raises(DataError, match=str(tmp_path)):
+        _ = Run(tmp_path).config
