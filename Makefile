@@ -35,4 +35,6 @@ lint: install ## style and format
 bench: install ## speed, side by side
 	$(RUN) -m benchmarks.inference
 	$(RUN) -m benchmarks.epoch
+	$(RUN) -m benchmarks.epoch imagenet_patches --count 25000
 	$(RUN) -m benchmarks.patches
+	$(RUN) -m benchmarks.memory --count 25000
