@@ -436,6 +436,20 @@ def test_rotated_images_are_turned_upright(tmp_path, extension):
     assert np.abs(greys_of(tmp_path / f"turned.{extension}") - expected).mean() < 16
 
 
+def test_a_large_jpeg_is_decoded_smaller_and_resized_to_nearly_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "large.jpg"
+    textured(3, (128, 160)).resize((640, 512), Image.Resampling.BICUBIC).save(path, quality=95)
+    content = path.read_bytes()
+    assert decode._decoded(content, 64, 52).shape == (128, 160)
+    assert decode._decoded(content, 129, 52).shape == (512, 640)
+    reduced = read_grey(path, 64, 52).int()
+    monkeypatch.setattr(decode, "FINEST", 100)
+    whole = read_grey(path, 64, 52).int()
+    assert whole.shape == reduced.shape == (64, 80)
+    assert (whole - reduced).abs().float().mean() < 1
+    assert (whole - reduced).abs().max() < 10
+
+
 def write_unusable(root: Path) -> None:
     good = textured(3)
     good.save(root / "short.jpg", quality=95)
@@ -612,7 +626,10 @@ def test_sample_photographs_stand_in_and_say_so(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("IMAGENET_DIR", raising=False)
     assert len(sample_photographs()) == 12
     data = prepared(None, tmp_path, shorter_side=256)
-    assert "NOT from ImageNet" in " ".join(capsys.readouterr().err.split())
+    data.prepare_data()
+    shown = " ".join(capsys.readouterr().err.split())
+    assert shown.count("WARNING") == 1
+    assert "NOT from ImageNet" in shown
     assert data.title == SAMPLE_TITLE == "sample photographs (not ImageNet)"
     assert data.tags == ["sample photographs"]
     assert [len(data.splits[split]) for split in SPLITS] == [90, 20, 20]

@@ -140,6 +140,8 @@ class ImagePatches(SplitDataModule):
         Raises:
             DataError: images that are missing or too few, or a cache that cannot be written.
         """
+        if self._folder is not None:
+            return  # Lightning asks before training and again before testing.
         if self.root is None:
             _warn_of_samples()
         photographs = self._photographs()
