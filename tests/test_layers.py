@@ -11,16 +11,17 @@ PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 
 LAYERS = [
     {"errors"},
-    {"files", "checkpoints"},
-    {"energy"},
+    {"files", "identity"},
+    {"checkpoints", "energy"},
     {"decoders", "encoders", "solvers"},
     {"optimizers", "data", "metrics"},
     {"parts"},
     {"model"},
-    {"plots", "plots_pipeline", "features", "runs"},
-    {"callbacks", "loggers", "config"},
-    {"studies"},
-    {"train", "evaluate", "collect"},
+    {"plots", "plots_pipeline", "plots_sweep", "features", "runs"},
+    {"callbacks", "loggers", "config", "collect", "jobs", "progress"},
+    {"aggregate", "studies"},
+    {"sweeps"},
+    {"train", "evaluate"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
