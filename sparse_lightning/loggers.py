@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def lasting_id(folder: Path) -> str:
     path = folder / "wandb_id"
     if not path.exists():
         with replaced_whole(path) as temporary:
-            temporary.write_text(wandb.util.generate_id())
+            temporary.write_text(secrets.token_hex(4))
     return path.read_text()
 
 
