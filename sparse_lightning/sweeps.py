@@ -148,8 +148,14 @@ def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[
             job.run.forget_failure()
     rounds = _Rounds(launcher, batch_size)
     with _launchers_quiet(), SweepProgress([(j.run, j.max_epochs) for j in sweep.jobs]):
-        while jobs := [job for job in sweep.jobs if rounds.is_open(job)]:
-            rounds.launch(jobs)
+        while (jobs := [job for job in sweep.jobs if rounds.is_open(job)]) or _any_running(
+            sweep.jobs
+        ):
+            if jobs:
+                rounds.launch(jobs)
+            else:
+                # Other processes have the rest. Should one of them die, its job is open again.
+                time.sleep(POLL)
     _conclude(sweep)
     return rounds.returns
 
@@ -205,7 +211,7 @@ class _Rounds:
         return False
 
     def launch(self, jobs: list[Job]) -> None:
-        """Launch jobs, batch by batch, and wait for those that other processes have."""
+        """Launch jobs, batch by batch."""
         size = self.batch_size or len(jobs)
         for batch in (jobs[start : start + size] for start in range(0, len(jobs), size)):
             before = {job.run.folder: _output_size(job) for job in batch}
@@ -214,14 +220,14 @@ class _Rounds:
                     [job.overrides for job in batch], initial_job_idx=len(self.returns)
                 )
             except Exception as error:
-                _wait_for(batch)
+                while _any_running(batch):
+                    time.sleep(POLL)
                 if all(_output_size(job) == before[job.run.folder] for job in batch):
                     raise  # It could launch nothing at all.
                 log.warning(f"A worker died ({type(error).__name__}): going on with what is left.")
             else:
                 self.returns += results
                 _record_failures_outside_training(batch, results)
-                _wait_for(batch)
             for job in batch:
                 if job.run.state in (State.WAITING, State.INTERRUPTED):
                     self.vain[job.run.folder] += _output_size(job) != before[job.run.folder]
@@ -233,10 +239,8 @@ def _output_size(job: Job) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _wait_for(jobs: list[Job]) -> None:
-    """Until no process has any of them."""
-    while any(job.run.state is State.RUNNING for job in jobs):
-        time.sleep(POLL)
+def _any_running(jobs: Iterable[Job]) -> bool:
+    return any(job.run.state is State.RUNNING for job in jobs)
 
 
 def _record_failures_outside_training(jobs: list[Job], results: Sequence[JobReturn]) -> None:

@@ -148,5 +148,5 @@ def test_an_empty_folder_and_a_damaged_plan_are_named(tmp_path: Path, monkeypatc
     with pytest.raises(DataError, match=r"plan\.json is damaged"):
         collect(tmp_path)
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path)])
-    with pytest.raises(SystemExit, match="error: .*damaged"):
+    with pytest.raises(SystemExit, match=r"error: .*damaged"):
         main()

@@ -176,7 +176,7 @@ def test_a_job_that_always_kills_its_worker_is_given_up(sweep: Sweep):
             raise WorkerDied
 
     launcher = Dying(sweep.jobs, work)
-    with pytest.raises(SweepError, match="1 of 3 jobs did not end well:\n  a: .*memory"):
+    with pytest.raises(SweepError, match=r"1 of 3 jobs did not end well:\n  a: .*memory"):
         run_sweep(sweep, launcher, batch_size=1)
     assert launcher.launched == [1] * (3 + ATTEMPTS - 1)
     assert [job.run.state for job in sweep.jobs] == [State.FAILED, State.FINISHED, State.FINISHED]
