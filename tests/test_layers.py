@@ -19,7 +19,7 @@ LAYERS = [
     {"model"},
     {"plots", "plots_pipeline", "plots_sweep", "features", "runs"},
     {"callbacks", "loggers", "config", "collect", "jobs", "progress"},
-    {"aggregate", "studies"},
+    {"aggregate", "dashboard", "studies"},
     {"sweeps"},
     {"train", "evaluate"},
 ]
