@@ -92,6 +92,7 @@ def lasting_id(folder: Path) -> str:
     return path.read_text()
 
 
+@rank_zero_only
 def record_config(loggers: list[Logger], config: DictConfig, data: LightningDataModule) -> None:
     """Give the resolved configuration, and what the data are, to the loggers that keep them."""
     resolved = OmegaConf.to_container(config, resolve=True) | {"data_title": data.title}

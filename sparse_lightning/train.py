@@ -132,9 +132,11 @@ def _conclude(
     table: MetricsTable,
     run_dir: Path,
 ) -> dict[str, float]:
-    """Test the best model, write ``metrics.json`` and show the result."""
+    """Test the best model, write ``metrics.json`` and show the result, in the first process."""
     best = trainer.checkpoint_callback.best_model_path
     tested = trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True)[0]
+    if not trainer.is_global_zero:
+        return {}
     rows = table.frame()
     row = rows.loc[rows["val/energy"].idxmin()]
     names = [name.removeprefix("test/") for name in tested]
@@ -144,7 +146,6 @@ def _conclude(
     return final
 
 
-@rank_zero_only
 def _write_and_show(
     final: dict[str, float], tested: dict[str, float], row: dict[str, float], run_dir: Path
 ) -> None:
@@ -168,6 +169,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # Only a resumed run comes here with checkpoints in its folder.
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    # What is logged per epoch is the same in every process already.
+    warnings.filterwarnings("ignore", r".*sync_dist=True.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     torch.set_float32_matmul_precision("highest")

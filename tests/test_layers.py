@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 LAYERS = [
     {"errors"},
     {"moments"},
-    {"files", "identity"},
+    {"files", "identity", "peers"},
     {"checkpoints", "energy"},
     {"reconstruction"},
     {"decoders", "encoders", "solvers"},
