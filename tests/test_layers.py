@@ -12,17 +12,18 @@ PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 LAYERS = [
     {"errors"},
     {"moments"},
-    {"files", "checkpoints"},
-    {"energy"},
+    {"files", "identity", "peers"},
+    {"checkpoints", "energy"},
     {"reconstruction"},
     {"decoders", "encoders", "solvers"},
     {"optimizers", "data", "metrics"},
     {"parts"},
     {"model"},
-    {"plots", "plots_pipeline", "features", "runs"},
-    {"callbacks", "loggers", "config"},
-    {"studies"},
-    {"train", "evaluate", "collect"},
+    {"plots", "plots_pipeline", "plots_sweep", "features", "runs"},
+    {"callbacks", "loggers", "config", "collect", "jobs", "progress"},
+    {"aggregate", "dashboard", "studies"},
+    {"sweeps"},
+    {"train", "evaluate"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
