@@ -24,7 +24,11 @@ class DivergenceError(RuntimeError):
     """Inference left the region where its step size is stable."""
 
 
-FOR_THE_USER = (SettingError, DataError, CheckpointError, DivergenceError)
+class TrainingsError(RuntimeError):
+    """Trainings that failed, where others depend on them."""
+
+
+FOR_THE_USER = (SettingError, DataError, CheckpointError, DivergenceError, TrainingsError)
 
 
 def require_non_negative(setting: str, value: float) -> None:
