@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,13 @@ def record_config(loggers: list[Logger], config: DictConfig, data: LightningData
             logger.log_hyperparams(resolved)
 
 
-def finish_wandb(failed: bool) -> None:
-    """Close the W&B run, whether training went well or not; W&B then says how to sync it."""
-    if wandb.run is not None:
-        wandb.finish(exit_code=1 if failed else 0)
+@contextmanager
+def wandb_finished() -> Iterator[None]:
+    """Close the W&B run, whether the block went well or not; W&B then says how to sync it."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if wandb.run is not None:
+            wandb.finish(exit_code=1 if failed else 0)
