@@ -44,13 +44,16 @@ def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame) -> Figure:
             bar.set_edgecolor("white")
         axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
         noisy = float(ours["psnr_noisy"].mean())
-        axes.axhline(noisy, color="black", linestyle=":", label=f"noisy image, {noisy:.1f} dB")
+        axes.axhline(noisy, color="black", linestyle=":")
         axes.set_xticks(range(len(labels)), labels, fontsize=7)
-        axes.set(ylabel="PSNR (dB)", title=f"noise σ = {level:g} (standardised input)")
+        heading = (
+            f"noise σ = {level:g} on the standardised input; dotted: noisy image, {noisy:.1f} dB"
+        )
+        axes.set(ylabel="PSNR (dB)", title=heading)
         axes.title.set_fontsize(9)
-        axes.margins(y=0.12)
+        axes.margins(y=0.15)
         tidy(axes)
-        axes.legend(fontsize=7, loc="upper right")
+        axes.grid(visible=False, axis="x")
     figure.suptitle(
         "Denoising, test images: families (λ chosen on validation; linear hatched), scikit-image "
         "(grey)",

@@ -138,14 +138,11 @@ def _measure_peers(
         validation = list(_noisy(data, "val", level, seed, num_validation))
         for name in tqdm(PEERS, desc=f"peers at noise {level:g}", unit="peer"):
             setting = choose_setting(name, validation, level, data.image_shape)
-            psnr = [
-                (
-                    _psnr(batch, noisy),
-                    _psnr(batch, denoise(name, noisy, level, setting, data.image_shape)),
-                )
-                for batch, noisy in _noisy(data, "test", level, seed, count)
-            ]
-            before, after = (float(torch.cat(values).mean()) for values in zip(*psnr))
+            before, after = [], []
+            for batch, noisy in _noisy(data, "test", level, seed, count):
+                before.append(_psnr(batch, noisy))
+                cleaned = denoise(name, noisy, level, setting, data.image_shape)
+                after.append(_psnr(batch, cleaned))
             row = {"peer": name, "noise": level, "split": "test", "setting": setting}
             means = {
                 "psnr_noisy": torch.cat(before).mean(),
