@@ -65,7 +65,7 @@ def _what_it_needs(compute: Callable, config: DictConfig, run_dir: Path) -> dict
     if "memory" in wanted:
         given["memory"] = Memory(run_dir / "memory")
     if "subjects" in wanted:
-        given["subjects"] = find_subjects(config.checkpoint, config.runs, config.families)
+        given["subjects"] = find_subjects(config.checkpoint, config.runs, config.where)
     if "data" in wanted:
         given["data"] = shared_data(given["subjects"], config.get("data"))
     return given

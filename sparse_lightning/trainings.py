@@ -75,7 +75,7 @@ def expand(
         multiruns: each the overrides of one ``sparse_lightning.train --multirun``, such as
             ``["data=mnist", "model=sdl,vdl", "seed=0,1"]``.
         everywhere: overrides for the trainings of each data set, by its name.
-        folder: a subfolder of it is made for each training.
+        folder: ``folder/DATA/SETTINGS`` is made for each training.
 
     Raises:
         SettingError: a multirun without a data set that ``everywhere`` knows.
@@ -95,7 +95,7 @@ def expand(
                     f"trainings={list(multirun)} must choose data= one of {', '.join(everywhere)}."
                 )
             name = ",".join(settings)
-            trainings[name] = Training(settings, tuple(everywhere[data]), folder / name)
+            trainings[name] = Training(settings, tuple(everywhere[data]), folder / data / name)
     return list(trainings.values())
 
 

@@ -56,6 +56,7 @@ def gabor_scatter(rows: pd.DataFrame, title: str) -> Figure:
         disc.scatter(part["orientation"], part["frequency"], **style)
     disc.set_title("orientation of the stripes,\nfrequency (cycles/pixel) outwards", fontsize=9)
     disc.tick_params(labelsize=7)
+    disc.locator_params(axis="y", nbins=4)
     sizes = figure.add_subplot(1, 3, 2)
     for part, style in ((others, _FAINT), (alike, _BOLD)):
         sizes.scatter(part["size_along"], part["size_across"], **style)

@@ -28,7 +28,7 @@ def surface(table: pd.DataFrame) -> Figure:
     )
     axes.set(xlabel="code of sample 1", ylabel="code of sample 2")
     axes.set_zlabel("[(T − σ)₊]²", labelpad=8)
-    axes.view_init(elev=30, azim=-65)
+    axes.view_init(elev=32, azim=-105)
     axes.set_box_aspect((1, 1, 0.6), zoom=1.0)
     figure.subplots_adjust(left=0, right=0.94, bottom=0.04, top=0.98)
     figure.suptitle("Variance hinge of a batch of two samples, one component", fontsize=10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,14 +62,15 @@ class Subject:
 def find_subjects(
     checkpoint: str | Sequence[str] | None = None,
     runs: str | Sequence[str] | None = None,
-    families: Sequence[str] | None = None,
+    where: Mapping[str, Sequence | None] | None = None,
 ) -> list[Subject]:
     """The models of checkpoints, or of all finished runs below some folders.
 
     Args:
         checkpoint: one file, or several.
         runs: one folder, or several.
-        families: those to keep, None for all.
+        where: values to keep of columns of `Subject.columns`, such as ``{"family": ["sdl"]}``;
+            None for all.
 
     Raises:
         SettingError: not exactly one of the two is given, or nothing is found or kept.
@@ -84,13 +85,15 @@ def find_subjects(
         found = [_of_checkpoint(Path(path)) for path in _as_list(checkpoint)]
     else:
         found = [subject for folder in _as_list(runs) for subject in _of_folder(Path(folder))]
-    kept = [s for s in found if families is None or s.columns["family"] in families]
-    if not kept:
-        known = sorted({str(subject.columns["family"]) for subject in found})
-        raise SettingError(
-            f"families={list(families)} leaves no model: there are {', '.join(known)}."
-        )
-    return kept
+    for column, values in (where or {}).items():
+        if values is None:
+            continue
+        kept = [subject for subject in found if subject.columns[column] in list(values)]
+        if not kept:
+            known = sorted({subject.columns[column] for subject in found})
+            raise SettingError(f"where.{column}={list(values)} leaves no model: there are {known}.")
+        found = kept
+    return found
 
 
 def _of_folder(folder: Path) -> list[Subject]:
