@@ -99,13 +99,11 @@ def denoises(findings: Findings) -> Verdict:
     """The reconstruction of a noisy image against the noisy image."""
     best = findings.more["best"]
     ours = best[best["family"].isin(["vdl", "vdl_nl"])]
-    parts = [
-        (
-            f"{row.family} at σ = {row.noise:g}: {row.psnr_noisy:.1f} to {row.psnr_denoised:.1f} dB",
-            bool(row.psnr_denoised > row.psnr_noisy + 1),
-        )
-        for row in ours.itertuples()
-    ]
+    parts = []
+    for row in ours.itertuples():
+        change = f"from {row.psnr_noisy:.1f} to {row.psnr_denoised:.1f} dB"
+        holds = bool(row.psnr_denoised > row.psnr_noisy + 1)
+        parts.append((f"{row.family} at σ = {row.noise:g} {change}", holds))
     return _together(parts, "there is no VDL or VDL-NL among the models")
 
 

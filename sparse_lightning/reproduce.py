@@ -76,9 +76,10 @@ def _write(
     sections: Sequence[Section], trainings: Sequence[Training], folder: Path, heading: str
 ) -> None:
     seconds = sum(Run(training.folder).metrics["seconds"] for training in trainings)
+    studied = sum(section.seconds for section in sections)
     about = (
         f"{len(trainings)} trainings, {seconds / 60:.0f} minutes of training in all, on "
-        f"{os.cpu_count()} CPU cores; {sum(s.seconds for s in sections) / 60:.0f} minutes of studies."
+        f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies."
     )
     with replaced_whole(folder / "report.html") as temporary:
         temporary.write_text(write_report(sections, heading, about))

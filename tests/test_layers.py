@@ -17,10 +17,11 @@ LAYERS = [
     {"optimizers", "data", "metrics"},
     {"parts"},
     {"model"},
-    {"plots", "plots_pipeline", "features", "runs"},
-    {"callbacks", "loggers", "config"},
-    {"studies"},
-    {"train", "evaluate", "collect"},
+    {"plots", "plots_pipeline", "features", "gabor", "findings", "runs"},
+    {"callbacks", "loggers", "config", "drawing"},
+    {"studies", "claims", "trainings"},
+    {"report"},
+    {"train", "evaluate", "collect", "reproduce"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 

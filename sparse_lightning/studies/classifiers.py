@@ -136,14 +136,16 @@ class ScratchSettings:
         batch_size: samples in a step; all of them where there are fewer.
         steps: of training.
         check_every: steps between looks at validation data; the best of them is kept.
+        patience: looks without a better one after which training stops.
     """
 
     code_dim: int = 128
     num_layers: int = 3
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     batch_size: int = 250
-    steps: int = 1000
+    steps: int = 3000
     check_every: int = 50
+    patience: int = 6
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
@@ -167,7 +169,7 @@ def _train_lista(
         network = nn.Sequential(encoder, nn.Linear(settings.code_dim, int(labels.max()) + 1))
     adam = torch.optim.Adam(network.parameters(), lr=rate)
     order = torch.Generator().manual_seed(seed)
-    best = None
+    best, best_step = None, 0
     for step in range(1, settings.steps + 1):
         rows = torch.randperm(len(inputs), generator=order)[: settings.batch_size]
         loss = cross_entropy(network(inputs[rows]), labels[rows])
@@ -178,7 +180,9 @@ def _train_lista(
             val = _scores(network, splits["val"].features)
             error = top_error(val, splits["val"].labels, 1)
             if best is None or error < best[0]:
-                best = error, val, _scores(network, splits["test"].features)
+                best, best_step = (error, val, _scores(network, splits["test"].features)), step
+            elif step - best_step >= settings.patience * settings.check_every:
+                break
     _, val, test = best
     return outcome(rate, val, test, splits)
 

@@ -42,7 +42,7 @@ class Subject:
         """The columns of a table that say which model a row is about."""
         config, energy = self.run.config, self.model.energy
         return {
-            "data": config.data_name,
+            "data": self.run.data().title,
             "family": self.model.family,
             "sparsity_weight": energy.sparsity_weight,
             "variance_weight": energy.variance_weight,
