@@ -26,7 +26,7 @@ from sparse_lightning.studies.ablation import ablation
 from sparse_lightning.studies.coding import batches, codes_of
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
 from sparse_lightning.studies.features import features
-from sparse_lightning.studies.hinge_surface import hinge_alone, hinge_surface
+from sparse_lightning.studies.hinge_surface import hinge_surface
 from sparse_lightning.studies.memory import Memory
 from sparse_lightning.studies.peers import choose_setting, denoise
 from sparse_lightning.studies.regret import (
@@ -267,8 +267,9 @@ def test_hinge_surface_by_hand():
     expected = np.maximum(0.5 - (table["z1"] - table["z2"]).abs() / math.sqrt(2), 0) ** 2
     np.testing.assert_allclose(table["hinge"], expected, atol=1e-12)
     codes = torch.tensor([table["z1"], table["z2"]], dtype=torch.float64)
-    value = hinge_alone(codes, 0.5).value(codes).detach()
-    assert float(value) == pytest.approx(expected.sum())
+    energy = Energy(sparsity_weight=0.0, variance_weight=1.0, variance_threshold=0.5)
+    objective = energy.bind(LinearDecoder(codes.shape[1], 1).double(), codes.new_zeros(2, 1))
+    assert float(objective.terms(codes)["variance"]) == pytest.approx(expected.sum())
 
 
 def test_gradient_on_the_line_is_the_slope_of_the_hinge():

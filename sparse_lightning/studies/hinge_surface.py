@@ -8,12 +8,13 @@ with every other term switched off.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 import torch
 from torch import Tensor
 
-from sparse_lightning.decoders import LinearDecoder
-from sparse_lightning.energy import Energy, Moments, Objective
+from sparse_lightning.energy import ActiveObjective, Energy, Moments
 from sparse_lightning.findings import Findings
 
 
@@ -49,9 +50,18 @@ def _frame(first: Tensor, second: Tensor, threshold: float) -> pd.DataFrame:
     return pd.DataFrame({"z1": first, "z2": second, "hinge": value, "gradient": gradient})
 
 
-def hinge_alone(codes: Tensor, threshold: float) -> Objective:
+@dataclass(frozen=True)
+class Nothing:
+    """A smooth term that is 0 everywhere."""
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(codes)
+
+    def restrict(self, rows: Tensor) -> Nothing:
+        return self
+
+
+def hinge_alone(codes: Tensor, threshold: float) -> ActiveObjective:
     r"""The objective of which nothing is left but :math:`\sum_j [(T - \sigma_j)_+]^2`."""
-    decoder = LinearDecoder(codes.shape[1], 1).to(codes.dtype)
-    torch.nn.init.zeros_(decoder.weight)
     energy = Energy(sparsity_weight=0.0, variance_weight=1.0, variance_threshold=threshold)
-    return energy.bind(decoder, codes.new_zeros(len(codes), 1))
+    return ActiveObjective(energy, Nothing(), (torch.empty_like(codes), torch.empty_like(codes)))
