@@ -8,7 +8,7 @@ from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
-from sparse_lightning.solvers import FISTA, ISTA, Solution
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,7 @@ __all__ = [
     "ISTA",
     "LISTA",
     "AdamSettings",
+    "Adaptive",
     "Energy",
     "LinearDecoder",
     "MultiLayerDecoder",

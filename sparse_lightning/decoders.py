@@ -17,7 +17,7 @@ Inference runs in float32 or better whatever the precision of training is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,12 @@ from torch.nn import functional
 
 from sparse_lightning.energy import Attraction, SmoothTerm, at_least_float32
 from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.reconstruction import (
+    AutogradTerm,
+    LinearLeastSquares,
+    MultiLayerTerm,
+    QuadraticTerm,
+)
 
 
 class Decoder(nn.Module):
@@ -79,6 +85,7 @@ class LinearDecoder(Decoder):
         if attraction is not None:
             gram.diagonal().add_(attraction.curvature)
             drive.add_(attraction.centre, alpha=attraction.curvature)
+            return QuadraticTerm(gram, drive, attraction.curvature)
         return QuadraticTerm(gram, drive)
 
 
@@ -134,93 +141,6 @@ class MultiLayerDecoder(Decoder):
         else:
             top = LinearLeastSquares(inputs, output)
         return MultiLayerTerm(hidden, top, attraction)
-
-
-@dataclass(frozen=True)
-class QuadraticTerm:
-    r""":math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`, up to a constant.
-
-    Attributes:
-        gram: G, (l, l).
-        drive: c, (n, l).
-    """
-
-    gram: Tensor
-    drive: Tensor
-
-    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.addmm(self.drive, codes, self.gram, beta=-1, out=out)
-
-    def restrict(self, rows: Tensor) -> QuadraticTerm:
-        return replace(self, drive=self.drive[rows])
-
-
-@dataclass(frozen=True)
-class LinearLeastSquares:
-    r""":math:`\sum_i \frac1d \|x_i - W z_i\|^2` by two products with W, without its Gram matrix."""
-
-    inputs: Tensor
-    weight: Tensor
-
-    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        residual = torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
-        return torch.mm(residual.mul_(2 / self.inputs.shape[1]), self.weight, out=out)
-
-    def restrict(self, rows: Tensor) -> LinearLeastSquares:
-        return replace(self, inputs=self.inputs[rows])
-
-
-@dataclass(frozen=True)
-class MultiLayerTerm:
-    """The reconstruction term of a relu network, by its own backward pass.
-
-    Attributes:
-        hidden: weight and bias of each hidden layer, bottom first.
-        top: the squared error as a function of the last hidden layer.
-        attraction: a quadratic in the codes to add.
-    """
-
-    hidden: list[tuple[Tensor, Tensor]]
-    top: QuadraticTerm | LinearLeastSquares
-    attraction: Attraction | None
-
-    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        activations = [codes]
-        for weight, bias in self.hidden:
-            activations.append(torch.addmm(bias, activations[-1], weight.T).relu_())
-        gradient = self.top.gradient(activations[-1])
-        for (weight, _), activation in zip(reversed(self.hidden), reversed(activations)):
-            gradient = gradient.mul_(activation > 0) @ weight
-        if self.attraction is not None:
-            self.attraction.add_gradient(gradient, codes)
-        return gradient
-
-    def restrict(self, rows: Tensor) -> MultiLayerTerm:
-        attraction = self.attraction and self.attraction.restrict(rows)
-        return replace(self, top=self.top.restrict(rows), attraction=attraction)
-
-
-@dataclass(frozen=True)
-class AutogradTerm:
-    """The reconstruction term of any decoder, its gradient by autograd."""
-
-    decoder: Decoder
-    inputs: Tensor
-    attraction: Attraction | None
-
-    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        # Lightning validates in inference mode, whose tensors autograd refuses: leave it, copy.
-        with torch.inference_mode(False), torch.enable_grad():
-            copy = codes.detach().clone().requires_grad_()
-            loss = (self.decoder(copy) - self.inputs.clone()).square().mean(1).sum()
-            gradient = torch.autograd.grad(loss, copy)[0]
-        if self.attraction is not None:
-            self.attraction.add_gradient(gradient, codes)
-        return gradient
-
-    def restrict(self, rows: Tensor) -> AutogradTerm:
-        attraction = self.attraction and self.attraction.restrict(rows)
-        return replace(self, inputs=self.inputs[rows], attraction=attraction)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ Regularization", TMLR 2022, eq. 6 to 12 and appendix A.3.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -32,8 +31,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.errors import SettingError, require_non_negative
-
-EPSILON = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
+from sparse_lightning.moments import Moments, relative_shortfall
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 
@@ -54,6 +52,27 @@ class SmoothTerm(Protocol):
 
     def restrict(self, rows: Tensor) -> SmoothTerm:
         """The same function of the samples ``rows`` (an index vector) alone."""
+
+    def value(self, codes: Tensor) -> Tensor:
+        """Its value per sample, (n, l) -> (n,), up to a constant of that sample."""
+
+    def curvature(self, codes: Tensor) -> Curvature:
+        """Bounds or estimates of its second derivative in any direction, near ``codes``."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    r"""How far a function bends: :math:`\mu \le v^\top H v \le L` for unit vectors v.
+
+    Attributes:
+        lower: :math:`\mu`; 0 or less where it is not convex.
+        upper: L, or an estimate of it.
+        is_bound: whether both hold everywhere, so that a step of 1/L descends always.
+    """
+
+    lower: float
+    upper: float
+    is_bound: bool
 
 
 class BindableDecoder(Protocol):
@@ -82,39 +101,12 @@ class Attraction:
         r"""Add :math:`c (z - \bar z)` to ``gradient`` in place."""
         return gradient.add_(codes, alpha=self.curvature).sub_(self.centre, alpha=self.curvature)
 
+    def value(self, codes: Tensor) -> Tensor:
+        """Its value per sample, (n,)."""
+        return self.curvature / 2 * (codes - self.centre).square().sum(1)
+
     def restrict(self, rows: Tensor) -> Attraction:
         return replace(self, centre=self.centre[rows])
-
-
-@dataclass(frozen=True)
-class Moments:
-    r"""Count, mean and scatter :math:`\sum_i (z_{ij} - \mu_j)^2` of each code component.
-
-    Two sets of samples merge exactly and without cancellation (Chan, Golub & LeVeque 1979).
-    """
-
-    count: int
-    mean: Tensor
-    scatter: Tensor
-
-    @classmethod
-    def of(cls, codes: Tensor) -> Moments:
-        """The moments of ``codes`` (n, l) over their samples."""
-        mean = codes.mean(0)
-        return cls(len(codes), mean, (codes - mean).square_().sum(0))
-
-    def merge(self, other: Moments | None) -> Moments:
-        if other is None:
-            return self
-        count = self.count + other.count
-        shift = other.mean - self.mean
-        mean = self.mean + shift * (other.count / count)
-        between = shift.square() * (self.count * other.count / count)
-        return Moments(count, mean, self.scatter + other.scatter + between)
-
-    def standard_deviation(self) -> Tensor:
-        r"""Unbiased :math:`\sigma_j`, shape (l,)."""
-        return (self.scatter / (self.count - 1)).sqrt()
 
 
 @dataclass(frozen=True)
@@ -179,6 +171,11 @@ class Energy:
             attraction=attraction,
         )
 
+    def hinge(self, moments: Moments) -> Tensor:
+        r""":math:`\beta \sum_j [(T - \sigma_j)_+]^2`, a scalar."""
+        shortfall = (self.variance_threshold - moments.standard_deviation()).relu()
+        return self.variance_weight * shortfall.square().sum()
+
     @property
     def has_hinge(self) -> bool:
         """Whether the variance hinge is other than 0 everywhere."""
@@ -226,19 +223,37 @@ class ActiveObjective:
             count, scatter = moments.count, moments.scatter
             total = moments.mean * count
         scale = -2 * self.energy.variance_weight / (count - 1)
-        shortfall = self._relative_shortfall(count, total, scatter)
+        shortfall = relative_shortfall(self.energy.variance_threshold, count, total, scatter)
         gradient.addcmul_(centred, shortfall, value=scale)
 
-    def _relative_shortfall(self, count: int, total: Tensor, scatter: Tensor) -> Tensor:
-        r""":math:`(T/\sigma_j - 1)_+`, and 0 where :math:`\sigma_j = 0`, shape (l,)."""
-        # A component that is constant up to the rounding of its mean has no direction to grow in:
-        # an infinite scatter gives it a shortfall of 0.
-        rounding = (16 * EPSILON[total.dtype] / count) ** 2 * (count - 1)
-        scatter = torch.addcmul(scatter, total, total, value=-rounding)
-        inverse = torch.threshold_(scatter, 0.0, math.inf).rsqrt_()
-        return inverse.mul_(self.energy.variance_threshold * math.sqrt(count - 1)).sub_(1.0).relu_()
+    def curvature(self, codes: Tensor) -> Curvature:
+        r"""Of the smooth part of :math:`E`, near ``codes``.
 
-    def shrink(self, codes: Tensor, step_size: float, out: Tensor | None = None) -> Tensor:
+        The hinge bends upwards by at most :math:`2\beta/(n-1)`, since :math:`\sigma_j` is a convex
+        function and :math:`(T - \sigma)_+^2` lies below :math:`\sigma^2 - 2T\sigma + T^2` and
+        below any of its own parabolas of that curvature where it is 0. It may bend downwards.
+        """
+        smooth = self.smooth.curvature(codes)
+        if self.is_separable:
+            return smooth
+        count = len(codes) + (self.held.count if self.held is not None else 0)
+        hinge = 2 * self.energy.variance_weight / (count - 1)
+        return Curvature(0.0, smooth.upper + hinge, smooth.is_bound)
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether E is a sum of functions of one sample each; the hinge couples samples."""
+        return not self.energy.has_hinge
+
+    def comparable(self, codes: Tensor) -> Tensor:
+        """E up to a constant, to compare codes by: per sample, (n, 1), or (1, 1) if coupled."""
+        energies = self.smooth.value(codes) + self.energy.sparsity_weight * codes.sum(1)
+        if self.is_separable:
+            return energies[:, None]
+        moments = Moments.of(codes).merge(self.held)
+        return (energies.sum() + self.energy.hinge(moments)).reshape(1, 1)
+
+    def shrink(self, codes: Tensor, step_size: float | Tensor, out: Tensor | None = None) -> Tensor:
         r"""Proximal step of :math:`\lambda\|z\|_1, z \ge 0`: :math:`(z - \eta\lambda)_+`."""
         return torch.sub(codes, step_size * self.energy.sparsity_weight, out=out).relu_()
 
@@ -283,12 +298,9 @@ class Objective(ActiveObjective):
             reconstructions = self.decoder(codes).to(codes.dtype)
         variance = encoder = codes.new_zeros(())
         if energy.has_hinge:
-            deviation = Moments.of(codes).standard_deviation()
-            shortfall = (energy.variance_threshold - deviation).relu()
-            variance = energy.variance_weight * shortfall.square().sum()
+            variance = energy.hinge(Moments.of(codes))
         if self.attraction is not None:
-            distance = (codes - self.attraction.centre).square().sum()
-            encoder = self.attraction.curvature / 2 * distance
+            encoder = self.attraction.value(codes).sum()
         return {
             "reconstruction": (reconstructions - self.inputs).square().mean(1).sum(),
             "sparsity": energy.sparsity_weight * codes.abs().sum(),

@@ -29,7 +29,7 @@ from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.parts import build, describe
-from sparse_lightning.solvers import ISTA, Solution
+from sparse_lightning.solvers import ISTA, Adaptive, Solution
 
 
 class SparseAutoencoder(lightning.LightningModule):
@@ -55,7 +55,7 @@ class SparseAutoencoder(lightning.LightningModule):
         decoder: Decoder,
         encoder: nn.Module | None,
         energy: Energy,
-        solver: ISTA,
+        solver: ISTA | Adaptive,
         optimizer: AdamSettings,
         constraint: UnitColumns | None = None,
         family: str = "custom",
@@ -154,10 +154,7 @@ class SparseAutoencoder(lightning.LightningModule):
             return
         if sum(terms.values()) <= 2 * objective.value(initial):
             return
-        raise DivergenceError(
-            f"Inference diverged with solver.step_size={self.solver.step_size} at "
-            f"{self._position()}: take a smaller solver.step_size."
-        )
+        raise DivergenceError(f"Inference diverged at {self._position()}: {self.solver.remedy}.")
 
     def _position(self) -> str:
         if self._trainer is None:

@@ -16,7 +16,7 @@ from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import CheckpointError
 from sparse_lightning.optimizers import AdamSettings
-from sparse_lightning.solvers import FISTA, ISTA
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive
 
 CATALOGUE = {
     part.__name__: part
@@ -28,6 +28,7 @@ CATALOGUE = {
         Energy,
         FISTA,
         ISTA,
+        Adaptive,
         AdamSettings,
     )
 }

@@ -1,6 +1,6 @@
-r"""Proximal-gradient inference: find the codes that minimise an objective.
+r"""Proximal gradient with a constant step: ISTA and FISTA, as in the paper.
 
-With a constant step size :math:`\eta`, from :math:`a^0 = z^0` and :math:`t = 1`,
+With a step size :math:`\eta`, from :math:`a^0 = z^0` and :math:`t = 1`,
 
 .. math::
     z_{k} &= \mathrm{shrink}\big(a - \eta \nabla(a),\, \eta\big), \qquad
@@ -12,8 +12,6 @@ first iteration with :math:`\|z_k - z_{k-1}\| < \mathrm{tolerance} \cdot \|z_{k-
 code is zero and stays zero. It then keeps that code and leaves the batch, so that later
 iterations are spent on the others; an objective that couples samples goes on counting it
 (`Objective.restrict`).
-
-A solver knows an objective and no model: ``FISTA(...)(objective, initial_codes) -> Solution``.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.errors import SettingError, require_non_negative, require_positive
+from sparse_lightning.solvers.solution import ShrinkingBatch, Solution
 
 
 class ProximalObjective(Protocol):
@@ -38,21 +37,6 @@ class ProximalObjective(Protocol):
     def shrink(self, codes: Tensor, step_size: float, out: Tensor | None = None) -> Tensor: ...
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> ProximalObjective: ...
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What a solver found.
-
-    Attributes:
-        codes: (n, l), non-negative.
-        iterations: (n,) iterations that each sample took.
-        converged: (n,) whether it met the tolerance; false where the iterations ran out.
-    """
-
-    codes: Tensor
-    iterations: Tensor
-    converged: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,13 +66,21 @@ class ISTA:
                 "inference needs one iteration to move."
             )
 
+    @property
+    def remedy(self) -> str:
+        """What to do where inference diverged."""
+        return (
+            f"solver.step_size={self.step_size:g} is too large for this decoder, take a smaller "
+            "one, or solver=adaptive, which follows the decoder"
+        )
+
     def _momenta(self) -> Iterator[float]:
         return repeat(0.0)
 
     @torch.no_grad()
     def __call__(self, objective: ProximalObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        batch = _ShrinkingBatch(initial_codes, self.max_iterations)
+        batch = ShrinkingBatch(initial_codes, self.max_iterations)
         codes, point, spare = (initial_codes.clone() for _ in range(3))
         for iteration, momentum in zip(range(1, self.max_iterations + 1), self._momenta()):
             new = objective.gradient(point, out=spare)
@@ -113,61 +105,6 @@ class ISTA:
         change = torch.linalg.vector_norm(new - old, dim=1)
         # No change at all is convergence too: a zero code has a relative change of 0/0.
         return (change < self.tolerance * torch.linalg.vector_norm(old, dim=1)) | (change == 0)
-
-
-class _ShrinkingBatch:
-    """Keeps the account of which samples still move, and where each belongs in the solution.
-
-    A converged sample is held where it is. Once enough are held, they leave the batch; dropping
-    each at once would cost more in copying than it saves.
-    """
-
-    def __init__(self, codes: Tensor, max_iterations: int) -> None:
-        count, device = len(codes), codes.device
-        self.codes = torch.empty_like(codes)
-        self.iterations = torch.full((count,), max_iterations, device=device)
-        self.converged = torch.zeros(count, dtype=torch.bool, device=device)
-        self.place = torch.arange(count, device=device)
-        self.held = torch.zeros(count, dtype=torch.bool, device=device)
-        self.num_held = 0
-
-    def undo_held(self, new: Tensor, codes: Tensor) -> None:
-        """Undo the last step of the held samples, in place."""
-        if self.num_held:
-            torch.where(self.held[:, None], codes, new, out=new)
-
-    def hold(self, done: Tensor, iteration: int, new: Tensor, codes: Tensor) -> None:
-        """Hold the samples ``done``, which include all that are held already."""
-        num_done = int(done.sum())
-        if num_done > self.num_held:
-            self.iterations[self.place[done & ~self.held]] = iteration
-            self.held, self.num_held = done, num_done
-            # Without a last step to extrapolate, momentum leaves them where they are.
-            torch.where(done[:, None], new, codes, out=codes)
-
-    @property
-    def is_finished(self) -> bool:
-        return self.num_held == len(self.held)
-
-    @property
-    def is_worth_compacting(self) -> bool:
-        return self.num_held >= max(len(self.held) // 4, 8)
-
-    def compact(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the held samples' codes; return the indices of those that stay and that leave."""
-        kept, dropped = (~self.held).nonzero().squeeze(1), self.held.nonzero().squeeze(1)
-        place = self.place[dropped]
-        self.codes[place] = codes[dropped]
-        self.converged[place] = True
-        self.place = self.place[kept]
-        self.held, self.num_held = self.held[kept], 0
-        return kept, dropped
-
-    def solution(self, codes: Tensor) -> Solution:
-        """The account closed, with the codes of the samples that are still in the batch."""
-        self.codes[self.place] = codes
-        self.converged[self.place] = self.held
-        return Solution(self.codes, self.iterations, self.converged)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,196 @@
+r"""What inference sees of one batch: :math:`\sum_i \frac1d\|x_i - D(z_i)\|^2` with D and x fixed.
+
+A decoder makes one of these when it is bound to a batch (`sparse_lightning.decoders`). It knows
+its gradient, its value, and how far it bends, and lives as long as one inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sparse_lightning.energy import Attraction, Curvature
+
+
+def largest_eigenvalue_bound(matrix: Tensor, num_squarings: int = 5) -> float:
+    r"""An upper bound of the largest eigenvalue of a positive semi-definite matrix (l, l).
+
+    :math:`\|G^p\|_F^{1/p}` with :math:`p = 2^k`: never too small, and too large by at most a
+    factor of :math:`l^{1/2p}`, 1.08 for l = 128 and k = 5.
+    """
+    bound = matrix.new_ones(())
+    for squaring in range(num_squarings + 1):
+        norm = torch.linalg.matrix_norm(matrix)
+        bound = bound * norm.pow(0.5**squaring)
+        matrix = matrix / torch.where(norm > 0, norm, 1.0)
+        if squaring < num_squarings:
+            matrix = matrix @ matrix
+    # The squarings round.
+    return float(bound) * (1 + 1e-5)
+
+
+def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, count: int) -> Tensor:
+    """Largest curvature of each row of ``start`` (k, l), by ``count`` power iterations, (k,)."""
+    norm = torch.linalg.vector_norm(start, dim=1, keepdim=True)
+    for _ in range(count):
+        start = product(start / torch.where(norm > 0, norm, 1.0))
+        norm = torch.linalg.vector_norm(start, dim=1, keepdim=True)
+    return norm.squeeze(1)
+
+
+@dataclass(frozen=True)
+class QuadraticTerm:
+    r""":math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`, up to a constant.
+
+    Attributes:
+        gram: G, (l, l).
+        drive: c, (n, l).
+        floor: a number that no eigenvalue of G is below.
+    """
+
+    gram: Tensor
+    drive: Tensor
+    floor: float = 0.0
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.addmm(self.drive, codes, self.gram, beta=-1, out=out)
+
+    def value(self, codes: Tensor) -> Tensor:
+        return (codes * (self.gradient(codes) - self.drive)).sum(1) / 2
+
+    def curvature(self, codes: Tensor) -> Curvature:
+        return Curvature(self.floor, largest_eigenvalue_bound(self.gram), is_bound=True)
+
+    def product(self, codes: Tensor) -> Tensor:
+        """The second derivative times each row of ``codes``."""
+        return codes @ self.gram
+
+    def restrict(self, rows: Tensor) -> QuadraticTerm:
+        return replace(self, drive=self.drive[rows])
+
+
+@dataclass(frozen=True)
+class LinearLeastSquares:
+    r""":math:`\sum_i \frac1d \|x_i - W z_i\|^2` by two products with W, without its Gram matrix."""
+
+    inputs: Tensor
+    weight: Tensor
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        residual = torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
+        return torch.mm(residual.mul_(2 / self.inputs.shape[1]), self.weight, out=out)
+
+    def value(self, codes: Tensor) -> Tensor:
+        residual = torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
+        return residual.square_().mean(1)
+
+    def product(self, codes: Tensor) -> Tensor:
+        """The second derivative times each row of ``codes``."""
+        return (codes @ self.weight.T).mul_(2 / self.inputs.shape[1]) @ self.weight
+
+    def restrict(self, rows: Tensor) -> LinearLeastSquares:
+        return replace(self, inputs=self.inputs[rows])
+
+
+def add_attraction(values: Tensor, attraction: Attraction | None, codes: Tensor) -> Tensor:
+    """Per-sample values (n,) plus those of a quadratic that pulls the codes to a centre."""
+    return values if attraction is None else values + attraction.value(codes)
+
+
+@dataclass(frozen=True)
+class MultiLayerTerm:
+    """The reconstruction term of a relu network, by its own backward pass.
+
+    Attributes:
+        hidden: weight and bias of each hidden layer, bottom first.
+        top: the squared error as a function of the last hidden layer.
+        attraction: a quadratic in the codes to add.
+    """
+
+    hidden: list[tuple[Tensor, Tensor]]
+    top: QuadraticTerm | LinearLeastSquares
+    attraction: Attraction | None
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        activations = self._activations(codes)
+        gradient = self.top.gradient(activations[-1])
+        for (weight, _), activation in zip(reversed(self.hidden), reversed(activations)):
+            gradient = gradient.mul_(activation > 0) @ weight
+        if self.attraction is not None:
+            self.attraction.add_gradient(gradient, codes)
+        return gradient
+
+    def _activations(self, codes: Tensor) -> list[Tensor]:
+        activations = [codes]
+        for weight, bias in self.hidden:
+            activations.append(torch.addmm(bias, activations[-1], weight.T).relu_())
+        return activations
+
+    def value(self, codes: Tensor) -> Tensor:
+        return add_attraction(self.top.value(self._activations(codes)[-1]), self.attraction, codes)
+
+    def curvature(self, codes: Tensor) -> Curvature:
+        """An estimate, where each hidden unit counts by its share of samples that it is active in.
+
+        Kinks, where a unit switches, are not in it.
+        """
+        active = [(layer > 0).to(codes.dtype).mean(0) for layer in self._activations(codes)[1:]]
+        layers = [(weight, share) for (weight, _), share in zip(self.hidden, active)]
+
+        def product(direction: Tensor) -> Tensor:
+            for weight, share in layers:
+                direction = (direction @ weight.T).mul_(share)
+            direction = self.top.product(direction)
+            for weight, share in reversed(layers):
+                direction = direction.mul_(share) @ weight
+            return direction
+
+        upper = float(estimated_curvature(product, torch.ones_like(codes[:1]), 10))
+        lower = self.attraction.curvature if self.attraction else 0.0
+        return Curvature(0.0, lower + upper, is_bound=False)
+
+    def restrict(self, rows: Tensor) -> MultiLayerTerm:
+        attraction = self.attraction and self.attraction.restrict(rows)
+        return replace(self, top=self.top.restrict(rows), attraction=attraction)
+
+
+@dataclass(frozen=True)
+class AutogradTerm:
+    """The reconstruction term of any decoder, its gradient by autograd."""
+
+    decoder: Callable[[Tensor], Tensor]
+    inputs: Tensor
+    attraction: Attraction | None
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        # Lightning validates in inference mode, whose tensors autograd refuses: leave it, copy.
+        with torch.inference_mode(False), torch.enable_grad():
+            copy = codes.detach().clone().requires_grad_()
+            loss = (self.decoder(copy) - self.inputs.clone()).square().mean(1).sum()
+            gradient = torch.autograd.grad(loss, copy)[0]
+        if self.attraction is not None:
+            self.attraction.add_gradient(gradient, codes)
+        return gradient
+
+    @torch.no_grad()
+    def value(self, codes: Tensor) -> Tensor:
+        squared = (self.decoder(codes) - self.inputs).square().mean(1)
+        return add_attraction(squared, self.attraction, codes)
+
+    def curvature(self, codes: Tensor) -> Curvature:
+        """An estimate from differences of gradients, the largest of the batch's samples."""
+        spacing = torch.finfo(codes.dtype).eps ** 0.25
+        gradient = self.gradient(codes)
+
+        def product(direction: Tensor) -> Tensor:
+            return (self.gradient(codes + spacing * direction) - gradient) / spacing
+
+        upper = float(estimated_curvature(product, torch.ones_like(codes), 3).max())
+        return Curvature(0.0, upper, is_bound=False)
+
+    def restrict(self, rows: Tensor) -> AutogradTerm:
+        attraction = self.attraction and self.attraction.restrict(rows)
+        return replace(self, inputs=self.inputs[rows], attraction=attraction)

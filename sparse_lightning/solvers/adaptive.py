@@ -1,0 +1,270 @@
+r"""Proximal gradient whose step follows the curvature of the objective.
+
+FISTA's step must be below two over the largest curvature :math:`L`, and is best at about
+:math:`1/L`; but :math:`L` differs between decoders, grows while a decoder learns, and with hidden
+layers differs between samples. Here the step is :math:`1/L`:
+
+- where the objective knows a bound (a quadratic), it is that;
+- elsewhere :math:`L` is measured between successive points,
+  :math:`\langle \nabla(a') - \nabla(a), a' - a\rangle / \|a' - a\|^2`, for each sample where the
+  objective separates, for the batch where it does not. It rises at once, by a factor of 2 at
+  most. It falls slowly, and only until momentum first overshoots: from then on the samples are
+  near their minima, where relu networks have kinks, which look like curvature that grows as
+  steps shrink. Smaller steps are then the way to settle on a kink.
+
+Momentum is FISTA's, restarted when it points uphill (the gradient test of O'Donoghue & Candès
+2015), and never above what is best for a function that bends upwards by :math:`\mu` at least,
+:math:`(1 - \sqrt{\mu/L}) / (1 + \sqrt{\mu/L})`.
+
+A sample has converged when a step of :math:`1/L` from an extrapolated point moves it by no more
+than the tolerance, :math:`\|z_k - a\| \le \mathrm{tolerance} \cdot \|z_k\|`: that is the residual
+of the fixed-point equation, whatever the step size. Coupled samples converge together. Where the
+curvature is measured, the energy is looked at now and then, and where it has risen the search goes
+back to the best codes with a smaller step. Codes of higher energy than the initial ones are never
+returned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparse_lightning.errors import SettingError, require_non_negative
+from sparse_lightning.solvers.constant import ProximalObjective
+from sparse_lightning.solvers.solution import ShrinkingBatch, Solution
+
+LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
+CHECK_EVERY = 10
+
+
+class Bend(Protocol):
+    """See `sparse_lightning.energy.Curvature`."""
+
+    lower: float
+    upper: float
+    is_bound: bool
+
+
+class CurvedObjective(ProximalObjective, Protocol):
+    """An objective that knows how far it bends, and can compare codes."""
+
+    is_separable: bool
+
+    def curvature(self, codes: Tensor) -> Bend: ...
+
+    def comparable(self, codes: Tensor) -> Tensor: ...
+
+    def restrict(self, rows: Tensor, held_codes: Tensor) -> CurvedObjective: ...
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Accelerated proximal gradient with steps by curvature and adaptive restart.
+
+    Args:
+        max_iterations: upper limit, at least 1.
+        tolerance: relative fixed-point residual at which a sample has converged. 0 never stops
+            early.
+
+    Raises:
+        SettingError: for a setting outside these bounds.
+    """
+
+    max_iterations: int = 200
+    tolerance: float = 3e-4
+
+    def __post_init__(self) -> None:
+        require_non_negative("solver.tolerance", self.tolerance)
+        if self.max_iterations < 1:
+            raise SettingError(
+                f"solver.max_iterations={self.max_iterations} must be at least 1: "
+                "inference needs one iteration to move."
+            )
+
+    @property
+    def remedy(self) -> str:
+        """What to do where inference diverged, which it does only with weights that did."""
+        return (
+            "the weights have left the range of finite numbers, take a smaller "
+            "model.optimizer.decoder_learning_rate"
+        )
+
+    @torch.no_grad()
+    def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
+        """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
+        solution = self._descend(objective, initial_codes)
+        before, after = objective.comparable(initial_codes), objective.comparable(solution.codes)
+        # Also where the codes are not finite.
+        codes = torch.where(after <= before, solution.codes, initial_codes)
+        return Solution(codes, solution.iterations, solution.converged)
+
+    def _descend(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
+        batch = ShrinkingBatch(initial_codes, self.max_iterations)
+        pace = _pace_of(objective, initial_codes)
+        codes, point = initial_codes.clone(), initial_codes.clone()
+        gradient, new, correction = (torch.empty_like(codes) for _ in range(3))
+        for iteration in range(1, self.max_iterations + 1):
+            gradient = objective.gradient(point, out=gradient)
+            pace.see(point, gradient)
+            torch.addcmul(point, gradient, pace.step, value=-1, out=new)
+            new = objective.shrink(new, pace.step, out=new)
+            batch.undo_held(new, codes)
+            risen = pace.go_back(objective, iteration, batch.held, new, codes, point)
+            torch.sub(new, point, out=correction)
+            if self.tolerance > 0:
+                done = self._has_converged(new, correction, objective.is_separable)
+                batch.hold(done & ~risen, iteration, new, codes)
+                if batch.is_finished:
+                    codes = new
+                    break
+                if batch.is_worth_compacting:
+                    kept, dropped = batch.compact(new)
+                    objective = objective.restrict(kept, new[dropped])
+                    pace.restrict(kept)
+                    new, codes, point, correction, gradient = (
+                        tensor[kept] for tensor in (new, codes, point, correction, gradient)
+                    )
+            change = torch.sub(new, codes, out=codes)
+            torch.addcmul(new, change, pace.momentum(correction, change), out=point)
+            codes, new = new, codes
+        return batch.solution(codes)
+
+    def _has_converged(self, new: Tensor, correction: Tensor, is_separable: bool) -> Tensor:
+        """Mask of the samples at a fixed point; one that is held has a correction of 0.
+
+        Coupled samples are at a fixed point together: one that rests while others move may have
+        to move on.
+        """
+        residual, size = (torch.linalg.vector_norm(codes, dim=1) for codes in (correction, new))
+        if is_separable:
+            return residual <= self.tolerance * size
+        return (residual.norm() <= self.tolerance * size.norm()).expand(len(new))
+
+
+def _pace_of(objective: CurvedObjective, codes: Tensor) -> _Pace:
+    bend = objective.curvature(codes)
+    if bend.is_bound:
+        return _Pace(bend, codes, objective.is_separable)
+    return _MeasuredPace(bend, codes, objective)
+
+
+class _Pace:
+    """Step and momentum of each sample, or of the whole batch where samples are coupled."""
+
+    def __init__(self, bend: Bend, codes: Tensor, is_separable: bool) -> None:
+        self.is_separable = is_separable
+        self.age = codes.new_ones(len(codes) if is_separable else 1, 1)
+        # A function without any bend may be stepped over as far as one likes.
+        upper = max(bend.upper, torch.finfo(codes.dtype).tiny ** 0.5)
+        ratio = math.sqrt(min(max(bend.lower, 0.0) / upper, 1.0))
+        self.largest_momentum = (1 - ratio) / (1 + ratio)
+        self.step = codes.new_full((1, 1), 1 / upper)
+
+    def see(self, point: Tensor, gradient: Tensor) -> None:
+        """Learn from the gradient at a point."""
+
+    def go_back(
+        self,
+        objective: CurvedObjective,
+        iteration: int,
+        held: Tensor,
+        new: Tensor,
+        codes: Tensor,
+        point: Tensor,
+    ) -> Tensor:
+        """Go back, in place, where the energy has risen; return where, (n,).
+
+        Held samples stay. With a bound on the curvature the energy does not rise.
+        """
+        return torch.zeros_like(held)
+
+    def momentum(self, correction: Tensor, change: Tensor) -> Tensor:
+        """How far to extrapolate, (n, 1) or (1, 1), from the last step and the last change."""
+        uphill = self._dot(correction, change) < 0
+        following = (1 + torch.sqrt(1 + 4 * self.age.square())) / 2
+        momentum = ((self.age - 1) / following).clamp_(max=self.largest_momentum)
+        self.age = following.masked_fill_(uphill, 1.0)
+        self._restarted(uphill)
+        return momentum.masked_fill_(uphill, 0.0)
+
+    def _restarted(self, uphill: Tensor) -> None:
+        """Learn where momentum overshot."""
+
+    def _dot(self, left: Tensor, right: Tensor) -> Tensor:
+        if self.is_separable:
+            return torch.mul(left, right).sum(1, keepdim=True)
+        return torch.dot(left.view(-1), right.view(-1)).view(1, 1)
+
+    def restrict(self, rows: Tensor) -> None:
+        """Go on with the samples ``rows``, where samples are not coupled."""
+        self.age = self.age[rows]
+
+
+class _MeasuredPace(_Pace):
+    """A pace whose curvature starts from an estimate and is measured on the way."""
+
+    def __init__(self, bend: Bend, codes: Tensor, objective: CurvedObjective) -> None:
+        super().__init__(bend, codes, objective.is_separable)
+        self.best, self.lowest = codes.clone(), objective.comparable(codes)
+        self.curvature = (1 / self.step).expand_as(self.age).clone()
+        self.uphill = torch.zeros_like(self.age, dtype=torch.bool)
+        self.has_restarted = self.uphill.clone()
+        self.point = self.gradient = None
+
+    def see(self, point: Tensor, gradient: Tensor) -> None:
+        if self.point is not None:
+            moved = torch.sub(point, self.point, out=self.point)
+            turned = torch.sub(gradient, self.gradient, out=self.gradient)
+            self._measure(self._dot(turned, moved), self._dot(moved, moved))
+            self.point.copy_(point)
+            self.gradient.copy_(gradient)
+        else:
+            self.point, self.gradient = point.clone(), gradient.clone()
+        self.step = 1 / self.curvature
+
+    def go_back(
+        self,
+        objective: CurvedObjective,
+        iteration: int,
+        held: Tensor,
+        new: Tensor,
+        codes: Tensor,
+        point: Tensor,
+    ) -> Tensor:
+        if iteration % CHECK_EVERY:
+            return torch.zeros_like(held)
+        energy = objective.comparable(new)
+        # Also where it is not a number.
+        worse = ~(energy <= self.lowest)
+        if self.is_separable:
+            worse &= ~held[:, None]
+        for tensor in (new, codes, point):
+            torch.where(worse, self.best, tensor, out=tensor)
+        self.best.copy_(new)
+        self.lowest = torch.where(worse, self.lowest, energy)
+        self.curvature = torch.where(worse, LARGEST_RISE * self.curvature, self.curvature)
+        self._restarted(worse)
+        self.age.masked_fill_(worse, 1.0)
+        return worse.squeeze(1).expand_as(held)
+
+    def _measure(self, turned: Tensor, moved: Tensor) -> None:
+        old = self.curvature
+        measured = torch.where(moved > 0, turned / moved, 0.0)
+        calm = torch.where(self.has_restarted, old, torch.maximum(FALL * old, measured))
+        calm = torch.where(self.uphill, RISE_AT_RESTART * old, calm)
+        self.curvature = torch.where(
+            measured > old, torch.minimum(measured, LARGEST_RISE * old), calm
+        )
+
+    def _restarted(self, uphill: Tensor) -> None:
+        self.uphill = uphill
+        self.has_restarted = self.has_restarted | uphill
+
+    def restrict(self, rows: Tensor) -> None:
+        super().restrict(rows)
+        for name in ("point", "gradient", "best", "lowest", "curvature", "uphill", "has_restarted"):
+            setattr(self, name, getattr(self, name)[rows])
