@@ -101,6 +101,17 @@ def test_reconstructs_best_by_more_than_the_spread():
     assert claims.reconstructs_best(at_zeros(sdl=(16.0, 0.4))).holds is None
     alone = at_zeros(vdl_nl=(16.4, np.nan), sdl=(16.3, np.nan))
     assert claims.reconstructs_best(alone).holds is True
+    assert "16.40 dB (one seed)" in claims.reconstructs_best(alone).shown
+
+
+@pytest.mark.parametrize(("psnr", "holds"), [(17.0, None), (15.0, False)])
+def test_half_of_the_evidence_refutes_and_does_not_confirm(psnr, holds):
+    findings = at_zeros(vdl_nl=(psnr, 0.1), sdl=(16.0, 0.1))
+    table = findings.more["at_zeros"]
+    table.loc[(table["family"] == "vdl_nl") & (table["zeros"] == 0.95), "psnr"] = np.nan
+    verdict = claims.reconstructs_best(findings)
+    assert verdict.holds is holds
+    assert "95 % zeros are not reached" in verdict.shown
 
 
 def test_on_par_within_half_a_decibel():

@@ -37,10 +37,11 @@ def histories(table: pd.DataFrame) -> Figure:
                     markersize=3,
                     **family_style(family),
                 )
-        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-    figure.suptitle("Training codes and decoders, epoch by epoch (logarithmic)", fontsize=10)
+    figure.suptitle("Training codes and decoders, epoch by epoch", fontsize=10)
     return figure

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sparse_lightning import plots
 from sparse_lightning.drawing.style import families_in_order, family_name, tidy
@@ -56,7 +57,7 @@ def gabor_scatter(rows: pd.DataFrame, title: str) -> Figure:
         disc.scatter(part["orientation"], part["frequency"], **style)
     disc.set_title("orientation of the stripes,\nfrequency (cycles/pixel) outwards", fontsize=9)
     disc.tick_params(labelsize=7)
-    disc.locator_params(axis="y", nbins=4)
+    disc.yaxis.set_major_locator(MaxNLocator(4))
     sizes = figure.add_subplot(1, 3, 2)
     for part, style in ((others, _FAINT), (alike, _BOLD)):
         sizes.scatter(part["size_along"], part["size_across"], **style)
