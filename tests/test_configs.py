@@ -6,6 +6,10 @@ import itertools
 
 import pytest
 from conftest import FAMILIES
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -118,3 +122,18 @@ def test_nearest_names(message, expected):
     suggestion = nearest_names(message, "train")
     assert suggestion.startswith("\nNearest valid names: ")
     assert expected in suggestion.removesuffix(".").split(": ")[1].split(", ")
+
+
+@pytest.mark.parametrize("name", [name for name in options("sweep") if name != "default"])
+def test_ready_made_sweeps_have_as_many_jobs_as_they_say(name, compose):
+    config = compose(f"sweep={name}")
+    hydra_config = HydraConfig.get()
+    parser = OverridesParser.create()
+    params = [f"{key}={value}" for key, value in hydra_config.sweeper.params.items()]
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params), None)
+    text = (CONFIG_DIR / "sweep" / f"{name}.yaml").read_text()
+    assert f"{len(jobs)} jobs" in text.splitlines()[1]
+    assert hydra_config.mode is RunMode.MULTIRUN
+    assert config.sweep.name in hydra_config.sweep.dir
+    last = compose(f"sweep={name}", *jobs[-1])
+    OmegaConf.to_container(last, resolve=True, throw_on_missing=True)

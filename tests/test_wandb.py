@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import wandb
 from conftest import Compose
 from wandb.proto import wandb_internal_pb2
 
-from sparse_lightning import callbacks
+from sparse_lightning import aggregate, callbacks
 from sparse_lightning.config import wandb_mode
 from sparse_lightning.data.patches import SAMPLE_TITLE
 from sparse_lightning.errors import DivergenceError
@@ -138,6 +139,49 @@ def test_sample_photographs_are_named_in_config_tags_and_figures(
     assert recorded_settings(written)["data_title"] == SAMPLE_TITLE
     assert len(titles) == 10
     assert all(SAMPLE_TITLE in title for title in titles)
+
+
+def test_a_resumed_run_is_the_same_run(compose_small: Compose, tmp_path: Path):
+    settings = ("model=sdl", "logger=wandb", "data.num_train=100")
+    ids = set()
+    for epochs, resume in ((1, "false"), (2, "true")):
+        train(compose_small(*settings, f"trainer.max_epochs={epochs}", f"resume={resume}"))
+        ids |= {path.name[-8:] for path in (tmp_path / "run").glob("wandb/offline-run-*")}
+    assert ids == {(tmp_path / "run" / "wandb_id").read_text()}
+
+
+def test_a_sweeps_runs_share_a_group_and_nothing_else(compose_small: Compose, tmp_path: Path):
+    found = []
+    for weight in (1, 10):
+        folder = tmp_path / f"job{weight}"
+        config = compose_small(
+            "model=vdl",
+            "logger=wandb",
+            "seed=3",
+            "data.num_train=100",
+            "trainer.max_epochs=1",
+            f"model.energy.variance_weight={weight}",
+            "sweep.group=beta",
+            "sweep.swept=[model.energy.variance_weight]",
+            run_dir=folder,
+        )
+        train(config)
+        found.append(next(r.run for r in records(folder) if r.HasField("run")))
+    assert {run.run_group for run in found} == {"beta"}
+    assert len({run.run_id for run in found}) == 2
+    names = [run.display_name for run in found]
+    assert names == [f"mnist-vdl-lambda0.02-seed3-variance_weight{weight}" for weight in (1, 10)]
+    aggregate.log(config, tmp_path / "beta", *tables())
+    written = records(tmp_path / "beta")
+    run = next(record.run for record in written if record.HasField("run"))
+    assert (run.run_group, run.job_type) == ("beta", "aggregate")
+    keys = {item.key or item.nested_key[0] for r in written for item in r.history.item}
+    assert {"runs", "summary"} <= {key.partition("/")[0] for key in keys}
+
+
+def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    table = pd.DataFrame({"run": ["a", "b"], "test/psnr": [15.0, None], "failure": [None, "no"]})
+    return table, table.drop(columns="failure")
 
 
 def test_run_is_finished_when_training_fails(compose_small: Compose, tmp_path: Path):
