@@ -7,8 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from sparse_lightning.errors import CheckpointError
+from sparse_lightning.files import replaced_whole
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that replace the one before whole or not at all.
+
+    Lightning's own way goes through a temporary folder that may be on another disk, from which
+    the file is copied: a process killed then leaves part of it.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        with replaced_whole(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
 
 # To be raised with every change of what a checkpoint holds that older code cannot read.
 FORMAT, FORMAT_KEY = 1, "sparse_lightning_format"

@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
+from sparse_lightning.identity import digest, effective_settings
 
 PACKAGE = Path(__file__).parent
 CONFIG_DIR = next(
@@ -64,10 +65,33 @@ def wandb_mode() -> str:
     return "online" if has_key else "offline"
 
 
+def settings_digest(*, _root_: DictConfig) -> str:
+    """Resolver: what stands for all settings that can change the result."""
+    return digest(effective_settings(_root_))
+
+
+def number(value: float) -> str:
+    """Resolver: a number as names have it, the same for 1 and 1.0."""
+    return f"{value:g}"
+
+
+def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
+    """Resolver: a name, and the values of swept settings that it does not tell."""
+    values = (f"-{key.rpartition('.')[2]}{OmegaConf.select(_root_, key)}" for key in swept)
+    return name + "".join(values)
+
+
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
+    OmegaConf.register_new_resolver("number", number, replace=True)
+    OmegaConf.register_new_resolver("label", label, replace=True)
+    OmegaConf.register_new_resolver("settings_digest", settings_digest, replace=True)
+
+
+# A worker that unpickles a job imports this, and resolves the job's settings next.
+register_resolvers()
 
 
 def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
@@ -75,7 +99,6 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
-    register_resolvers()
     entry = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
         entry(job)()

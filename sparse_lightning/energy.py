@@ -32,6 +32,7 @@ from torch import Tensor
 
 from sparse_lightning.errors import SettingError, require_non_negative
 from sparse_lightning.moments import Moments, relative_shortfall
+from sparse_lightning.peers import Peers
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 
@@ -133,7 +134,11 @@ class Energy:
             require_non_negative(f"model.energy.{name}", value)
 
     def bind(
-        self, decoder: BindableDecoder, inputs: Tensor, encoder_codes: Tensor | None = None
+        self,
+        decoder: BindableDecoder,
+        inputs: Tensor,
+        encoder_codes: Tensor | None = None,
+        peers: Peers | None = None,
     ) -> Objective:
         """Join the weights with one batch.
 
@@ -141,6 +146,8 @@ class Energy:
             decoder: its weights are read now and must not change while the objective is used.
             inputs: (n, d).
             encoder_codes: (n, l), the encoder's prediction, taken as a constant.
+            peers: processes that have the rest of the batch, to all of which the hinge's mean and
+                variance belong.
 
         Raises:
             SettingError: γ > 0 without ``encoder_codes``, or β > 0 with fewer than two samples.
@@ -150,7 +157,7 @@ class Energy:
                 f"model.energy.encoder_weight={self.encoder_weight} needs an encoder: "
                 "give the encoder's codes, or set it to 0."
             )
-        if self.has_hinge and len(inputs) < 2:
+        if self.has_hinge and len(inputs) < 2 and peers is None:
             raise SettingError(
                 f"model.energy.variance_weight={self.variance_weight} needs at least 2 samples "
                 f"in a batch to have a variance, got {len(inputs)}: use a larger batch, or set "
@@ -169,6 +176,7 @@ class Energy:
             decoder=decoder,
             inputs=inputs,
             attraction=attraction,
+            peers=peers if self.has_hinge else None,
         )
 
     def hinge(self, moments: Moments) -> Tensor:
@@ -192,12 +200,14 @@ class ActiveObjective:
         scratch: two times (n, l), room for the hinge's intermediate results; None without one.
         held: moments of samples that belong to the batch but whose codes are constant: they
             count in the hinge's mean and variance and nowhere else.
+        peers: processes that have the other samples of the batch, None where this one has all.
     """
 
     energy: Energy
     smooth: SmoothTerm
     scratch: tuple[Tensor, Tensor] | None = field(repr=False)
     held: Moments | None = field(default=None, kw_only=True)
+    peers: Peers | None = field(default=None, kw_only=True)
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         r"""Gradient of the smooth part of :math:`E`, (n, l) -> (n, l), written to ``out`` if given.
@@ -217,14 +227,23 @@ class ActiveObjective:
         torch.sub(codes, total, alpha=1 / len(codes), out=centred)
         scatter = torch.mul(centred, centred, out=squares).sum(0)
         count = len(codes)
-        if self.held is not None:
-            moments = Moments(count, total / count, scatter).merge(self.held)
+        if self.held is not None or self.peers is not None:
+            moments = self._of_the_whole_batch(Moments(count, total / count, scatter))
             torch.sub(codes, moments.mean, out=centred)
             count, scatter = moments.count, moments.scatter
             total = moments.mean * count
         scale = -2 * self.energy.variance_weight / (count - 1)
         shortfall = relative_shortfall(self.energy.variance_threshold, count, total, scatter)
         gradient.addcmul_(centred, shortfall, value=scale)
+
+    def _of_the_whole_batch(self, moments: Moments) -> Moments:
+        """These moments with those of the held samples and of the other processes."""
+        moments = moments.merge(self.held)
+        return moments if self.peers is None else self.peers.merge(moments)
+
+    def agree(self, holds: bool) -> bool:
+        """Whether something holds in every process that shares the batch."""
+        return holds if self.peers is None else self.peers.agree(holds, self.scratch[0].device)
 
     def curvature(self, codes: Tensor) -> Curvature:
         r"""Of the smooth part of :math:`E`, near ``codes``.
@@ -269,7 +288,9 @@ class ActiveObjective:
         if self.energy.has_hinge:
             held = Moments.of(held_codes).merge(held)
             scratch = tuple(room[: len(rows)] for room in scratch)
-        return ActiveObjective(self.energy, self.smooth.restrict(rows), scratch, held=held)
+        return ActiveObjective(
+            self.energy, self.smooth.restrict(rows), scratch, held=held, peers=self.peers
+        )
 
 
 @dataclass(frozen=True)
@@ -298,7 +319,9 @@ class Objective(ActiveObjective):
             reconstructions = self.decoder(codes).to(codes.dtype)
         variance = encoder = codes.new_zeros(())
         if energy.has_hinge:
-            variance = energy.hinge(Moments.of(codes))
+            moments = self._of_the_whole_batch(Moments.of(codes))
+            # This process's part of it.
+            variance = energy.hinge(moments) * (len(codes) / moments.count)
         if self.attraction is not None:
             encoder = self.attraction.value(codes).sum()
         return {
@@ -307,6 +330,10 @@ class Objective(ActiveObjective):
             "variance": variance,
             "encoder": encoder,
         }
+
+    def alone(self) -> Objective:
+        """The objective of this process's samples, which asks no other process anything."""
+        return replace(self, peers=None)
 
     def value(self, codes: Tensor) -> Tensor:
         """E(Z), a scalar summed over the batch."""

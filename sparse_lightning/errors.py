@@ -24,11 +24,11 @@ class DivergenceError(RuntimeError):
     """Inference left the region where its step size is stable."""
 
 
-class TrainingsError(RuntimeError):
-    """Trainings that failed, where others depend on them."""
+class SweepError(RuntimeError):
+    """Jobs of a sweep that did not end well."""
 
 
-FOR_THE_USER = (SettingError, DataError, CheckpointError, DivergenceError, TrainingsError)
+FOR_THE_USER = (SettingError, DataError, CheckpointError, DivergenceError, SweepError)
 
 
 def require_non_negative(setting: str, value: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,28 @@ class MetricsTable(Logger):
         return pd.DataFrame(list(self.rows.values()))
 
 
+def wandb_logger(save_dir: str | Path, **settings: Any) -> WandbLogger:
+    """A logger to the one W&B run that belongs to a folder, also when the run is resumed.
+
+    Args:
+        save_dir: the run's folder.
+        **settings: as for Lightning's WandbLogger; ``id`` and ``resume`` given there win.
+    """
+    lasting = {"id": lasting_id(Path(save_dir)), "resume": "allow"}
+    return WandbLogger(save_dir=save_dir, **(lasting | settings))
+
+
+@rank_zero_only
+def lasting_id(folder: Path) -> str:
+    """The W&B run that belongs to a folder: what ``wandb_id`` in it says, drawn at first."""
+    path = folder / "wandb_id"
+    if not path.exists():
+        with replaced_whole(path) as temporary:
+            temporary.write_text(secrets.token_hex(4))
+    return path.read_text()
+
+
+@rank_zero_only
 def record_config(loggers: list[Logger], config: DictConfig, data: LightningDataModule) -> None:
     """Give the resolved configuration, and what the data are, to the loggers that keep them."""
     resolved = OmegaConf.to_container(config, resolve=True) | {"data_title": data.title}

@@ -29,6 +29,7 @@ from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.parts import build, describe
+from sparse_lightning.peers import Peers
 from sparse_lightning.solvers import ISTA, Adaptive, Solution
 
 
@@ -131,14 +132,14 @@ class SparseAutoencoder(lightning.LightningModule):
         return solution
 
     def _infer(
-        self, inputs: Tensor, prediction: Tensor | None
+        self, inputs: Tensor, prediction: Tensor | None, peers: Peers | None = None
     ) -> tuple[Objective, Tensor, Solution]:
-        """Objective, initial codes and solution of a batch.
+        """Objective, initial codes and solution of a batch, or of this process's part of it.
 
         In float32 or better, whatever the precision of training is.
         """
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-            objective = self.energy.bind(self.decoder, inputs, prediction)
+            objective = self.energy.bind(self.decoder, inputs, prediction, peers)
             if prediction is None:
                 initial = objective.inputs.new_zeros(len(inputs), self.decoder.code_dim)
             else:
@@ -152,7 +153,7 @@ class SparseAutoencoder(lightning.LightningModule):
         # The cheap test first: codes that rebuild the batch better than nothing did not explode.
         if terms["reconstruction"] <= objective.inputs.square().mean(1).sum():
             return
-        if sum(terms.values()) <= 2 * objective.value(initial):
+        if sum(terms.values()) <= 2 * objective.alone().value(initial):
             return
         raise DivergenceError(f"Inference diverged at {self._position()}: {self.solver.remedy}.")
 
@@ -164,10 +165,19 @@ class SparseAutoencoder(lightning.LightningModule):
 
     # Learning.
 
+    def on_fit_start(self) -> None:
+        coupled = Peers.present() is not None and self.energy.has_hinge
+        if coupled and not isinstance(self.solver, ISTA):
+            raise SettingError(
+                f"model.energy.variance_weight={self.energy.variance_weight} couples the samples "
+                "of all processes, which only the constant-step solvers keep in step: use "
+                "solver=paper with trainer=ddp, or train on one device."
+            )
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         inputs = batch.inputs
         prediction = None if self.encoder is None else self.encoder(inputs)
-        objective, initial, solution = self._infer(inputs, prediction)
+        objective, initial, solution = self._infer(inputs, prediction, Peers.present())
         codes = solution.codes
         reconstructions = self.decoder(codes)
         loss = mse_loss(reconstructions, inputs)
@@ -199,12 +209,13 @@ class SparseAutoencoder(lightning.LightningModule):
 
     def _evaluate(self, phase: str, batch: Batch) -> None:
         if self.encoder is None:
-            objective, initial, solution = self._infer(batch.inputs, None)
+            objective, initial, solution = self._infer(batch.inputs, None, Peers.present())
             codes = solution.codes
             self.meters[f"{phase}_meters"]["effort"].update(solution)
         else:
             codes = at_least_float32(self.encoder(batch.inputs))
-            objective, initial = self.energy.bind(self.decoder, batch.inputs, codes), codes
+            objective = self.energy.bind(self.decoder, batch.inputs, codes, Peers.present())
+            initial = codes
         self._measure(phase, batch, objective, initial, codes, self.decoder(codes))
 
     def _measure(

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from sparse_lightning import config as configuration
 from sparse_lightning.data.cache import digest
-from sparse_lightning.errors import TrainingsError
+from sparse_lightning.errors import SweepError
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.report import Section, claims_table, write_report
 from sparse_lightning.runs import Run
@@ -34,7 +34,7 @@ def reproduce(config: DictConfig) -> None:
     """Trainings, studies, report.
 
     Raises:
-        TrainingsError: a training or a study failed.
+        SweepError: a training or a study failed.
     """
     folder = Path(config.folder)
     trainings = expand(config.trainings, config.everywhere, folder / "trainings")
@@ -56,7 +56,7 @@ def _study(title: str, study: DictConfig, trainings: Sequence[Training], folder:
         Console().rule(title)
         began = time.monotonic()
         if subprocess.run([sys.executable, *command[1:]], check=False).returncode != 0:
-            raise TrainingsError(f"Study {title} failed: {shlex.join(command)} says why.")
+            raise SweepError(f"Study {title} failed: {shlex.join(command)} says why.")
         # A study that is taken up again is quick; what it took the first time counts as well.
         seconds = time.monotonic() - began + done.get("seconds", 0.0)
         done = {"key": key, "seconds": round(seconds, 1)}

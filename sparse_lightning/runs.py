@@ -2,26 +2,47 @@
 
 Training writes ``config.yaml``, every setting resolved, when it begins, and ``metrics.json`` when
 it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`.
+
+The files alone say how a run stands. A job of a sweep holds ``run.lock`` while it trains, a lock
+of the operating system, which goes with the process that held it however that ends; one that
+fails leaves ``failure.json``.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
 import lightning
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sparse_lightning.errors import DataError
-from sparse_lightning.files import replaced_whole
+from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.model import SparseAutoencoder
 
 CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
+TABLE_FILE = "metrics.csv"
+LOCK_FILE, FAILURE_FILE = "run.lock", "failure.json"
+
+
+class State(StrEnum):
+    """How a run stands."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"  # begun, and no process is at it
+    WAITING = "waiting"  # not begun
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,63 @@ class Run:
         """Whether the run ended well."""
         return (self.folder / RESULTS_FILE).is_file()
 
+    @property
+    def state(self) -> State:
+        """How the run stands. Only jobs of sweeps can be seen to run."""
+        if self.is_finished:
+            return State.FINISHED
+        if self._is_locked():
+            # It may have ended since.
+            return State.FINISHED if self.is_finished else State.RUNNING
+        if self.failure is not None:
+            return State.FAILED
+        begun = (self.folder / CONFIG_FILE).is_file()
+        return State.INTERRUPTED if begun else State.WAITING
+
+    @property
+    def lock(self) -> FileLock:
+        """What a process holds while it works on the run."""
+        return FileLock(self.folder / LOCK_FILE)
+
+    def _is_locked(self) -> bool:
+        if not (self.folder / LOCK_FILE).exists():
+            return False
+        try:
+            with self.lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def failure(self) -> dict[str, str] | None:
+        """``error``, ``message`` and ``traceback`` of the last attempt, None unless it failed."""
+        try:
+            return json.loads((self.folder / FAILURE_FILE).read_text())
+        except FileNotFoundError:
+            return None
+
+    def record_failure(self, error: BaseException) -> None:
+        """Leave behind why the run failed."""
+        content = {
+            "error": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+        write_json(self.folder / FAILURE_FILE, content)
+
+    def forget_failure(self) -> None:
+        """Make the run one that may yet end well."""
+        (self.folder / FAILURE_FILE).unlink(missing_ok=True)
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs in ``metrics.csv`` so far."""
+        try:
+            lines = (self.folder / TABLE_FILE).read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+        return max(lines - 1, 0)
+
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The final metrics of a finished run."""
@@ -72,12 +150,17 @@ class Run:
 
 def find_runs(folder: Path) -> list[Run]:
     """All runs at or below a folder, finished or not, in the order of their paths."""
-    return [
-        Run(path.parent)
-        for path in sorted(folder.rglob(CONFIG_FILE))
-        # Hydra's own record of the settings, not resolved.
-        if path.parent.name != ".hydra"
-    ]
+    return [Run(path) for path in sorted(_run_folders(folder))]
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for path, below, files in os.walk(folder):
+        if CONFIG_FILE in files:
+            yield Path(path)
+            # What loggers keep inside a run may bear the same name.
+            below.clear()
+        # Hydra's own record of the settings, not resolved, among others.
+        below[:] = [name for name in below if not name.startswith(".")]
 
 
 def record_settings(config: DictConfig, folder: Path) -> None:

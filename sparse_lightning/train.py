@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_lightning import config as configuration
+from sparse_lightning import jobs
 from sparse_lightning.checkpoints import read_checkpoint
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.files import require_writable, write_json
@@ -27,8 +28,6 @@ from sparse_lightning.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.parts import describe
 from sparse_lightning.runs import RESULTS_FILE, record_settings
-
-FINAL_METRICS = ("psnr", "zeros", "energy")
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -121,19 +120,20 @@ def _conclude(
     table: MetricsTable,
     run_dir: Path,
 ) -> dict[str, float]:
-    """Test the best model, write ``metrics.json`` and show the result."""
+    """Test the best model, write ``metrics.json`` and show the result, in the first process."""
     best = trainer.checkpoint_callback.best_model_path
     tested = trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True)[0]
+    if not trainer.is_global_zero:
+        return {}
     rows = table.frame()
     row = rows.loc[rows["val/energy"].idxmin()]
-    final = {f"val/{name}": float(row[f"val/{name}"]) for name in FINAL_METRICS}
-    final |= {f"test/{name}": tested[f"test/{name}"] for name in FINAL_METRICS}
+    names = [name.removeprefix("test/") for name in tested]
+    final = {f"val/{name}": float(row[f"val/{name}"]) for name in names} | tested
     final |= {"epochs": len(rows), "seconds": round(float(rows["seconds"].sum()), 3)}
     _write_and_show(final, tested, row, run_dir)
     return final
 
 
-@rank_zero_only
 def _write_and_show(
     final: dict[str, float], tested: dict[str, float], row: dict[str, float], run_dir: Path
 ) -> None:
@@ -157,6 +157,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # Only a resumed run comes here with checkpoints in its folder.
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    # What is logged per epoch is the same in every process already.
+    warnings.filterwarnings("ignore", r".*sync_dist=True.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     torch.set_float32_matmul_precision("highest")
@@ -166,10 +168,18 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
 
+def start(config: DictConfig) -> dict[str, float] | None:
+    """What Hydra calls: one run, or one job of a sweep."""
+    return jobs.run_once(train, config) if jobs.is_job() else train(config)
+
+
 def main() -> None:
     """Entry point of the command line."""
-    configuration.run(train, "train")
+    configuration.run(start, "train")
 
 
 if __name__ == "__main__":
-    main()
+    # Under its own name, by which the workers of a sweep import it.
+    from sparse_lightning.train import main as importable_main
+
+    importable_main()

@@ -18,7 +18,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
-from sparse_lightning.errors import SettingError, TrainingsError
+from sparse_lightning.errors import SettingError, SweepError
 from sparse_lightning.runs import Run
 
 LOG_FILE = "output.log"
@@ -109,7 +109,7 @@ def run_all(trainings: Sequence[Training], jobs: int) -> None:
     """Run trainings, ``jobs`` at a time, with a progress bar; those that are finished are skipped.
 
     Raises:
-        TrainingsError: some failed; the others have run.
+        SweepError: some failed; the others have run.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     left = [training for training in trainings if not Run(training.folder).is_finished]
@@ -124,7 +124,7 @@ def run_all(trainings: Sequence[Training], jobs: int) -> None:
             if not future.result():
                 failed.append(futures[future])
     if failed:
-        raise TrainingsError(
+        raise SweepError(
             f"{len(failed)} of {len(trainings)} trainings failed, the first of them "
             f"{failed[0].name}: see {failed[0].folder / LOG_FILE}, and give the same command again."
         )

@@ -12,18 +12,18 @@ PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 LAYERS = [
     {"errors"},
     {"moments"},
-    {"files", "checkpoints"},
-    {"energy"},
+    {"files", "identity", "peers"},
+    {"checkpoints", "energy"},
     {"reconstruction"},
     {"decoders", "encoders", "solvers"},
     {"optimizers", "data", "metrics"},
     {"parts"},
     {"model"},
-    {"plots", "plots_pipeline", "features", "gabor", "findings", "runs"},
-    {"callbacks", "loggers", "config", "drawing"},
-    {"studies", "claims", "trainings"},
-    {"report"},
-    {"train", "evaluate", "collect", "reproduce"},
+    {"plots", "plots_pipeline", "plots_sweep", "features", "gabor", "findings", "runs"},
+    {"callbacks", "loggers", "config", "collect", "jobs", "progress", "drawing"},
+    {"aggregate", "dashboard", "studies", "claims", "trainings"},
+    {"sweeps", "report"},
+    {"train", "evaluate", "reproduce"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from sparse_lightning import claims, trainings
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
-from sparse_lightning.errors import SettingError, TrainingsError
+from sparse_lightning.errors import SettingError, SweepError
 from sparse_lightning.files import write_figure, write_json
 from sparse_lightning.findings import Findings, Pictures
 from sparse_lightning.plots import reconstructions
@@ -54,7 +54,7 @@ def test_finished_trainings_are_skipped_and_failures_named(tmp_path: Path, monke
                 write_json(tmp_path / name / "metrics.json", {})
 
     monkeypatch.setattr(trainings.subprocess, "run", Finished)
-    with pytest.raises(TrainingsError, match=r"1 of 3 trainings failed.*bad"):
+    with pytest.raises(SweepError, match=r"1 of 3 trainings failed.*bad"):
         run_all(jobs, jobs=1)
     assert sorted(ran) == ["bad", "good"]
 

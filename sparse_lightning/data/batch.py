@@ -7,11 +7,12 @@ tensor, where a data set of single samples would make hundreds and collate them 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from sparse_lightning.errors import SettingError
 
@@ -80,14 +81,51 @@ class EpochShuffle(Sampler[int]):
         return iter(torch.randperm(self.size, generator=generator).tolist())
 
 
+class Share(Sampler[int]):
+    """Every ``count``-th sample of an order, from ``rank`` on.
+
+    Batch k of all shares together is batch k of the whole order.
+    """
+
+    def __init__(self, order: Sampler[int], rank: int, count: int) -> None:
+        self.order, self.rank, self.count = order, rank, count
+
+    def set_epoch(self, epoch: int) -> None:
+        if isinstance(self.order, EpochShuffle):
+            self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.order) // self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(self.order, self.rank, None, self.count)
+
+
 def slice_loader(
-    data: TensorSlices, batch_size: int, shuffle_seed: int | None = None, drop_last: bool = False
+    data: TensorSlices,
+    batch_size: int,
+    shuffle_seed: int | None = None,
+    drop_last: bool = False,
+    rank: int = 0,
+    processes: int = 1,
 ) -> DataLoader:
-    """A DataLoader of `Batch`; in order, or shuffled anew each epoch with a seed."""
+    """A DataLoader of `Batch`; in order, or shuffled anew each epoch with a seed.
+
+    Args:
+        data: all samples.
+        batch_size: samples in a batch, of all processes together.
+        shuffle_seed: None for the order of ``data``.
+        drop_last: leave out the last, incomplete batch.
+        rank, processes: which of how many shares of each batch is loaded. ``processes`` divides
+            ``batch_size`` and the number of samples.
+    """
+    order = SequentialSampler(data)
+    if shuffle_seed is not None:
+        order = EpochShuffle(len(data), shuffle_seed)
     return DataLoader(
         data,
-        batch_size=batch_size,
-        sampler=None if shuffle_seed is None else EpochShuffle(len(data), shuffle_seed),
+        batch_size=batch_size // processes,
+        sampler=order if processes == 1 else Share(order, rank, processes),
         collate_fn=_as_it_is,
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),

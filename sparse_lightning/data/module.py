@@ -16,7 +16,7 @@ class SplitDataModule(lightning.LightningDataModule):
 
     Args:
         sizes: number of samples of ``train``, ``val`` and ``test``.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch, of all processes together.
         shuffle_seed: fixes the order of training samples in each epoch.
         drop_last: leave out the last, incomplete batch of training.
 
@@ -51,11 +51,27 @@ class SplitDataModule(lightning.LightningDataModule):
         require_no_single_sample(counts, self.batch_size, self.drop_last)
 
     def train_dataloader(self) -> DataLoader:
-        data = self.splits["train"]
-        return slice_loader(data, self.batch_size, self.shuffle_seed, self.drop_last)
+        return self._loader("train", self.shuffle_seed, self.drop_last)
 
     def val_dataloader(self) -> DataLoader:
-        return slice_loader(self.splits["val"], self.batch_size)
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        return slice_loader(self.splits["test"], self.batch_size)
+        return self._loader("test")
+
+    def _loader(
+        self, split: str, shuffle_seed: int | None = None, drop_last: bool = False
+    ) -> DataLoader:
+        """A loader of this process's share of each batch."""
+        rank, processes = 0, 1
+        if self.trainer is not None:
+            rank, processes = self.trainer.global_rank, self.trainer.world_size
+        data = self.splits[split]
+        sizes = {f"data.num_{split}": len(data), "data.batch_size": self.batch_size}
+        for setting, size in sizes.items():
+            if size % processes:
+                raise SettingError(
+                    f"{setting}={size} cannot be shared evenly by the {processes} processes of "
+                    f"trainer.devices: make it a multiple of {processes}."
+                )
+        return slice_loader(data, self.batch_size, shuffle_seed, drop_last, rank, processes)

@@ -38,6 +38,8 @@ class ProximalObjective(Protocol):
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> ProximalObjective: ...
 
+    def agree(self, holds: bool) -> bool: ...
+
 
 @dataclass(frozen=True)
 class ISTA:
@@ -89,10 +91,10 @@ class ISTA:
             if self.tolerance > 0:
                 batch.undo_held(new, codes)
                 batch.hold(self._has_converged(new, codes), iteration, new, codes)
-                if batch.is_finished:
+                if objective.agree(batch.is_finished):
                     codes = new
                     break
-                if batch.is_worth_compacting:
+                if batch.is_worth_compacting and not batch.is_finished:
                     kept, dropped = batch.compact(new)
                     objective = objective.restrict(kept, new[dropped])
                     new, codes, point = new[kept], codes[kept], point[kept]

@@ -1,0 +1,99 @@
+"""Which settings make a run what it is.
+
+Two runs are the same if all settings that can change their result are equal, however these were
+typed: λ by its level or by hand, 1 or 1.0, in any order. Where the files go, what is shown and
+what is logged makes no difference. A sweep names the folders of its jobs by this, and tables group
+runs by it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# Settings that do not change a result, with everything below them.
+WITHOUT_EFFECT = (
+    "run_dir",
+    "run_name",
+    "experiment_name",
+    "run_label",
+    "run_group",
+    "job_type",
+    "tags",
+    "data_name",
+    "sweep",
+    "logger",
+    "resume",
+    # The level and the grid show in λ.
+    "sparsity_level",
+    "sparsity_weights",
+    "callbacks.checkpoint.dirpath",
+    "callbacks.figures",
+    "callbacks.learning_rate",
+    "callbacks.progress_bar",
+    "data.cache_dir",
+    "data.num_workers",
+    "trainer.detect_anomaly",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+SEED, SHUFFLE_SEED = "seed", "data.shuffle_seed"
+
+
+def effective_settings(config: DictConfig) -> dict[str, Any]:
+    """Every setting that can change a run's result, resolved, by its dotted name."""
+    config = copy.deepcopy(config)
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    for part in ("hydra", "logger"):
+        config.pop(part, None)
+    # Folders are interpolated from it, and it may not be known yet.
+    config.run_dir = ""
+    settings = _flat(OmegaConf.to_container(config, resolve=True))
+    return {name: value for name, value in settings.items() if not _is_without_effect(name)}
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted name; a list is a leaf."""
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _is_without_effect(name: str) -> bool:
+    return any(name == known or name.startswith(f"{known}.") for known in WITHOUT_EFFECT)
+
+
+def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings less the seed, and less the seed of shuffling where it follows the seed."""
+    rest = {name: value for name, value in settings.items() if name != SEED}
+    if SHUFFLE_SEED in rest and rest[SHUFFLE_SEED] == settings.get(SEED):
+        del rest[SHUFFLE_SEED]
+    return rest
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Ten hexadecimal digits that stand for settings."""
+    canonical = json.dumps(_canonical(settings), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def _canonical(value: Any) -> Any:
+    """The same for 1 and 1.0."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value

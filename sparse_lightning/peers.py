@@ -1,0 +1,46 @@
+"""Several processes that share one mini-batch.
+
+The variance hinge needs the moments of the whole batch, of which each process has a part. All must
+ask for them equally often, or they wait for each other for ever: whoever is done early goes on in
+step until all are (`Peers.agree`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as distributed
+
+from sparse_lightning.moments import Moments
+
+
+class Peers:
+    """The processes of torch's default group."""
+
+    @classmethod
+    def present(cls) -> Peers | None:
+        """The other processes that train this model, None where there is only this one."""
+        if distributed.is_available() and distributed.is_initialized():
+            return cls() if distributed.get_world_size() > 1 else None
+        return None
+
+    def merge(self, moments: Moments) -> Moments:
+        """The moments of all parts of the batch, the same to the last bit in every process."""
+        mine = torch.stack(
+            (
+                moments.mean.new_full((), moments.count).expand_as(moments.mean),
+                moments.mean,
+                moments.scatter,
+            )
+        )
+        parts = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, mine.contiguous())
+        whole = None
+        for count, mean, scatter in parts:
+            whole = Moments(int(count[0]), mean, scatter).merge(whole)
+        return whole
+
+    def agree(self, holds: bool, device: torch.device) -> bool:
+        """Whether something holds in every process."""
+        votes = torch.tensor(int(holds), device=device)
+        distributed.all_reduce(votes, op=distributed.ReduceOp.MIN)
+        return bool(votes)
