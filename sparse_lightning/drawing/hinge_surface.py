@@ -52,7 +52,7 @@ def line(table: pd.DataFrame) -> Figure:
     left.set(ylabel="[(T − σ)₊]²")
     right.plot(table["z1"], table["gradient"], color="tab:orange")
     right.axhline(0, color="black", linewidth=0.6)
-    right.set(ylabel="gradient with respect to code 1 (eq. 12)")
+    right.set(ylabel="gradient for code 1 (eq. 12)")
     for axes in (left, right):
         axes.axvline(held, color="black", linestyle=":", label=f"code 2 = {held:g}")
         axes.set(xlabel="code of sample 1")
