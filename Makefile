@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?= experiment=quick
+SCALE ?= small
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench
+.PHONY: help install train reproduce test test-slow lint bench
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +23,9 @@ install: $(VENV)/installed ## make the virtual environment
 train: install ## train; ARGS="model=sdl trainer.max_epochs=10" changes what
 	$(RUN) -m sparse_lightning.train $(ARGS)
 
+reproduce: install ## the paper's studies and a report; SCALE=small, mnist or paper
+	$(RUN) -m sparse_lightning.reproduce scale=$(SCALE)
+
 test: install ## the fast tests
 	$(RUN) -m pytest -q
 
@@ -32,7 +36,12 @@ lint: install ## style and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: install ## speed, side by side
+bench: install ## speed, side by side; peers with pip install -e ".[bench]"
 	$(RUN) -m benchmarks.inference
+	$(RUN) -m benchmarks.race
+	$(RUN) -m benchmarks.lasso
+	$(RUN) -m benchmarks.growth
 	$(RUN) -m benchmarks.epoch
+	$(RUN) -m benchmarks.epoch imagenet_patches --count 25000
 	$(RUN) -m benchmarks.patches
+	$(RUN) -m benchmarks.memory --count 25000

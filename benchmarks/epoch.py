@@ -1,14 +1,18 @@
-"""A training epoch of VDL on MNIST through ``Trainer.fit`` against a bare Python loop.
+"""A training epoch of VDL through ``Trainer.fit`` against a bare Python loop.
 
 The bare loop takes the same steps on the same batches: slice, encoder, inference, losses,
-backward, Adam. It measures, logs and shows nothing. ``python -m benchmarks.epoch``
+backward, Adam. It measures, logs and shows nothing. ``python -m benchmarks.epoch`` trains on MNIST,
+``python -m benchmarks.epoch imagenet_patches --root FOLDER --count 50000`` on natural image
+patches (of the sample photographs where no folder is given).
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
@@ -21,24 +25,48 @@ from torch.nn.functional import mse_loss
 from benchmarks.timing import machine, medians
 from sparse_lightning import FISTA, LISTA, AdamSettings, Energy, LinearDecoder, SparseAutoencoder
 from sparse_lightning.data.mnist import MNIST
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.patches import ImagePatches
 
-ADAM = AdamSettings(decoder_learning_rate=3e-4, encoder_learning_rate=1e-4)
-ENERGY, SOLVER = Energy(0.02, 10.0, 0.5, 5.0), FISTA(0.5)
-
-
-def new_model() -> SparseAutoencoder:
-    lightning.seed_everything(0, verbose=False)
-    return SparseAutoencoder(
-        LinearDecoder(128, 784), LISTA(784, 128), ENERGY, SOLVER, ADAM, family="vdl"
-    )
+SOLVER = FISTA(0.5)
 
 
-def bare_epoch(model: SparseAutoencoder, data: torch.Tensor, order: torch.Tensor) -> None:
-    optimizer, _ = ADAM.build(model.decoder, model.encoder)
-    for rows in order.split(250):
-        inputs = data[rows]
+@dataclass(frozen=True)
+class Setting:
+    """The numbers of VDL on one kind of data."""
+
+    code_dim: int
+    energy: Energy
+    adam: AdamSettings
+    input_dim: int = 784
+
+    def new_model(self) -> SparseAutoencoder:
+        """An untrained model, the same each time."""
+        lightning.seed_everything(0, verbose=False)
+        decoder = LinearDecoder(self.code_dim, self.input_dim)
+        encoder = LISTA(self.input_dim, self.code_dim)
+        return SparseAutoencoder(decoder, encoder, self.energy, SOLVER, self.adam, family="vdl")
+
+
+SETTINGS = {
+    "mnist": Setting(128, Energy(0.02, 10.0, 0.5, 5.0), AdamSettings(3e-4, 1e-4)),
+    "imagenet_patches": Setting(
+        256,
+        Energy(0.01, 10.0, 0.5, 5.0),
+        AdamSettings(3e-4, 1e-4, encoder_bias_weight_decay=1e-2),
+    ),
+}
+
+
+def bare_epoch(setting: Setting, data: SplitDataModule) -> None:
+    """One epoch in the order of ``Trainer.fit``'s first."""
+    model, samples = setting.new_model(), data.splits["train"]
+    order = torch.tensor(list(data.train_dataloader().sampler))
+    optimizer, _ = setting.adam.build(model.decoder, model.encoder)
+    for rows in order.split(data.batch_size):
+        inputs = samples.__getitems__(rows.numpy()).inputs
         prediction = model.encoder(inputs)
-        objective = ENERGY.bind(model.decoder, inputs, prediction)
+        objective = setting.energy.bind(model.decoder, inputs, prediction)
         codes = SOLVER(objective, prediction.detach()).codes
         optimizer.zero_grad()
         loss = mse_loss(model.decoder(codes), inputs) + mse_loss(prediction, codes)
@@ -46,7 +74,8 @@ def bare_epoch(model: SparseAutoencoder, data: torch.Tensor, order: torch.Tensor
         optimizer.step()
 
 
-def lightning_epoch(model: SparseAutoencoder, data: MNIST) -> None:
+def lightning_epoch(setting: Setting, data: SplitDataModule) -> None:
+    """The same epoch with metrics and a progress bar."""
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -57,33 +86,47 @@ def lightning_epoch(model: SparseAutoencoder, data: MNIST) -> None:
         num_sanity_val_steps=0,
         callbacks=[TQDMProgressBar(refresh_rate=10)],
     )
-    trainer.fit(model, data)
+    trainer.fit(setting.new_model(), data)
 
 
-def main(root: Path) -> None:
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", nargs="?", choices=SETTINGS, default="mnist")
+    parser.add_argument("--root", type=Path, help="images of the patches; none: sample photographs")
+    parser.add_argument("--count", type=int, default=200_000, help="patches in an epoch")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    data = MNIST(root)
-    data.prepare_data()
-    data.setup()
-    # The order of Trainer.fit's first epoch.
-    order = torch.tensor(list(data.train_dataloader().sampler))
-    inputs = data.splits["train"].tensors.inputs
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.data == "mnist":
+            data = MNIST(folder)
+        else:
+            data = ImagePatches(arguments.root, folder, num_train=arguments.count)
+        data.prepare_data()
+        data.setup()
+        compare(arguments.data, data, arguments.repeats)
+
+
+def compare(name: str, data: SplitDataModule, repeats: int) -> None:
+    """Time both in turn and print the table of medians."""
+    setting = SETTINGS[name]
     seconds = medians(
         {
-            "bare loop": lambda: bare_epoch(new_model(), inputs, order),
-            "Trainer.fit": lambda: lightning_epoch(new_model(), data),
+            "bare loop": lambda: bare_epoch(setting, data),
+            "Trainer.fit": lambda: lightning_epoch(setting, data),
         },
-        repeats=3,
+        repeats,
     )
-    table = Table(title=f"First epoch of VDL on MNIST\n{machine()}")
+    steps = len(data.train_dataloader())
+    table = Table(title=f"First epoch of VDL on {name}, {steps} steps\n{machine()}")
     for heading in ("", "seconds", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, value in seconds.items():
-        table.add_row(name, f"{value:.2f}", f"{value / seconds['bare loop']:.2f}")
+    for rival, value in seconds.items():
+        table.add_row(rival, f"{value:.2f}", f"{value / seconds['bare loop']:.2f}")
     Console().print(table)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        main(Path(folder))
+    main()

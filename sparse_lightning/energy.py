@@ -245,6 +245,10 @@ class ActiveObjective:
         """Whether something holds in every process that shares the batch."""
         return holds if self.peers is None else self.peers.agree(holds, self.scratch[0].device)
 
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over the processes that share the batch of what each has a part of."""
+        return part if self.peers is None else self.peers.total(part)
+
     def curvature(self, codes: Tensor) -> Curvature:
         r"""Of the smooth part of :math:`E`, near ``codes``.
 
@@ -255,9 +259,11 @@ class ActiveObjective:
         smooth = self.smooth.curvature(codes)
         if self.is_separable:
             return smooth
-        count = len(codes) + (self.held.count if self.held is not None else 0)
+        held = self.held.count if self.held is not None else 0
+        mine = codes.new_tensor([smooth.upper, 1, len(codes) + held], dtype=torch.float64)
+        upper, processes, count = self.total(mine).tolist()
         hinge = 2 * self.energy.variance_weight / (count - 1)
-        return Curvature(0.0, smooth.upper + hinge, smooth.is_bound)
+        return Curvature(0.0, upper / processes + hinge, smooth.is_bound)
 
     @property
     def is_separable(self) -> bool:
@@ -269,8 +275,8 @@ class ActiveObjective:
         energies = self.smooth.value(codes) + self.energy.sparsity_weight * codes.sum(1)
         if self.is_separable:
             return energies[:, None]
-        moments = Moments.of(codes).merge(self.held)
-        return (energies.sum() + self.energy.hinge(moments)).reshape(1, 1)
+        hinge = self.energy.hinge(self._of_the_whole_batch(Moments.of(codes)))
+        return (self.total(energies.sum()) + hinge).reshape(1, 1)
 
     def shrink(self, codes: Tensor, step_size: float | Tensor, out: Tensor | None = None) -> Tensor:
         r"""Proximal step of :math:`\lambda\|z\|_1, z \ge 0`: :math:`(z - \eta\lambda)_+`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,13 @@ def record_config(loggers: list[Logger], config: DictConfig, data: LightningData
             logger.log_hyperparams(resolved)
 
 
-def finish_wandb(failed: bool) -> None:
-    """Close the W&B run, whether training went well or not; W&B then says how to sync it."""
-    if wandb.run is not None:
-        wandb.finish(exit_code=1 if failed else 0)
+@contextmanager
+def wandb_finished() -> Iterator[None]:
+    """Close the W&B run, whether the block went well or not; W&B then says how to sync it."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if wandb.run is not None:
+            wandb.finish(exit_code=1 if failed else 0)

@@ -46,7 +46,8 @@ def build(part: Any) -> Any:
     """The part that a description (a mapping with a ``name``) stands for; others pass through.
 
     Raises:
-        CheckpointError: a description of something that is not in the catalogue.
+        CheckpointError: a description of something that is not in the catalogue, or with
+            settings that it does not have.
     """
     if not isinstance(part, Mapping):
         return part
@@ -58,4 +59,10 @@ def build(part: Any) -> Any:
             f"({', '.join(sorted(CATALOGUE))}): give the part itself as a keyword argument of "
             "load_from_checkpoint."
         )
-    return CATALOGUE[name](**settings)
+    try:
+        return CATALOGUE[name](**settings)
+    except TypeError as error:
+        raise CheckpointError(
+            f"The checkpoint is of another version of sparse_lightning: its {name} has settings "
+            f"that this version does not know ({error}). Use the version that wrote it."
+        ) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as distributed
+from torch import Tensor
 
 from sparse_lightning.moments import Moments
 
@@ -37,6 +38,12 @@ class Peers:
         whole = None
         for count, mean, scatter in parts:
             whole = Moments(int(count[0]), mean, scatter).merge(whole)
+        return whole
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over all processes, the same to the last bit in each."""
+        whole = part.clone()
+        distributed.all_reduce(whole)
         return whole
 
     def agree(self, holds: bool, device: torch.device) -> bool:

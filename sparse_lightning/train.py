@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
@@ -26,7 +24,7 @@ from sparse_lightning import jobs
 from sparse_lightning.checkpoints import read_checkpoint
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.files import require_writable, write_json
-from sparse_lightning.loggers import MetricsTable, finish_wandb, record_config
+from sparse_lightning.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.parts import describe
 from sparse_lightning.runs import RESULTS_FILE, record_settings
@@ -53,7 +51,7 @@ def train(config: DictConfig) -> dict[str, float]:
 
     table = MetricsTable(run_dir / "metrics.csv")
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
-    with _wandb_finished():
+    with wandb_finished():
         record_config(loggers, config, data)
         callbacks = [
             instantiate(callback)
@@ -113,16 +111,6 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder) -> int:
                 f"({ours}): make them equal, or choose another ckpt_path."
             )
     return contents["epoch"] + 1
-
-
-@contextmanager
-def _wandb_finished() -> Iterator[None]:
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        finish_wandb(failed)
 
 
 def _conclude(

@@ -209,34 +209,34 @@ def test_comparable_differs_from_the_energy_by_a_constant(decoder, energy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_on_digits_no_higher_than_the_paper_solver(compose, mnist_root, family):
+@pytest.mark.parametrize("level", range(6))
+def test_on_digits_no_higher_than_the_paper_solver(compose, mnist_root, family, level):
     """All families, every λ of the grid, before and after learning, judged in float64."""
-    for level in range(6):
-        config = compose(
-            f"model={family}",
-            "solver=adaptive",
-            f"sparsity_level={level}",
-            f"data.root={mnist_root}",
-            "logger=none",
-        )
-        data, model = instantiate(config.data), instantiate(config.model)
-        data.prepare_data()
-        data.setup()
-        batches = [batch.inputs for _, batch in zip(range(40), data.train_dataloader())]
-        paper = FISTA(config.step_size, 200, 1e-3)
-        require_no_higher(model, batches[0], paper)
-        optimizer, _ = model.optimizer_settings.build(model.decoder, model.encoder)
-        for inputs in batches[1:]:
-            codes = model.infer(inputs).codes
-            loss = (model.decoder(codes) - inputs).square().mean()
-            if model.encoder is not None:
-                loss = loss + (model.encoder(inputs) - codes).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if model.constraint is not None:
-                model.constraint(model.decoder)
-        require_no_higher(model, batches[0], paper)
+    config = compose(
+        f"model={family}",
+        "solver=adaptive",
+        f"sparsity_level={level}",
+        f"data.root={mnist_root}",
+        "logger=none",
+    )
+    data, model = instantiate(config.data), instantiate(config.model)
+    data.prepare_data()
+    data.setup()
+    batches = [batch.inputs for _, batch in zip(range(40), data.train_dataloader())]
+    paper = FISTA(config.step_size, 200, 1e-3)
+    require_no_higher(model, batches[0], paper)
+    optimizer, _ = model.optimizer_settings.build(model.decoder, model.encoder)
+    for inputs in batches[1:]:
+        codes = model.infer(inputs).codes
+        loss = (model.decoder(codes) - inputs).square().mean()
+        if model.encoder is not None:
+            loss = loss + (model.encoder(inputs) - codes).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if model.constraint is not None:
+            model.constraint(model.decoder)
+    require_no_higher(model, batches[0], paper)
 
 
 def require_no_higher(model: SparseAutoencoder, inputs: Tensor, paper: FISTA) -> None:

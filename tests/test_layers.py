@@ -19,11 +19,11 @@ LAYERS = [
     {"optimizers", "data", "metrics"},
     {"parts"},
     {"model"},
-    {"plots", "plots_pipeline", "plots_sweep", "features", "runs"},
-    {"callbacks", "loggers", "config", "collect", "jobs", "progress"},
-    {"aggregate", "dashboard", "studies"},
-    {"sweeps"},
-    {"train", "evaluate"},
+    {"plots", "plots_pipeline", "plots_sweep", "features", "gabor", "findings", "runs"},
+    {"callbacks", "loggers", "config", "collect", "jobs", "progress", "drawing"},
+    {"aggregate", "dashboard", "studies", "claims", "trainings"},
+    {"sweeps", "report"},
+    {"train", "evaluate", "reproduce"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 

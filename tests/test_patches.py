@@ -18,10 +18,16 @@ import torch
 from PIL import Image
 
 from sparse_lightning.data import build, cache, crops, decode, shards
+from sparse_lightning.data import photographs as photographs_module
 from sparse_lightning.data.contrast import local_contrast_normalize
 from sparse_lightning.data.decode import UnusableImage, read_grey, without_decoder_warnings
 from sparse_lightning.data.patches import SAMPLE_TITLE, ImagePatches
-from sparse_lightning.data.photographs import find_photographs, sample_photographs
+from sparse_lightning.data.photographs import (
+    copies,
+    find_photographs,
+    in_seeded_order,
+    sample_photographs,
+)
 from sparse_lightning.data.recipe import SPLITS, Recipe
 from sparse_lightning.data.stages import patch_stages
 from sparse_lightning.errors import DataError, SettingError
@@ -123,8 +129,8 @@ def test_splits_share_no_image_and_no_patch(root, tmp_path):
     images = {split: set(data.images(split)) for split in SPLITS}
     assert all(images.values())
     assert sum(map(len, images.values())) == len(set.union(*images.values())) == 9
-    rows = [bytes(row) for split in SPLITS for row in data.splits[split].records["pixels"]]
-    assert len(set(rows)) == len(rows)
+    rows = {split: set(map(bytes, data.splits[split].records["pixels"])) for split in SPLITS}
+    assert sum(map(len, rows.values())) == len(set.union(*rows.values()))
 
 
 def test_an_image_under_two_names_is_used_once(root, tmp_path):
@@ -134,6 +140,44 @@ def test_an_image_under_two_names_is_used_once(root, tmp_path):
     (copy / "class1" / "same.jpg").symlink_to(copy / "class2" / "5.jpg")
     os.link(copy / "class2" / "2.PNG", copy / "class2" / "3.PNG")
     assert len(find_photographs(copy)) == 9
+
+
+@pytest.mark.parametrize("small", [1000, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_a_file_share_a_split(tmp_path, monkeypatch, small, seed):
+    monkeypatch.setattr(build, "SMALL_COLLECTION", small)
+    copy = write_images(tmp_path / "root", 30)
+    for index in range(5):
+        shutil.copy(copy / "class0" / "3.jpg", copy / f"copy{index}.jpg")
+    data = prepared(copy, tmp_path / "cache", split_seed=seed)
+    contents_of = {photo.name: photo.path.read_bytes() for photo in find_photographs(copy)}
+    pictures = {split: {contents_of[name] for name in data.images(split)} for split in SPLITS}
+    assert all(pictures.values())
+    assert sum(map(len, pictures.values())) == len(set.union(*pictures.values()))
+    skipped = json.loads((data._folder / "images.json").read_text())["skipped"]
+    assert all("is a copy of" in reason for reason in skipped.values())
+    assert len(skipped) == 5 or small == 2
+
+
+def test_copies_alone_are_too_few_images(root, tmp_path):
+    (tmp_path / "root").mkdir()
+    for index in range(9):
+        shutil.copy(root / "class0" / "3.jpg", tmp_path / "root" / f"{index}.jpg")
+    with pytest.raises(
+        DataError, match=r"has 1 usable images \(8 files skipped: .* copy of .*at least 3 are"
+    ):
+        prepared(tmp_path / "root", tmp_path / "cache")
+
+
+def test_only_files_of_one_size_on_both_sides_are_read_for_copies(root, monkeypatch):
+    photographs = in_seeded_order(find_photographs(root), 0)
+    opened = []
+    monkeypatch.setattr(photographs_module, "_digest", lambda p: opened.append(p.name) or b"")
+    assert copies(photographs[4:], photographs[:4]) == {}
+    assert opened == []
+    twins = [photographs[0]._replace(name="twin"), photographs[1]._replace(name="other", size=1)]
+    assert copies(twins, photographs[:4]) == {"twin": photographs[0].name}
+    assert set(opened) == {"twin", photographs[0].name}
 
 
 # On what the result depends.
@@ -392,6 +436,20 @@ def test_rotated_images_are_turned_upright(tmp_path, extension):
     assert np.abs(greys_of(tmp_path / f"turned.{extension}") - expected).mean() < 16
 
 
+def test_a_large_jpeg_is_decoded_smaller_and_resized_to_nearly_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "large.jpg"
+    textured(3, (128, 160)).resize((640, 512), Image.Resampling.BICUBIC).save(path, quality=95)
+    content = path.read_bytes()
+    assert decode._decoded(content, 64, 52).shape == (128, 160)
+    assert decode._decoded(content, 129, 52).shape == (512, 640)
+    reduced = read_grey(path, 64, 52).int()
+    monkeypatch.setattr(decode, "FINEST", 100)
+    whole = read_grey(path, 64, 52).int()
+    assert whole.shape == reduced.shape == (64, 80)
+    assert (whole - reduced).abs().float().mean() < 1
+    assert (whole - reduced).abs().max() < 10
+
+
 def write_unusable(root: Path) -> None:
     good = textured(3)
     good.save(root / "short.jpg", quality=95)
@@ -568,7 +626,10 @@ def test_sample_photographs_stand_in_and_say_so(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("IMAGENET_DIR", raising=False)
     assert len(sample_photographs()) == 12
     data = prepared(None, tmp_path, shorter_side=256)
-    assert "NOT from ImageNet" in " ".join(capsys.readouterr().err.split())
+    data.prepare_data()
+    shown = " ".join(capsys.readouterr().err.split())
+    assert shown.count("WARNING") == 1
+    assert "NOT from ImageNet" in shown
     assert data.title == SAMPLE_TITLE == "sample photographs (not ImageNet)"
     assert data.tags == ["sample photographs"]
     assert [len(data.splits[split]) for split in SPLITS] == [90, 20, 20]

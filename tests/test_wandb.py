@@ -14,9 +14,11 @@ import wandb
 from conftest import Compose
 from wandb.proto import wandb_internal_pb2
 
-from sparse_lightning import aggregate
+from sparse_lightning import aggregate, callbacks
 from sparse_lightning.config import wandb_mode
+from sparse_lightning.data.patches import SAMPLE_TITLE
 from sparse_lightning.errors import DivergenceError
+from sparse_lightning.files import write_figure
 from sparse_lightning.train import train
 
 BLOCK, HEADER = 32_768, 7
@@ -54,6 +56,14 @@ def records(run_dir: Path) -> list[wandb_internal_pb2.Record]:
     raise TimeoutError(f"{path} has no exit record")
 
 
+def recorded_settings(written: list[wandb_internal_pb2.Record]) -> dict:
+    return {
+        update.key: json.loads(update.value_json)
+        for record in written
+        for update in (*record.config.update, *record.run.config.update)
+    }
+
+
 def test_offline_run_holds_config_metrics_and_images(compose: Compose, mnist_root, tmp_path):
     config = compose(
         "model=vdl",
@@ -77,10 +87,7 @@ def test_offline_run_holds_config_metrics_and_images(compose: Compose, mnist_roo
     assert set(run.tags) == {"vdl", "mnist"}
     assert run.project == "sparse_lightning"
 
-    settings = {}
-    for record in written:
-        for update in (*record.config.update, *record.run.config.update):
-            settings[update.key] = json.loads(update.value_json)
+    settings = recorded_settings(written)
     assert settings["model"]["energy"]["sparsity_weight"] == 0.02
     assert settings["data"]["num_train"] == 100
     assert settings["data_title"] == "MNIST"
@@ -141,6 +148,40 @@ def test_a_sweeps_runs_share_a_group_and_nothing_else(compose_small: Compose, tm
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     table = pd.DataFrame({"run": ["a", "b"], "test/psnr": [15.0, None], "failure": [None, "no"]})
     return table, table.drop(columns="failure")
+
+
+def test_sample_photographs_are_named_in_config_tags_and_figures(
+    compose: Compose, monkeypatch, tmp_path
+):
+    monkeypatch.delenv("IMAGENET_DIR", raising=False)
+    titles = []
+
+    def titled(figure, path):
+        titles.append(figure.get_suptitle() or figure.axes[0].get_title())
+        return write_figure(figure, path)
+
+    monkeypatch.setattr(callbacks, "write_figure", titled)
+    config = compose(
+        "model=sdl",
+        "data=imagenet_patches",
+        "trainer=cpu",
+        "trainer.enable_progress_bar=false",
+        "trainer.max_epochs=1",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "data.num_train=40",
+        "data.num_val=20",
+        "data.num_test=20",
+        "data.batch_size=20",
+        "code_dim=16",
+    )
+    train(config)
+    written = records(tmp_path / "run")
+    # The tags of the data are added to a run that has begun.
+    run = [record.run for record in written if record.HasField("run")][-1]
+    assert set(run.tags) == {"sdl", "imagenet_patches", "sample photographs"}
+    assert recorded_settings(written)["data_title"] == SAMPLE_TITLE
+    assert len(titles) == 10
+    assert all(SAMPLE_TITLE in title for title in titles)
 
 
 def test_run_is_finished_when_training_fails(compose_small: Compose, tmp_path: Path):

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from sparse_lightning.data.cache import require_room
 from sparse_lightning.data.crops import record_type
 from sparse_lightning.data.decode import UnusableImage, read_grey, without_decoder_warnings
-from sparse_lightning.data.photographs import Photograph, in_seeded_order
+from sparse_lightning.data.photographs import Photograph, copies, in_seeded_order
 from sparse_lightning.data.recipe import SPLITS, Recipe
 from sparse_lightning.data.shards import Made, make, plan
 from sparse_lightning.errors import DataError
@@ -62,13 +62,15 @@ def build_patches(
     photographs = in_seeded_order(photographs, recipe.split_seed)
     with _workers(num_workers) as pool:
         photographs, decoded, skipped = _survey(photographs, recipe, pool)
-        _require_images(photographs, skipped, recipe, source)
+        splits, copied = split_by_image(photographs, recipe)
+        skipped |= copied
+        _require_images(splits, skipped, recipe, source)
         task = partial(make, recipe=recipe, folder=progress, decoded=decoded)
         run, names, joined = partial(pool, task), {}, []
         bar = tqdm(total=total, desc="Cutting patches", unit=" patches", unit_scale=True)
         # One split is joined, which waits for the disk, while the next is cut.
         with bar, ThreadPoolExecutor(1) as writer:
-            for split, images in split_by_image(photographs, recipe).items():
+            for split, images in splits.items():
                 shards = _cut(split, images, recipe, source, run, bar)
                 for shard in shards:
                     skipped |= shard.skipped
@@ -85,21 +87,28 @@ def build_patches(
 
 def split_by_image(
     photographs: Sequence[Photograph], recipe: Recipe
-) -> dict[str, Sequence[Photograph]]:
+) -> tuple[dict[str, Sequence[Photograph]], dict[str, str]]:
     """Give each split its share of the images, disjoint from the others'.
 
     The shares are as the numbers of patches, but validation and test get two images each, where
-    there are enough, and at most a third of all.
+    there are enough, and at most a third of all. What is a copy of a file in an earlier split is
+    left out.
+
+    Returns:
+        Photographs by split, and why which are in none.
     """
     count = len(photographs)
     total = sum(recipe.number(split) for split in SPLITS)
-    shares, taken = {}, 0
-    for split in ("val", "test"):
+    shares, taken, left_out = {}, 0, {}
+    for split in ("val", "test", "train"):
         share = max(2, math.ceil(count * recipe.number(split) / total))
-        share = min(share, max(1, (count - 1) // 3))
-        shares[split] = photographs[taken : taken + share]
+        share = min(share, max(1, (count - 1) // 3)) if split != "train" else count
+        images = photographs[taken : taken + share]
+        copied = copies(images, photographs[:taken])
+        left_out |= {name: f"is a copy of {other}" for name, other in copied.items()}
+        shares[split] = [image for image in images if image.name not in copied]
         taken += share
-    return {"train": photographs[taken:], **shares}
+    return {split: shares[split] for split in SPLITS}, left_out
 
 
 Pool = Callable[[Callable, Iterable], Iterator]
@@ -139,6 +148,10 @@ def _survey(
     """Usable images, their greys by name, and why others are not; of a small collection only."""
     if len(photographs) > SMALL_COLLECTION:
         return photographs, {}, {}
+    skipped = {
+        name: f"is a copy of {other}" for name, other in copies(photographs, photographs).items()
+    }
+    photographs = [photograph for photograph in photographs if photograph.name not in skipped]
 
     def read(photograph: Photograph) -> Tensor | str:
         try:
@@ -153,7 +166,7 @@ def _survey(
         unit=" images",
         leave=False,
     )
-    decoded, skipped = {}, {}
+    decoded = {}
     for photograph, result in zip(photographs, results):
         kept = skipped if isinstance(result, str) else decoded
         kept[photograph.name] = result
@@ -162,20 +175,18 @@ def _survey(
 
 
 def _require_images(
-    usable: Sequence[Photograph], skipped: dict[str, str], recipe: Recipe, source: str
+    splits: dict[str, Sequence[Photograph]], skipped: dict[str, str], recipe: Recipe, source: str
 ) -> None:
+    usable, crops = sum(map(len, splits.values())), recipe.crops_per_image
     needed = 3
-    if recipe.crops_per_image is not None:
-        parts = split_by_image(usable, recipe) if len(usable) >= needed else {}
-        short = any(
-            len(parts[split]) * recipe.crops_per_image < recipe.number(split) for split in parts
-        )
-        if short:
-            total = sum(recipe.number(split) for split in SPLITS)
-            needed = max(len(usable) + 1, math.ceil(total / recipe.crops_per_image))
-    if len(usable) < needed:
+    if not all(splits.values()):
+        needed = max(needed, usable + 1)
+    elif crops and any(len(splits[split]) * crops < recipe.number(split) for split in splits):
+        total = sum(recipe.number(split) for split in SPLITS)
+        needed = max(usable + 1, math.ceil(total / crops))
+    if usable < needed:
         raise DataError(
-            f"data.root={source} has {len(usable)} usable images{_passed_over(skipped)}, and at "
+            f"data.root={source} has {usable} usable images{_passed_over(skipped)}, and at "
             f"least {needed} are needed{_reason(recipe)}: add images"
             f"{'' if needed == 3 else ', set data.crops_per_image=null or ask for fewer patches'}."
         )

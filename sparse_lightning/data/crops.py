@@ -65,14 +65,13 @@ def draw_patches(
     Returns:
         (n,) of `record_type`.
     """
-    at_once = max(1, CROPS_IN_BATCH // max(1, len(greys)))
     records = [np.empty(0, record_type(recipe.patch_size))]
-    left = crops_per_image
     windows = [all_crops(grey, recipe.crop_size) for grey in greys]
-    while left > 0 and greys:
-        count = min(at_once, left)
-        left -= count
-        records += _draw_batch(windows, np.asarray(indices), generators, count, recipe)
+    batches = round(crops_per_image * len(greys) / CROPS_IN_BATCH)
+    batches = min(max(1, batches), crops_per_image) if greys else 0
+    for batch in range(batches):
+        done, until = (part * crops_per_image // batches for part in (batch, batch + 1))
+        records += _draw_batch(windows, np.asarray(indices), generators, until - done, recipe)
     return np.concatenate(records)
 
 
@@ -103,20 +102,19 @@ def _draw_batch(
         kept = (_deviation(normalized.flatten(1)) >= recipe.threshold).numpy()
         owners = np.repeat(np.arange(len(windows)), wanted)
         drawn, passed = drawn + wanted, passed + np.bincount(owners[kept], minlength=len(windows))
-        missing = missing - _keep_at_most(missing, kept, wanted)
+        missing = missing - _keep_at_most(missing, kept, owners)
         yield _records(crops, mean, std, indices[owners], kept, recipe)
         # As many as will do at the rate so far (Laplace's rule), unless the image is past hope.
         likely = np.ceil(missing * (drawn + 2) / (passed + 1)).astype(int)
         wanted = np.where(drawn < MOST_DRAWS * count, np.minimum(likely, 4 * count), 0)
 
 
-def _keep_at_most(most: np.ndarray, kept: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def _keep_at_most(most: np.ndarray, kept: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Clear what ``kept`` has beyond the first so many of each image, and count the others."""
-    counts = np.zeros_like(most)
-    for owner, flags in enumerate(np.split(kept, np.cumsum(drawn)[:-1])):
-        flags[np.flatnonzero(flags)[most[owner] :]] = False
-        counts[owner] = flags.sum()
-    return counts
+    ranks = np.cumsum(kept)
+    before = np.concatenate([[0], np.bincount(owners[kept], minlength=len(most)).cumsum()])
+    kept &= ranks - before[owners] <= most[owners]
+    return np.bincount(owners[kept], minlength=len(most))
 
 
 def all_crops(grey: Tensor, size: int) -> np.ndarray:

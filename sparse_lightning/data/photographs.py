@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -125,9 +126,46 @@ def sample_photographs() -> list[Photograph]:
 
 
 def in_seeded_order(photographs: list[Photograph], seed: int) -> list[Photograph]:
-    """An order that depends on the seed and on names alone, not on the other photographs."""
+    """A random order that has files of equal size beside each other.
 
-    def rank(photograph: Photograph) -> bytes:
-        return hashlib.sha256(f"{seed}/".encode() + os.fsencode(photograph.name)).digest()
+    It depends on the seed, names and sizes alone. Copies of one file are of one size, so that few
+    files need to be read to find those that a cut through this order would part.
+    """
+
+    def rank(photograph: Photograph) -> tuple[bytes, bytes]:
+        size, name = str(photograph.size).encode(), os.fsencode(photograph.name)
+        return tuple(hashlib.sha256(f"{seed}/".encode() + part).digest() for part in (size, name))
 
     return sorted(photographs, key=rank)
+
+
+def copies(photographs: Iterable[Photograph], others: Iterable[Photograph]) -> dict[str, str]:
+    """Name of each photograph that is, byte by byte, one of the others, and that other's name.
+
+    With the same list twice: the photographs that repeat an earlier one. Only files are read that
+    another file is as large as.
+    """
+    by_size: dict[int, list[Photograph]] = {}
+    for other in others:
+        by_size.setdefault(other.size, []).append(other)
+
+    @cache
+    def names_by_content(size: int) -> dict[bytes, str]:
+        return {_digest(other): other.name for other in reversed(by_size[size])}
+
+    found = {}
+    for photograph in photographs:
+        if by_size.get(photograph.size, [photograph]) != [photograph]:
+            original = names_by_content(photograph.size).get(_digest(photograph))
+            if original not in (None, photograph.name):
+                found[photograph.name] = original
+    return found
+
+
+def _digest(photograph: Photograph) -> bytes:
+    """What a file holds; a file that cannot be read is like no other, and found so later."""
+    try:
+        with photograph.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return os.fsencode(photograph.name)

@@ -66,7 +66,7 @@ def plan(
 ) -> Iterator[Shard]:
     """Cut a split into shards of 4,096 patches at most, mostly from 16 images or more."""
     # Few enough that workers end together, but 1,000 patches where images are plenty.
-    size = min(1024 // crops_per_image, len(photographs) // 8, MOST_IMAGES)
+    size = min(1024 // crops_per_image, len(photographs) // 16, MOST_IMAGES)
     size = max(size, FEWEST_IMAGES)
     groups = math.ceil(len(photographs) / size)
     for group in range(groups):

@@ -58,6 +58,8 @@ class CurvedObjective(ProximalObjective, Protocol):
 
     def comparable(self, codes: Tensor) -> Tensor: ...
 
+    def total(self, part: Tensor) -> Tensor: ...
+
     def restrict(self, rows: Tensor, held_codes: Tensor) -> CurvedObjective: ...
 
 
@@ -116,7 +118,7 @@ class Adaptive:
             risen = pace.go_back(objective, iteration, batch.held, new, codes, point)
             torch.sub(new, point, out=correction)
             if self.tolerance > 0:
-                done = self._has_converged(new, correction, objective.is_separable)
+                done = self._has_converged(objective, new, correction)
                 batch.hold(done & ~risen, iteration, new, codes)
                 if batch.is_finished:
                     codes = new
@@ -133,31 +135,32 @@ class Adaptive:
             codes, new = new, codes
         return batch.solution(codes)
 
-    def _has_converged(self, new: Tensor, correction: Tensor, is_separable: bool) -> Tensor:
+    def _has_converged(self, objective: CurvedObjective, new: Tensor, correction: Tensor) -> Tensor:
         """Mask of the samples at a fixed point; one that is held has a correction of 0.
 
         Coupled samples are at a fixed point together: one that rests while others move may have
         to move on.
         """
-        residual, size = (torch.linalg.vector_norm(codes, dim=1) for codes in (correction, new))
-        if is_separable:
-            return residual <= self.tolerance * size
-        return (residual.norm() <= self.tolerance * size.norm()).expand(len(new))
+        squares = torch.stack([correction.square().sum(1), new.square().sum(1)])
+        if not objective.is_separable:
+            squares = objective.total(squares.sum(1, keepdim=True)).expand(2, len(new))
+        residual, size = squares.sqrt()
+        return residual <= self.tolerance * size
 
 
 def _pace_of(objective: CurvedObjective, codes: Tensor) -> _Pace:
     bend = objective.curvature(codes)
     if bend.is_bound:
-        return _Pace(bend, codes, objective.is_separable)
+        return _Pace(bend, codes, objective)
     return _MeasuredPace(bend, codes, objective)
 
 
 class _Pace:
     """Step and momentum of each sample, or of the whole batch where samples are coupled."""
 
-    def __init__(self, bend: Bend, codes: Tensor, is_separable: bool) -> None:
-        self.is_separable = is_separable
-        self.age = codes.new_ones(len(codes) if is_separable else 1, 1)
+    def __init__(self, bend: Bend, codes: Tensor, objective: CurvedObjective) -> None:
+        self.is_separable, self.total = objective.is_separable, objective.total
+        self.age = codes.new_ones(len(codes) if self.is_separable else 1, 1)
         # A function without any bend may be stepped over as far as one likes.
         upper = max(bend.upper, torch.finfo(codes.dtype).tiny ** 0.5)
         ratio = math.sqrt(min(max(bend.lower, 0.0) / upper, 1.0))
@@ -197,7 +200,7 @@ class _Pace:
     def _dot(self, left: Tensor, right: Tensor) -> Tensor:
         if self.is_separable:
             return torch.mul(left, right).sum(1, keepdim=True)
-        return torch.dot(left.view(-1), right.view(-1)).view(1, 1)
+        return self.total(torch.dot(left.view(-1), right.view(-1)).view(1, 1))
 
     def restrict(self, rows: Tensor) -> None:
         """Go on with the samples ``rows``, where samples are not coupled."""
@@ -208,7 +211,7 @@ class _MeasuredPace(_Pace):
     """A pace whose curvature starts from an estimate and is measured on the way."""
 
     def __init__(self, bend: Bend, codes: Tensor, objective: CurvedObjective) -> None:
-        super().__init__(bend, codes, objective.is_separable)
+        super().__init__(bend, codes, objective)
         self.best, self.lowest = codes.clone(), objective.comparable(codes)
         self.curvature = (1 / self.step).expand_as(self.age).clone()
         self.uphill = torch.zeros_like(self.age, dtype=torch.bool)

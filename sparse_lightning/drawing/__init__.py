@@ -1,0 +1,1 @@
+"""Figures of the studies, each drawn from its findings alone."""

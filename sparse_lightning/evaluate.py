@@ -1,0 +1,89 @@
+"""Study trained models: ``python -m sparse_lightning.evaluate study=regret runs=DIR``.
+
+Leaves in the run directory the study's tables, ``table.csv`` first of all, and its figures as PNG.
+The same command with the same ``hydra.run.dir`` goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger, WandbLogger
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from rich.console import Console
+
+from sparse_lightning import config as configuration
+from sparse_lightning.files import require_writable, write_figure
+from sparse_lightning.findings import Findings
+from sparse_lightning.loggers import wandb_finished
+from sparse_lightning.studies.memory import Memory
+from sparse_lightning.studies.subjects import find_subjects, shared_data
+
+
+def evaluate(config: DictConfig) -> Findings:
+    """Run one study from a composed configuration and return what it found.
+
+    Raises:
+        SettingError, DataError, CheckpointError: before it begins, for models and data that the
+            study cannot use.
+    """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("highest")
+    run_dir = Path(config.run_dir)
+    require_writable("hydra.run.dir", run_dir)
+    compute = instantiate(config.study.compute)
+    findings = compute(**_what_it_needs(compute, config, run_dir))
+    console = Console()
+    for path in findings.write(run_dir):
+        console.print(str(path), soft_wrap=True, highlight=False)
+    pictures = []
+    for name, figure in draw(config, findings):
+        pictures.append(write_figure(figure, run_dir / f"{name}.png"))
+        console.print(str(pictures[-1]), soft_wrap=True, highlight=False)
+    with wandb_finished():
+        loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
+        _log(loggers, config.study.name, findings, pictures)
+    return findings
+
+
+def draw(config: DictConfig, findings: Findings) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of everything that a study shows."""
+    yield from instantiate(config.study.draw)(findings)
+
+
+def _what_it_needs(compute: Callable, config: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Models, their data and a memory, as far as the study's function has an argument for them."""
+    wanted = inspect.signature(compute).parameters
+    given: dict[str, Any] = {}
+    if "memory" in wanted:
+        given["memory"] = Memory(run_dir / "memory")
+    if "subjects" in wanted:
+        given["subjects"] = find_subjects(config.checkpoint, config.runs, config.where)
+    if "data" in wanted:
+        given["data"] = shared_data(given["subjects"], config.get("data"))
+    return given
+
+
+def _log(loggers: list[Logger], study: str, findings: Findings, pictures: list[Path]) -> None:
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            for name, table in findings.tables.items():
+                logger.log_table(f"{study}/{name}", dataframe=table)
+            for path in pictures:
+                logger.log_image(f"{study}/{path.stem}", [str(path)])
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    configuration.run(evaluate, "evaluate")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Reproduce the paper: ``python -m sparse_lightning.reproduce scale=small``.
+
+Trains what the studies need, runs the studies, and writes ``report.html``, ``claims.csv`` and the
+report's figures. Given again, the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from sparse_lightning import config as configuration
+from sparse_lightning.data.cache import digest
+from sparse_lightning.errors import SweepError
+from sparse_lightning.files import replaced_whole, write_json
+from sparse_lightning.report import Section, claims_table, write_report
+from sparse_lightning.runs import Run
+from sparse_lightning.trainings import Training, expand, run_all
+
+DONE_FILE = "done.json"
+
+
+def reproduce(config: DictConfig) -> None:
+    """Trainings, studies, report.
+
+    Raises:
+        SweepError: a training or a study failed.
+    """
+    folder = Path(config.folder)
+    trainings = expand(config.trainings, config.everywhere, folder / "trainings")
+    run_all(trainings, config.jobs)
+    sections = [_study(title, study, trainings, folder) for title, study in config.studies.items()]
+    _write(sections, trainings, folder, config.heading)
+
+
+def _study(title: str, study: DictConfig, trainings: Sequence[Training], folder: Path) -> Section:
+    """Run a study unless it is done with these settings and trainings, and say where it is."""
+    out = folder / "studies" / title
+    settings = list(study.settings)
+    if study.data is not None:
+        settings.append(f"runs={folder / 'trainings' / study.data}")
+    command = ["python", "-m", "sparse_lightning.evaluate", *settings, f"hydra.run.dir={out}"]
+    key = digest([command, [t.name for t in trainings if Run(t.folder).is_finished]])
+    done = _done(out)
+    if done.get("key") != key:
+        Console().rule(title)
+        began = time.monotonic()
+        if subprocess.run([sys.executable, *command[1:]], check=False).returncode != 0:
+            raise SweepError(f"Study {title} failed: {shlex.join(command)} says why.")
+        # A study that is taken up again is quick; what it took the first time counts as well.
+        seconds = time.monotonic() - began + done.get("seconds", 0.0)
+        done = {"key": key, "seconds": round(seconds, 1)}
+        write_json(out / DONE_FILE, done)
+    kind = next(s.removeprefix("study=") for s in settings if s.startswith("study="))
+    return Section(
+        title, kind, study.data, out, list(study.figures), shlex.join(command), done["seconds"]
+    )
+
+
+def _done(folder: Path) -> dict:
+    path = folder / DONE_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _write(
+    sections: Sequence[Section], trainings: Sequence[Training], folder: Path, heading: str
+) -> None:
+    seconds = sum(Run(training.folder).metrics["seconds"] for training in trainings)
+    studied = sum(section.seconds for section in sections)
+    about = (
+        f"{len(trainings)} trainings, {seconds / 60:.0f} minutes of training in all, on "
+        f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies."
+    )
+    with replaced_whole(folder / "report.html") as temporary:
+        temporary.write_text(write_report(sections, heading, about))
+    with replaced_whole(folder / "claims.csv") as temporary:
+        claims_table(sections).to_csv(temporary, index=False)
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    for section in sections:
+        for path in section.pictures():
+            shutil.copyfile(path, figures / f"{section.title}_{path.name}")
+    Console().print(f"{folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    configuration.run(reproduce, "reproduce")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The paper's studies, one per file: trained models in, findings out."""

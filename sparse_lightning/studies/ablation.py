@@ -1,0 +1,53 @@
+"""Collapse without regularisation (section 4.4 of the paper), followed over training.
+
+An l1 penalty alone is served best by codes that shrink to nothing while the decoder grows to make
+up for it. Training writes the codes' l1 norm and spread and the decoder's column norms after each
+epoch; this study puts them side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from sparse_lightning.errors import DataError
+from sparse_lightning.findings import Findings
+from sparse_lightning.studies.subjects import Subject
+
+TRACKED = ("code_l1", "code_std", "column_norm", "zeros", "psnr")
+
+
+def ablation(subjects: Sequence[Subject]) -> Findings:
+    """Codes and decoders over training.
+
+    Args:
+        subjects: models with and without regularisation.
+
+    Returns:
+        ``table``: one row per model and epoch (from 1), with the means over training codes of
+        ``code_l1``, ``code_std`` (mean over components), ``column_norm``, ``zeros`` and ``psnr``;
+        ``change``: last value over first value of the first three, for each model.
+    """
+    table = pd.concat([_history(subject) for subject in subjects], ignore_index=True)
+    return Findings(table, {"change": _change(table)})
+
+
+def _history(subject: Subject) -> pd.DataFrame:
+    path = subject.run.folder / "metrics.csv"
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing: study=ablation reads the metrics of each epoch that training "
+            "wrote there, so give runs whose folder is complete."
+        )
+    metrics = pd.read_csv(path)
+    columns = {f"train/{name}": name for name in TRACKED}
+    history = metrics[list(columns)].rename(columns=columns)
+    history.insert(0, "epoch", metrics["epoch"].astype(int) + 1)
+    return pd.DataFrame([subject.columns] * len(history)).join(history)
+
+
+def _change(table: pd.DataFrame) -> pd.DataFrame:
+    keys = ["family", "sparsity_weight", "seed", "run"]
+    ordered = table.sort_values("epoch").groupby(keys)[["code_l1", "code_std", "column_norm"]]
+    return (ordered.last() / ordered.first()).reset_index()

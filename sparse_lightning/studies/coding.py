@@ -1,0 +1,72 @@
+"""Samples, codes and reconstructions of a whole split, or its first so many samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparse_lightning.data.batch import Batch
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.energy import at_least_float32
+from sparse_lightning.errors import SettingError
+from sparse_lightning.model import SparseAutoencoder
+
+
+def batches(data: SplitDataModule, split: str, count: int | None = None) -> Iterator[Batch]:
+    """The first ``count`` samples of a split (None: all), in order, as mini-batches.
+
+    They have ``data.batch_size`` samples or a few more, none of them much fewer, so that the
+    variance over a batch always means the same.
+    """
+    samples = data.splits[split]
+    count = len(samples) if count is None else min(count, len(samples))
+    for rows in np.array_split(np.arange(count), max(1, count // data.batch_size)):
+        yield samples.__getitems__(rows.tolist())
+
+
+@torch.no_grad()
+def codes_of(model: SparseAutoencoder, inputs: Tensor, by_inference: bool = False) -> Tensor:
+    """Codes (n, l) of inputs (n, d): the family's own, or by inference whatever the family."""
+    return at_least_float32(model.infer(inputs).codes if by_inference else model.encode(inputs))
+
+
+def all_codes(
+    model: SparseAutoencoder, data: SplitDataModule, split: str, count: int | None = None
+) -> np.ndarray:
+    """The family's own codes of a split, (n, l)."""
+    found = [codes_of(model, batch.inputs) for batch in batches(data, split, count)]
+    return torch.cat(found).numpy()
+
+
+def all_inputs(data: SplitDataModule, split: str, count: int | None = None) -> np.ndarray:
+    """The standardised inputs of a split, (n, d)."""
+    return torch.cat([batch.inputs for batch in batches(data, split, count)]).numpy()
+
+
+def all_labels(data: SplitDataModule, split: str) -> np.ndarray:
+    """The labels of a split, (n,).
+
+    Raises:
+        SettingError: data without labels.
+    """
+    found = [batch.labels for batch in batches(data, split)]
+    if found[0] is None:
+        raise SettingError(
+            f"study=low_data needs labels, and {data.title} has none: use models of data=mnist."
+        )
+    return torch.cat(found).numpy()
+
+
+def fingerprint(data: SplitDataModule) -> str:
+    """Stands for the samples of a data set: the ends and the sizes of its three splits."""
+    content = hashlib.sha256()
+    for split, samples in data.splits.items():
+        size = len(samples)
+        ends = samples.__getitems__([0, size // 2, size - 1]).inputs
+        content.update(f"{split} {size} {data.batch_size}".encode())
+        content.update(ends.contiguous().numpy().tobytes())
+    return content.hexdigest()

@@ -1,0 +1,202 @@
+r"""Denoising (Table 1, Figs. 7 and 8 of the paper).
+
+Gaussian noise of standard deviation σ is added to the standardised input; the noisy input is
+encoded and decoded, and the result compared with the clean image. The noise follows from a seed
+and is the same for every model and every peer: scikit-image's total variation, wavelet and
+non-local means denoising of the same images, whose settings are chosen on validation images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sparse_lightning.data.batch import Batch
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.findings import Findings, Pictures
+from sparse_lightning.metrics import image_psnr
+from sparse_lightning.studies.coding import batches, codes_of, fingerprint
+from sparse_lightning.studies.memory import Memory
+from sparse_lightning.studies.peers import PEERS, choose_setting, denoise
+from sparse_lightning.studies.subjects import Subject
+
+CLEAN, RECONSTRUCTION, NOISY, DENOISED = "clean", "reconstruction", "noisy", "noisy, rebuilt"
+
+
+def denoising(
+    subjects: Sequence[Subject],
+    data: SplitDataModule,
+    memory: Memory,
+    noise_levels: Sequence[float] = (1.0, 1.5),
+    noise_seed: int = 0,
+    num_images: int | None = None,
+    num_peer_images: int = 100,
+    num_shown: int = 10,
+) -> Findings:
+    """PSNR of reconstructions of clean and of noisy images.
+
+    Args:
+        subjects: models of any families, λ and seeds.
+        data: whose validation and test images are used.
+        memory: of what is known already.
+        noise_levels: σ, in units of the standardised input.
+        noise_seed: fixes the noise, whatever the model.
+        num_images: the first so many images of a split, None for all.
+        num_peer_images: validation images that the peers' settings are chosen on.
+        num_shown: test images shown.
+
+    Returns:
+        ``table``: one row per model, σ and split (``val``, to choose λ by, and ``test``), with
+        ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB; ``peers``: likewise for
+        scikit-image, ``test`` alone; ``best``: Table 1, for each family and σ the λ that denoises
+        validation images best, mean and standard deviation over seeds; pictures of those models.
+    """
+    samples = fingerprint(data)
+    rows = []
+    settings = [samples, list(noise_levels), noise_seed, num_images]
+    for subject in tqdm(subjects, desc="denoising", unit="model"):
+        measured = memory.rows(
+            ["denoising", subject.digest, *settings],
+            lambda s=subject: _measure(s, data, noise_levels, noise_seed, num_images),
+        )
+        rows += [subject.columns | row for row in measured]
+    table = pd.DataFrame(rows)
+    peers = memory.rows(
+        ["denoising peers", *settings, num_peer_images],
+        lambda: _measure_peers(data, noise_levels, noise_seed, num_images, num_peer_images),
+    )
+    best = best_denoisers(table)
+    pictures = _pictures(subjects, best, data, noise_seed, num_shown)
+    return Findings(table, {"best": best, "peers": pd.DataFrame(peers)}, pictures)
+
+
+def noise_like(inputs: Tensor, level: float, seed: int, first: int = 0) -> Tensor:
+    """Gaussian noise of standard deviation ``level`` for samples ``first``, ``first`` + 1, …
+
+    Sample i gets the same noise in whatever batch it is, and for every level but for the scale.
+    """
+    rows = [
+        torch.randn(inputs.shape[1], generator=torch.Generator().manual_seed(seed * 10**6 + i))
+        for i in range(first, first + len(inputs))
+    ]
+    return level * torch.stack(rows)
+
+
+def _noisy(data: SplitDataModule, split: str, level: float, seed: int, count: int | None):
+    """Batches of a split with their noisy inputs."""
+    first = 0
+    for batch in batches(data, split, count):
+        # The splits must not share their noise.
+        own_seed = 2 * seed + (split == "test")
+        yield batch, batch.inputs + noise_like(batch.inputs, level, own_seed, first)
+        first += len(batch.inputs)
+
+
+def _measure(
+    subject: Subject,
+    data: SplitDataModule,
+    noise_levels: Sequence[float],
+    seed: int,
+    count: int | None,
+) -> list[dict]:
+    rows = []
+    for split in ("val", "test"):
+        for level in noise_levels:
+            psnr = {"psnr_clean": [], "psnr_noisy": [], "psnr_denoised": []}
+            for batch, noisy in _noisy(data, split, level, seed, count):
+                psnr["psnr_clean"].append(_psnr(batch, rebuild(subject, batch.inputs)))
+                psnr["psnr_noisy"].append(_psnr(batch, noisy))
+                psnr["psnr_denoised"].append(_psnr(batch, rebuild(subject, noisy)))
+            means = {name: float(torch.cat(values).mean()) for name, values in psnr.items()}
+            rows.append({"split": split, "noise": level} | means)
+    return rows
+
+
+@torch.no_grad()
+def rebuild(subject: Subject, inputs: Tensor) -> Tensor:
+    """Reconstructions (n, d) from the family's own codes."""
+    return subject.model.decode(codes_of(subject.model, inputs))
+
+
+def _psnr(batch: Batch, inputs: Tensor) -> Tensor:
+    return image_psnr(batch.to_pixels(inputs), batch.to_pixels(batch.inputs))
+
+
+def _measure_peers(
+    data: SplitDataModule,
+    noise_levels: Sequence[float],
+    seed: int,
+    count: int | None,
+    num_validation: int,
+) -> list[dict]:
+    rows = []
+    for level in noise_levels:
+        validation = list(_noisy(data, "val", level, seed, num_validation))
+        for name in tqdm(PEERS, desc=f"peers at noise {level:g}", unit="peer"):
+            setting = choose_setting(name, validation, level, data.image_shape)
+            before, after = [], []
+            for batch, noisy in _noisy(data, "test", level, seed, count):
+                before.append(_psnr(batch, noisy))
+                cleaned = denoise(name, noisy, level, setting, data.image_shape)
+                after.append(_psnr(batch, cleaned))
+            row = {"peer": name, "noise": level, "split": "test", "setting": setting}
+            means = {
+                "psnr_noisy": torch.cat(before).mean(),
+                "psnr_denoised": torch.cat(after).mean(),
+            }
+            rows.append(row | {name: float(mean) for name, mean in means.items()})
+    return rows
+
+
+def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1: for each family and noise the λ of highest validation PSNR, measured on test.
+
+    Returns:
+        Columns noise, family, sparsity_weight, and the mean of each PSNR over seeds in dB,
+        psnr_denoised_std, seeds.
+    """
+    keys = ["noise", "family", "sparsity_weight"]
+    columns = ["psnr_clean", "psnr_noisy", "psnr_denoised"]
+    of_split = {split: rows.groupby(keys)[columns] for split, rows in table.groupby("split")}
+    chosen = of_split["val"].mean()["psnr_denoised"].groupby(["noise", "family"]).idxmax()
+    test = (
+        of_split["test"]
+        .mean()
+        .assign(
+            psnr_denoised_std=of_split["test"].std()["psnr_denoised"], seeds=of_split["test"].size()
+        )
+    )
+    return test.loc[chosen.tolist()].reset_index()
+
+
+def _pictures(
+    subjects: Sequence[Subject],
+    best: pd.DataFrame,
+    data: SplitDataModule,
+    seed: int,
+    count: int,
+) -> Pictures:
+    index, pixels = [], []
+    for row in best.to_dict("records"):
+        subject = next(
+            s
+            for s in sorted(subjects, key=lambda s: s.columns["seed"])
+            if s.columns["family"] == row["family"]
+            and s.columns["sparsity_weight"] == row["sparsity_weight"]
+        )
+        batch, noisy = next(iter(_noisy(data, "test", row["noise"], seed, count)))
+        shown = {
+            CLEAN: batch.inputs,
+            RECONSTRUCTION: rebuild(subject, batch.inputs),
+            NOISY: noisy,
+            DENOISED: rebuild(subject, noisy),
+        }
+        for name, inputs in shown.items():
+            caption = {key: row[key] for key in ("noise", "family", "sparsity_weight")}
+            index += [caption | {"row": name, "image": i} for i in range(len(inputs))]
+            pixels.append(batch.to_pixels(inputs).reshape(-1, *data.image_shape))
+    return Pictures(pd.DataFrame(index), torch.cat(pixels).numpy())

@@ -1,0 +1,250 @@
+"""Classification with few labels (Fig. 9 of the paper).
+
+A linear classifier learns from the codes of 1, 2, … labelled samples per class, while the models
+that give the codes have seen all images without labels. The labels are drawn by seed and are the
+same for every method. Everything that a method leaves open, its penalty and a family's λ among
+it, is chosen by the error on the validation set, whose labels all methods may see.
+
+Beside the families stand classifiers of pixels: linear; LISTA with a linear layer, trained from
+scratch; the nearest neighbours; and linear on as many principal components as there are code
+components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from tqdm import tqdm
+
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.errors import SettingError
+from sparse_lightning.findings import Findings
+from sparse_lightning.studies.classifiers import (
+    Outcome,
+    ScratchSettings,
+    Split,
+    lista_from_scratch,
+    logistic_regression,
+    nearest_neighbours,
+)
+from sparse_lightning.studies.coding import all_codes, all_inputs, all_labels, fingerprint
+from sparse_lightning.studies.memory import Memory
+from sparse_lightning.studies.subjects import Subject
+
+ALL = "all"
+SPLITS = ("train", "val", "test")
+
+
+def low_data(
+    subjects: Sequence[Subject],
+    data: SplitDataModule,
+    memory: Memory,
+    labels_per_class: Sequence[int | str] = (1, 2, 5, 10, 20, 50, 100, ALL),
+    label_seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    inverse_penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
+    num_neighbours: Sequence[int] = (1, 3, 5, 10),
+    pca_dim: int = 128,
+    lista: Mapping[str, Any] | None = None,
+) -> Findings:
+    """Test error against the number of labels.
+
+    Args:
+        subjects: models of any families, λ and seeds.
+        data: with labels.
+        memory: of what is known already.
+        labels_per_class: labelled samples of each class, or ``all``.
+        label_seeds: draws of the labels.
+        inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
+            number, their root mean square over the training set, so that C means the same for all.
+        num_neighbours: to choose from.
+        pca_dim: principal components.
+        lista: arguments of `ScratchSettings`.
+
+    Returns:
+        ``table``: one row per method, model, number of labels and draw, with the errors
+        ``val_error``, ``top1`` and ``top3`` (0 to 1); ``summary``: for each method and number of
+        labels the λ of lowest validation error, with mean and standard deviation over draws and
+        model seeds.
+
+    Raises:
+        SettingError: data without labels, or fewer samples of a class than are to be drawn.
+    """
+    labels = {split: all_labels(data, split) for split in SPLITS}
+    draws = _draws(labels["train"], labels_per_class, label_seeds)
+    samples = fingerprint(data)
+    penalties = tuple(inverse_penalties)
+    rows = []
+    for subject in tqdm(subjects, desc="codes classified", unit="model"):
+        linear = Method(
+            partial(_linear, inverse_penalties=penalties),
+            lambda s=subject: _scaled(_codes(s, data, samples, memory)),
+            [subject.digest, penalties],
+        )
+        found = _classify(linear, labels, draws, memory, samples)
+        rows += [subject.columns | {"method": subject.columns["family"]} | row for row in found]
+    settings = ScratchSettings(**(lista or {}))
+    methods = _baselines(data, penalties, tuple(num_neighbours), pca_dim, settings)
+    for name, method in tqdm(methods.items(), desc="pixels classified", unit="method"):
+        found = _classify(method, labels, draws, memory, samples)
+        rows += [{"data": data.title, "method": name} | row for row in found]
+    table = pd.DataFrame(rows)
+    return Findings(table, {"summary": summary(table)})
+
+
+class Method(NamedTuple):
+    """A way to classify.
+
+    Attributes:
+        classifier: from training samples, splits and a seed to an outcome.
+        features: gives the features of each split; only called where something is not known yet.
+        settings: what tells it from others, beside the data.
+    """
+
+    classifier: Callable[[Split, dict[str, Split], int], Outcome]
+    features: Callable[[], dict[str, np.ndarray]]
+    settings: list
+
+
+def _codes(
+    subject: Subject, data: SplitDataModule, samples: str, memory: Memory
+) -> dict[str, np.ndarray]:
+    return {
+        split: memory.array(
+            ["codes", subject.digest, samples, split, None],
+            lambda split=split: all_codes(subject.model, data, split),
+        )
+        for split in SPLITS
+    }
+
+
+def _baselines(
+    data: SplitDataModule,
+    penalties: tuple[float, ...],
+    num_neighbours: tuple[int, ...],
+    pca_dim: int,
+    scratch: ScratchSettings,
+) -> dict[str, Method]:
+    """Methods that see pixels, by name."""
+    inputs = {split: all_inputs(data, split) for split in SPLITS}
+    linear = partial(_linear, inverse_penalties=penalties)
+    return {
+        "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", penalties]),
+        "LISTA + linear on raw": Method(
+            partial(_scratch, settings=scratch), lambda: inputs, ["LISTA", asdict(scratch)]
+        ),
+        "nearest neighbours on raw": Method(
+            partial(_nearest, num_neighbours=num_neighbours),
+            lambda: inputs,
+            ["neighbours", num_neighbours],
+        ),
+        "linear on PCA": Method(
+            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", penalties, pca_dim]
+        ),
+    }
+
+
+def _linear(train: Split, splits: dict[str, Split], seed: int, inverse_penalties) -> Outcome:
+    return logistic_regression(train, splits, inverse_penalties)
+
+
+def _nearest(train: Split, splits: dict[str, Split], seed: int, num_neighbours) -> Outcome:
+    return nearest_neighbours(train, splits, num_neighbours)
+
+
+def _scratch(train: Split, splits: dict[str, Split], seed: int, settings) -> Outcome:
+    return lista_from_scratch(train, splits, settings, seed)
+
+
+def _scaled(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Divide by the root mean square over the training set, one number."""
+    size = float(np.sqrt(np.mean(features["train"] ** 2))) or 1.0
+    return {split: values / np.float32(size) for split, values in features.items()}
+
+
+def _principal(inputs: dict[str, np.ndarray], dim: int) -> dict[str, np.ndarray]:
+    """Principal components of the training images, whose labels it does not see."""
+    pca = PCA(min(dim, *inputs["train"].shape), random_state=0).fit(inputs["train"])
+    return {split: pca.transform(values).astype(np.float32) for split, values in inputs.items()}
+
+
+def draw_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """Indices of ``per_class`` samples of each class, the fewer among the more for one seed.
+
+    Raises:
+        SettingError: a class has fewer.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    chosen = [order[labels[order] == label][:per_class] for label in np.unique(labels)]
+    smallest = min(map(len, chosen))
+    if smallest < per_class:
+        raise SettingError(
+            f"labels_per_class has {per_class}, and some class has {smallest} training samples: "
+            "take fewer labels, or more of data.num_train."
+        )
+    return np.sort(np.concatenate(chosen))
+
+
+def _draws(
+    labels: np.ndarray, labels_per_class: Sequence[int | str], seeds: Sequence[int]
+) -> dict[tuple[str, int], np.ndarray]:
+    """Training samples by (labels per class, seed); of ``all`` there is one draw."""
+    draws = {}
+    for per_class in labels_per_class:
+        for seed in seeds:
+            if per_class == ALL:
+                draws[ALL, seeds[0]] = np.arange(len(labels))
+            else:
+                draws[str(per_class), seed] = draw_labels(labels, int(per_class), seed)
+    return draws
+
+
+def _classify(
+    method: Method,
+    labels: dict[str, np.ndarray],
+    draws: dict[tuple[str, int], np.ndarray],
+    memory: Memory,
+    samples: str,
+) -> list[dict]:
+    """Rows of a method's outcome for every draw of labels."""
+
+    @cache
+    def splits() -> dict[str, Split]:
+        features = method.features()
+        return {split: Split(features[split], labels[split]) for split in SPLITS}
+
+    def outcome_of(chosen: np.ndarray, seed: int) -> list[dict]:
+        train = Split(*(values[chosen] for values in splits()["train"]))
+        return [method.classifier(train, splits(), seed)._asdict()]
+
+    rows = []
+    for (per_class, seed), chosen in draws.items():
+        key = ["low_data", method.settings, samples, per_class, seed]
+        found = memory.rows(key, partial(outcome_of, chosen, seed))
+        drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}
+        rows += [drawn | row for row in found]
+    return rows
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Each method at its best λ by validation error, for each number of labels.
+
+    Returns:
+        Columns method, labels_per_class, labels, sparsity_weight (NaN for pixels), the means of
+        val_error, top1 and top3, their standard deviations top1_std and top3_std, and ``fits``,
+        how many draws and model seeds they are over.
+    """
+    keys = ["method", "labels", "labels_per_class", "sparsity_weight"]
+    # Grouping would drop the rows without λ.
+    filled = table.assign(sparsity_weight=table.get("sparsity_weight", pd.Series(dtype=float)))
+    grouped = filled.groupby(keys, dropna=False)
+    result = grouped[["val_error", "top1", "top3"]].mean()
+    spread = grouped[["top1", "top3"]].std().add_suffix("_std")
+    result = result.join(spread).assign(fits=grouped.size()).reset_index()
+    best = result.groupby(["method", "labels"])["val_error"].idxmin()
+    return result.loc[best].sort_values(["labels", "method"]).reset_index(drop=True)

@@ -1,0 +1,201 @@
+"""The command from end to end: tables, figures, W&B, taking up again, and refusals."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import pandas as pd
+import pytest
+import torch
+from conftest import Compose
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from test_wandb import records
+
+from sparse_lightning.checkpoints import FORMAT_KEY
+from sparse_lightning.config import CONFIG_DIR, register_resolvers
+from sparse_lightning.errors import CheckpointError, DataError, SettingError
+from sparse_lightning.evaluate import draw, evaluate
+from sparse_lightning.findings import Findings
+from sparse_lightning.train import train
+
+STUDIES = sorted(path.stem for path in (CONFIG_DIR / "study").glob("*.yaml"))
+SMALL = {
+    "regret": ["study.compute.num_images=60", "study.compute.at_zeros=[0.5]"],
+    "denoising": ["study.compute.num_images=30", "study.compute.num_peer_images=2"],
+    "features": ["study.compute.gabors=false"],
+    "low_data": [
+        "study.compute.labels_per_class=[1,2]", "study.compute.label_seeds=[0]",
+        "study.compute.pca_dim=8", "study.compute.lista.steps=5",
+        "study.compute.inverse_penalties=[0.1]",
+    ],
+}  # fmt: skip
+
+Evaluated = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="module")
+def sweep(mnist_root: Path, tmp_path_factory) -> Path:
+    """Two finished runs of the smallest size, SDL and DO-NL, and one that is not finished."""
+    folder = tmp_path_factory.mktemp("sweep")
+    register_resolvers()
+    for family in ("sdl", "do_nl"):
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = hydra.compose(
+                "train",
+                [
+                    f"model={family}", "trainer=cpu", "trainer.enable_progress_bar=false",
+                    "trainer.max_epochs=1", "logger=none", f"data.root={mnist_root}",
+                    "data.num_train=200", "data.num_val=100", "data.num_test=100",
+                    "data.batch_size=50", "code_dim=16", "hidden_dim=24", "sparsity_level=3",
+                    "solver.max_iterations=10", "~callbacks.figures",
+                    f"run_dir={folder / family}", "data_name=mnist",
+                ],
+            )  # fmt: skip
+        torch.manual_seed(0)
+        train(config)
+    shutil.copytree(folder / "sdl", folder / "unfinished")
+    (folder / "unfinished" / "metrics.json").unlink()
+    GlobalHydra.instance().clear()
+    return folder
+
+
+@pytest.fixture
+def compose_study(tmp_path: Path) -> Evaluated:
+    """Compose ``evaluate.yaml`` with overrides into ``tmp_path``."""
+    register_resolvers()
+
+    def composed(study: str, *overrides: str, run_dir: Path = tmp_path / "study") -> DictConfig:
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return hydra.compose(
+                "evaluate",
+                [f"study={study}", *SMALL.get(study, []), *overrides, f"run_dir={run_dir}"],
+            )
+
+    yield composed
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_leaves_tables_and_figures(study, compose_study, sweep: Path, tmp_path: Path):
+    overrides = [] if study == "hinge_surface" else [f"runs={sweep}"]
+    config = compose_study(study, *overrides)
+    findings = evaluate(config)
+    table = pd.read_csv(tmp_path / "study" / "table.csv")
+    assert len(table) == len(findings.table) > 0
+    if study != "hinge_surface":
+        assert set(table["family"].dropna()) == {"sdl", "do_nl"}
+    drawn = {path.stem for path in (tmp_path / "study").glob("*.png")}
+    assert drawn
+    # What was written says all that the figures show.
+    again = Findings.read(tmp_path / "study")
+    assert {name for name, _ in draw(config, again)} == drawn
+
+
+def test_a_checkpoint_alone_or_several(compose_study, sweep: Path):
+    best = [sweep / family / "checkpoints" / "best.ckpt" for family in ("sdl", "do_nl")]
+    one = evaluate(compose_study("regret", f"checkpoint={best[0]}"))
+    assert one.table["family"].unique().tolist() == ["sdl"]
+    two = evaluate(compose_study("regret", f"checkpoint=[{best[0]},{best[1]}]"))
+    assert set(two.table["family"]) == {"sdl", "do_nl"}
+    kept = evaluate(compose_study("regret", f"runs={sweep}", "where.family=[do_nl]"))
+    assert set(kept.table["family"]) == {"do_nl"}
+
+
+def test_what_is_known_is_not_computed_again(compose_study, sweep: Path, monkeypatch):
+    config = compose_study("regret", f"runs={sweep}")
+    first = evaluate(config)
+
+    def computed_again(*args, **kwargs):
+        raise AssertionError("this was known")
+
+    monkeypatch.setattr("sparse_lightning.studies.regret._measure", computed_again)
+    pd.testing.assert_frame_equal(evaluate(config).table, first.table)
+    with pytest.raises(AssertionError, match="this was known"):
+        evaluate(compose_study("regret", f"runs={sweep}", "study.compute.num_images=50"))
+
+
+def test_wandb_gets_tables_and_images(compose_study, tmp_path: Path):
+    evaluate(compose_study("hinge_surface", "logger=wandb"))
+    written = records(tmp_path / "study")
+    run = next(record.run for record in written if record.HasField("run"))
+    assert (run.job_type, list(run.tags)) == ("study", ["hinge_surface"])
+    keys = {
+        item.key or "/".join(item.nested_key) for record in written for item in record.history.item
+    }
+    assert any(key.startswith("hinge_surface/table") for key in keys)
+    assert any(key.startswith("hinge_surface/hinge_gradient") for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "set either checkpoint=PATH"),
+        (["runs=/nowhere"], "runs=/nowhere holds no finished run"),
+        (["runs={sweep}", "where.family=[vdl]"], r"where.family=\['vdl'\] leaves no model"),
+        (["runs={sweep}", "checkpoint=a.ckpt"], "set either checkpoint=PATH"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(overrides, expected, compose_study, sweep: Path):
+    with pytest.raises(SettingError, match=expected):
+        evaluate(compose_study("regret", *(text.format(sweep=sweep) for text in overrides)))
+
+
+def test_mixed_data_are_refused(compose_study, sweep: Path, tmp_path: Path):
+    shutil.copytree(sweep / "sdl", tmp_path / "runs" / "a")
+    shutil.copytree(sweep / "sdl", tmp_path / "runs" / "b")
+    config = tmp_path / "runs" / "b" / "config.yaml"
+    config.write_text(config.read_text().replace("split_seed: 0", "split_seed: 5"))
+    with pytest.raises(SettingError, match=r"different data \(data.split_seed\)"):
+        evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
+    # Where things are, and how they are cut into batches, does not matter.
+    config.write_text(
+        config.read_text()
+        .replace("split_seed: 5", "split_seed: 0")
+        .replace("_size: 50", "_size: 9")
+    )
+    evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
+
+
+def test_data_can_be_chosen_and_must_fit(compose_study, sweep: Path, mnist_root: Path):
+    chosen = ["data=mnist", f"data.root={mnist_root}", "data.num_test=50"]
+    evaluate(compose_study("regret", f"runs={sweep}", *chosen))
+    with pytest.raises(SettingError, match="takes inputs of 784 pixels, and the data have 100"):
+        evaluate(
+            compose_study("regret", f"runs={sweep}", "data=imagenet_patches", "data.patch_size=10")
+        )
+
+
+def test_a_checkpoint_of_another_version_is_refused(compose_study, sweep: Path, tmp_path: Path):
+    shutil.copytree(sweep / "sdl", tmp_path / "later")
+    path = tmp_path / "later" / "checkpoints" / "best.ckpt"
+    contents = torch.load(path, weights_only=True)
+    assert contents[FORMAT_KEY] == 1
+    torch.save(contents | {FORMAT_KEY: 7}, path)
+    with pytest.raises(CheckpointError, match=r"another version .* \(its format is 7"):
+        evaluate(compose_study("regret", f"checkpoint={path}"))
+    contents["hyper_parameters"]["solver"]["warmth"] = 3.0
+    torch.save(contents, path)
+    with pytest.raises(CheckpointError, match="settings that this version does not know"):
+        evaluate(compose_study("regret", f"checkpoint={path}"))
+    shutil.move(path, tmp_path / "alone.ckpt")
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        evaluate(compose_study("regret", f"checkpoint={path}"))
+
+
+def test_a_checkpoint_without_its_run_is_refused(compose_study, sweep: Path, tmp_path: Path):
+    (tmp_path / "x" / "checkpoints").mkdir(parents=True)
+    path = tmp_path / "x" / "checkpoints" / "best.ckpt"
+    shutil.copy(sweep / "sdl" / "checkpoints" / "best.ckpt", path)
+    with pytest.raises(DataError, match=r"config\.yaml cannot be read"):
+        evaluate(compose_study("regret", f"checkpoint={path}"))
+
+
+def test_training_configurations_know_the_tags_of_the_logger(compose: Compose):
+    config = compose("model=vdl", "logger=wandb")
+    assert (config.job_type, list(config.logger.wandb.tags)) == ("train", ["vdl", "mnist"])

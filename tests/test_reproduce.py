@@ -1,0 +1,212 @@
+"""Trainings as data, claims with their rules, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pandas as pd
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from sparse_lightning import claims, trainings
+from sparse_lightning.config import CONFIG_DIR, register_resolvers
+from sparse_lightning.errors import SettingError, SweepError
+from sparse_lightning.files import write_figure, write_json
+from sparse_lightning.findings import Findings, Pictures
+from sparse_lightning.plots import reconstructions
+from sparse_lightning.report import Section, claims_table, write_report
+from sparse_lightning.trainings import Training, expand, run_all
+
+EVERYWHERE = {"mnist": ["data.root=/d"], "imagenet_patches": []}
+
+
+# Trainings.
+
+
+def test_multiruns_expand_to_trainings_with_their_own_folders(tmp_path: Path):
+    lines = [["data=mnist", "model=sdl,vdl", "seed=0,1"], ["data=mnist", "model=sdl", "seed=1"]]
+    found = expand(lines, EVERYWHERE, tmp_path)
+    assert [training.name for training in found] == [
+        f"data=mnist,model={model},seed={seed}" for model in ("sdl", "vdl") for seed in (0, 1)
+    ]
+    assert found[0].folder == tmp_path / "mnist" / "data=mnist,model=sdl,seed=0"
+    command = found[0].command()
+    assert {"data.root=/d", "model=sdl", "seed=0", "resume=true"} <= set(command)
+    with pytest.raises(SettingError, match="must choose data="):
+        expand([["model=sdl"]], EVERYWHERE, tmp_path)
+
+
+def test_finished_trainings_are_skipped_and_failures_named(tmp_path: Path, monkeypatch):
+    names = ["done", "good", "bad"]
+    jobs = [Training((name,), (), tmp_path / name) for name in names]
+    write_json(tmp_path / "done" / "metrics.json", {})
+    ran = []
+
+    class Finished:
+        def __init__(self, command, **kwargs) -> None:
+            name = command[3]
+            ran.append(name)
+            self.returncode = 1 if name == "bad" else 0
+            if name == "good":
+                write_json(tmp_path / name / "metrics.json", {})
+
+    monkeypatch.setattr(trainings.subprocess, "run", Finished)
+    with pytest.raises(SweepError, match=r"1 of 3 trainings failed.*bad"):
+        run_all(jobs, jobs=1)
+    assert sorted(ran) == ["bad", "good"]
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_scales_ask_for_what_exists(scale, compose, tmp_path: Path):
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = hydra.compose("reproduce", [f"scale={scale}", f"folder={tmp_path}"])
+    found = expand(config.trainings, config.everywhere, tmp_path)
+    firsts = [expand([line], config.everywhere, tmp_path)[0] for line in config.trainings]
+    for training in firsts:
+        OmegaConf.to_container(compose(*training.settings, *training.everywhere), resolve=True)
+    studied = OmegaConf.to_container(config.studies, resolve=True)
+    trained = {training.folder.parent.name for training in found}
+    for study in studied.values():
+        assert study["data"] is None or study["data"] in trained
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            composed = hydra.compose("evaluate", [*study["settings"], f"run_dir={tmp_path}"])
+        images = composed.study.get("compute", {}).get("num_images", None)
+        assert images is None or isinstance(images, int)
+
+
+# Claims.
+
+
+def at_zeros(**families: tuple[float, float]) -> Findings:
+    rows = [
+        {"zeros": zeros, "family": family, "psnr": psnr, "std": std, "seeds": 2}
+        for family, (psnr, std) in families.items()
+        for zeros in (0.9, 0.95)
+    ]
+    return Findings(pd.DataFrame(), {"at_zeros": pd.DataFrame(rows)})
+
+
+def test_reconstructs_best_by_more_than_the_spread():
+    better = claims.reconstructs_best(at_zeros(vdl_nl=(17.0, 0.3), sdl=(16.0, 0.4), vdl=(9.0, 0.1)))
+    assert better.holds is True
+    assert "17.00 ± 0.30 dB" in better.shown
+    assert "sdl 16.00" in better.shown
+    assert claims.reconstructs_best(at_zeros(vdl_nl=(16.4, 0.3), sdl=(16.0, 0.4))).holds is False
+    assert claims.reconstructs_best(at_zeros(sdl=(16.0, 0.4))).holds is None
+    alone = at_zeros(vdl_nl=(16.4, np.nan), sdl=(16.3, np.nan))
+    assert claims.reconstructs_best(alone).holds is True
+    assert "16.40 dB (one seed)" in claims.reconstructs_best(alone).shown
+
+
+@pytest.mark.parametrize(("psnr", "holds"), [(17.0, None), (15.0, False)])
+def test_half_of_the_evidence_refutes_and_does_not_confirm(psnr, holds):
+    findings = at_zeros(vdl_nl=(psnr, 0.1), sdl=(16.0, 0.1))
+    table = findings.more["at_zeros"]
+    table.loc[(table["family"] == "vdl_nl") & (table["zeros"] == 0.95), "psnr"] = np.nan
+    verdict = claims.reconstructs_best(findings)
+    assert verdict.holds is holds
+    assert "95 % zeros are not reached" in verdict.shown
+
+
+def test_on_par_within_half_a_decibel():
+    assert claims.linear_on_par(at_zeros(vdl=(16.4, 0.0), sdl=(16.0, 0.0))).holds is True
+    assert claims.linear_on_par(at_zeros(vdl=(15.4, 0.0), sdl=(16.0, 0.0))).holds is False
+    assert claims.linear_on_par(at_zeros(vdl=(15.4, 0.0))).holds is None
+
+
+def test_classifies_best_at_every_small_count():
+    def summary(last: float) -> Findings:
+        rows = [
+            {"method": method, "labels_per_class": count, "top1": error, "top1_std": 0.01}
+            for method, error in (("vdl_nl", 0.3), ("linear on raw", 0.4))
+            for count in (1, 2, 5, 10)
+        ]
+        rows[3]["top1"] = last
+        return Findings(pd.DataFrame(), {"summary": pd.DataFrame(rows)})
+
+    assert claims.classifies_best(summary(0.3)).holds is True
+    assert claims.classifies_best(summary(0.5)).holds is False
+
+
+def test_collapse_needs_shrinking_codes_and_growing_columns():
+    def history(spread: float, norm: float) -> Findings:
+        table = pd.DataFrame(
+            {"family": ["none", "vdl"], "epoch": [5, 5], "code_std": [spread, 0.5]}
+        )
+        change = pd.DataFrame(
+            {"family": ["none", "vdl"], "code_std": [0.5, 1.0], "column_norm": [norm, 1.0]}
+        )
+        return Findings(table, {"change": change})
+
+    assert claims.collapses(history(0.1, 2.0)).holds is True
+    assert claims.collapses(history(0.4, 2.0)).holds is False
+    assert claims.collapses(history(0.1, 0.9)).holds is False
+
+
+def test_atoms_grow_and_atoms_are_gabors():
+    table = pd.DataFrame(
+        {
+            "family": ["sdl"] * 2 + ["vdl"],
+            "sparsity_weight": [0.1, 0.2, 0.1],
+            "median_active_area": [0.2, 0.3, 0.1],
+            "gabor_like": [0.9, 0.6, 0.4],
+        }
+    )
+    assert claims.atoms_grow(Findings(table, {"summary": table})).holds is True
+    assert claims.atoms_are_gabors(Findings(table, {"summary": table})).holds is False
+    assert claims.atoms_are_gabors(Findings(table, {"summary": table[:2]})).holds is True
+    assert claims.atoms_grow(Findings(table, {"summary": table[2:]})).holds is None
+
+
+def test_denoising_claims():
+    best = pd.DataFrame(
+        {"noise": [1.0], "family": ["vdl"], "psnr_noisy": [10.0], "psnr_denoised": [15.0]}
+    )
+    peers = pd.DataFrame({"noise": [1.0], "peer": ["wavelet"], "psnr_denoised": [16.0]})
+    findings = Findings(best, {"best": best, "peers": peers})
+    assert claims.denoises(findings).holds is True
+    assert claims.beats_classical_denoisers(findings).holds is False
+
+
+# Findings and the report.
+
+
+def section(folder: Path) -> Section:
+    found = at_zeros(vdl_nl=(17.0, 0.3), sdl=(16.0, 0.4))
+    Findings(found.more["at_zeros"], found.more).write(folder)
+    write_figure(reconstructions({"a": np.ones((2, 4, 4))}, "t"), folder / "regret.png")
+    write_figure(reconstructions({"a": np.ones((2, 4, 4))}, "t"), folder / "other.png")
+    return Section("mnist_regret", "regret", "mnist", folder, ["reg*"], "python <x>", 12.0)
+
+
+def test_findings_are_read_back(tmp_path: Path):
+    pictures = Pictures(pd.DataFrame({"name": ["a", "b"]}), np.arange(8.0).reshape(2, 2, 2))
+    table = pd.DataFrame({"family": ["sdl", None], "psnr": [1.5, np.nan]})
+    Findings(table, {"more": table[:1]}, pictures).write(tmp_path)
+    again = Findings.read(tmp_path)
+    assert again.table["psnr"].to_list() == pytest.approx([1.5, np.nan], nan_ok=True)
+    assert again.more["more"]["family"].to_list() == ["sdl"]
+    np.testing.assert_array_equal(again.pictures.where(name="b").pixels, pictures.pixels[1:])
+
+
+def test_report_holds_everything(tmp_path: Path):
+    page = write_report([section(tmp_path)], "A <title>", "about")
+    assert "A &lt;title&gt;" in page
+    assert "python &lt;x&gt;" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "17.00 ± 0.30 dB" in page
+    assert '<span class="holds">holds</span>' in page
+    assert "http" not in page
+    assert "12 s" in page
+
+
+def test_table_of_claims_has_a_verdict_for_each(tmp_path: Path):
+    table = claims_table([section(tmp_path)]).set_index("claim")
+    assert table.loc["At high sparsity VDL-NL reconstructs best.", "verdict"] == "holds"
+    assert table.loc["VDL is on par with SDL.", "verdict"] == "open"
