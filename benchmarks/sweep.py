@@ -24,7 +24,7 @@ from benchmarks.timing import machine
 from sparse_lightning.data.mnist import seed_mnist
 from sparse_lightning.runs import RESULTS_FILE, Run, find_runs
 
-JOBS = ("model=sdl", "seed=range(8)", "data.num_train=20000", "trainer.max_epochs=2")
+JOBS = ("model=sdl", "seed=range(8)", "data.num_train=5000", "trainer.max_epochs=2")
 WAYS = {
     "one after another": [],
     "joblib, 2 workers": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
@@ -60,7 +60,7 @@ def overheads(folder: Path) -> list[float]:
 
 
 def main() -> None:
-    table = Table(title=f"Eight jobs, SDL, 2 epochs of 20,000 digits\n{machine()}")
+    table = Table(title=f"Eight jobs, SDL, 2 epochs of 5,000 digits\n{machine()}")
     for heading in ("", "kept and shown", "seconds", "training", "overhead of a later job"):
         table.add_column(heading, justify="right" if heading[:1] in "sto" else "left")
     with tempfile.TemporaryDirectory() as name:

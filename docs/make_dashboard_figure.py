@@ -26,9 +26,9 @@ def draw(folder: Path) -> Figure:
         run: f"C{families.index(family)}" for run, family in zip(table["run"], table["family"])
     }
     curves = [curve for group in CURVES.values() for curve in group]
-    figure = Figure(figsize=(15, 14), layout="constrained")
+    figure = Figure(figsize=(13, 15.5), layout="constrained")
     figure.suptitle(f"{len(table)} runs of the sweep {folder.resolve().name}", fontsize=12)
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 2.6, 1.1))
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 2.6, 2.2))
     _regret(top, table, families)
     for axes, curve in zip(middle.subplots(3, 4).flat, curves):
         for run, colour in colours.items():
@@ -65,7 +65,7 @@ def _regret(panel, table: pd.DataFrame, families: list[str]) -> None:
 
 def _dictionaries(panel, folder: Path, table: pd.DataFrame) -> None:
     shown = table.drop_duplicates(["family", "sparsity_weight"]).head(6)
-    for axes, (_, row) in zip(panel.subplots(1, len(shown), squeeze=False)[0], shown.iterrows()):
+    for axes, (_, row) in zip(panel.subplots(2, 3).flat, shown.iterrows()):
         axes.imshow(matplotlib.image.imread(folder / row["run"] / "figures" / "atoms.png"))
         axes.set_title(f"{row['family']}, λ = {row['sparsity_weight']:g}", fontsize=9)
         axes.axis("off")

@@ -41,8 +41,9 @@ class Curve:
 
 TERMS = ("energy", "reconstruction", "sparsity", "variance", "encoder")
 CURVES = {
-    "Energy and its terms, validation": [
-        Curve(f"{term} (per sample)", (f"val/{term}",)) for term in TERMS
+    # Of training: in validation the codes are the encoder's, and its term is 0.
+    "Energy and its terms, training": [
+        Curve(f"{term} (per sample)", (f"train/{term}",)) for term in TERMS
     ],
     "Codes": [
         Curve("zeros (fraction)", ("val/zeros",)),
