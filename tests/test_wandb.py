@@ -107,43 +107,6 @@ def test_offline_run_holds_config_metrics_and_images(compose: Compose, mnist_roo
     assert exits == [0]
 
 
-<<<<<<< HEAD
-def test_sample_photographs_are_named_in_config_tags_and_figures(
-    compose: Compose, monkeypatch, tmp_path
-):
-    monkeypatch.delenv("IMAGENET_DIR", raising=False)
-    titles = []
-
-    def titled(figure, path):
-        titles.append(figure.get_suptitle() or figure.axes[0].get_title())
-        return write_figure(figure, path)
-
-    monkeypatch.setattr(callbacks, "write_figure", titled)
-    config = compose(
-        "model=sdl",
-        "data=imagenet_patches",
-        "trainer=cpu",
-        "trainer.enable_progress_bar=false",
-        "trainer.max_epochs=1",
-        f"data.cache_dir={tmp_path / 'cache'}",
-        "data.num_train=40",
-        "data.num_val=20",
-        "data.num_test=20",
-        "data.batch_size=20",
-        "code_dim=16",
-    )
-    train(config)
-    written = records(tmp_path / "run")
-    # The tags of the data are added to a run that has begun.
-    run = [record.run for record in written if record.HasField("run")][-1]
-    assert set(run.tags) == {"sdl", "imagenet_patches", "sample photographs"}
-    assert recorded_settings(written)["data_title"] == SAMPLE_TITLE
-    assert len(titles) == 10
-    assert all(SAMPLE_TITLE in title for title in titles)
-
-
-=======
->>>>>>> sweeps
 def test_a_resumed_run_is_the_same_run(compose_small: Compose, tmp_path: Path):
     settings = ("model=sdl", "logger=wandb", "data.num_train=100")
     ids = set()
@@ -185,8 +148,6 @@ def test_a_sweeps_runs_share_a_group_and_nothing_else(compose_small: Compose, tm
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     table = pd.DataFrame({"run": ["a", "b"], "test/psnr": [15.0, None], "failure": [None, "no"]})
     return table, table.drop(columns="failure")
-<<<<<<< HEAD
-=======
 
 
 def test_sample_photographs_are_named_in_config_tags_and_figures(
@@ -221,7 +182,6 @@ def test_sample_photographs_are_named_in_config_tags_and_figures(
     assert recorded_settings(written)["data_title"] == SAMPLE_TITLE
     assert len(titles) == 10
     assert all(SAMPLE_TITLE in title for title in titles)
->>>>>>> sweeps
 
 
 def test_run_is_finished_when_training_fails(compose_small: Compose, tmp_path: Path):
