@@ -165,15 +165,6 @@ class SparseAutoencoder(lightning.LightningModule):
 
     # Learning.
 
-    def on_fit_start(self) -> None:
-        coupled = Peers.present() is not None and self.energy.has_hinge
-        if coupled and not isinstance(self.solver, ISTA):
-            raise SettingError(
-                f"model.energy.variance_weight={self.energy.variance_weight} couples the samples "
-                "of all processes, which only the constant-step solvers keep in step: use "
-                "solver=paper with trainer=ddp, or train on one device."
-            )
-
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         inputs = batch.inputs
         prediction = None if self.encoder is None else self.encoder(inputs)
