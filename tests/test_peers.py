@@ -20,7 +20,6 @@ from sparse_lightning.errors import SettingError
 from sparse_lightning.moments import Moments
 
 REPOSITORY = Path(__file__).parent.parent
-SOLVERS = {"paper": FISTA(0.5), "adaptive": Adaptive(tolerance=1e-5)}
 ENERGY = Energy(0.02, variance_weight=10.0, variance_threshold=0.5)
 
 
@@ -91,6 +90,9 @@ torch.save((solution.codes, solution.iterations), f"{folder}/{rank}.pt")
 """
 
 
+SOLVERS = {"paper": FISTA(0.5), "adaptive": Adaptive()}
+
+
 def problem() -> tuple[Energy, LinearDecoder, torch.Tensor]:
     """A batch of which one process's part converges long before the other's."""
     generator = torch.Generator().manual_seed(1)
@@ -102,35 +104,35 @@ def problem() -> tuple[Energy, LinearDecoder, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_inference_in_two_processes_equals_one(solver: str, tmp_path: Path):
+@pytest.mark.parametrize("name", SOLVERS)
+def test_inference_in_two_processes_equals_one(name, tmp_path: Path):
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PART, str(rank), str(tmp_path), solver],
+            [sys.executable, "-c", PART, str(rank), str(tmp_path), name],
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
     ]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     energy, decoder, inputs = problem()
-    expected = SOLVERS[solver](energy.bind(decoder, inputs), torch.zeros(40, 16))
+    expected = SOLVERS[name](energy.bind(decoder, inputs), torch.zeros(40, 16))
     ends = []
     for rank in range(2):
         codes, iterations = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(codes, expected.codes[rank::2], rtol=1e-4, atol=1e-6)
         assert (iterations - expected.iterations[rank::2]).abs().max() <= 1
         ends.append(int(iterations.max()))
-    if solver == "paper":
+    if name == "paper":
         assert ends[0] != ends[1], "the early one must have had to keep step"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["vdl", "sdl_nl"])
-def test_training_in_two_processes_equals_one(family, mnist_root: Path, tmp_path: Path):
+@pytest.mark.parametrize("model", ["vdl", "sdl_nl", "vdl solver=adaptive"])
+def test_training_in_two_processes_equals_one(model, mnist_root: Path, tmp_path: Path):
     common = [
-        *(sys.executable, "-m", "sparse_lightning.train", f"model={family}", "logger=none"),
-        *(f"data.root={mnist_root}", "data.num_train=460", "data.num_val=100"),
+        *(sys.executable, "-m", "sparse_lightning.train", *f"model={model}".split()),
+        *("logger=none", f"data.root={mnist_root}", "data.num_train=460", "data.num_val=100"),
         *("data.num_test=100", "data.batch_size=100", "trainer.max_epochs=2", "hidden_dim=64"),
         *("solver.max_iterations=50", "trainer.enable_progress_bar=false", "~callbacks.figures"),
     ]
