@@ -17,9 +17,6 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks.timing import machine
 from sparse_lightning.data.mnist import seed_mnist
 from sparse_lightning.runs import RESULTS_FILE, Run, find_runs
@@ -38,7 +35,7 @@ SHOWN = {
 def sweep(folder: Path, root: Path, *arguments: str) -> float:
     """Run a sweep and return its seconds from start to end."""
     command = [sys.executable, "-m", "sparse_lightning.train", "-m", "trainer=cpu", *JOBS]
-    command += [f"data.root={root}", f"hydra.sweep.dir={folder}", *arguments]
+    command += [f"data.root={root}", f"hydra.sweep.dir='{folder}'", *arguments]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     start = time.perf_counter()
     subprocess.run(command, check=True, env=environment, capture_output=True)
@@ -60,20 +57,21 @@ def overheads(folder: Path) -> list[float]:
 
 
 def main() -> None:
-    table = Table(title=f"Eight jobs, SDL, 2 epochs of 5,000 digits\n{machine()}")
-    for heading in ("", "kept and shown", "seconds", "training", "overhead of a later job"):
-        table.add_column(heading, justify="right" if heading[:1] in "sto" else "left")
+    print(f"Eight jobs, SDL, 2 epochs of 5,000 digits; {machine()}")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "data"
         seed_mnist(root / "MNIST" / "raw")
-        for number, (way, launcher) in enumerate(WAYS.items()):
-            for kept, arguments in SHOWN.items():
-                folder = Path(name) / f"{number}-{len(arguments)}"
+        for kept, arguments in SHOWN.items():
+            for way, launcher in WAYS.items():
+                folder = Path(name) / kept / way
                 seconds = sweep(folder, root, *launcher, *arguments)
                 training = sum(run.metrics["seconds"] for run in find_runs(folder))
                 later = statistics.median(overheads(folder))
-                table.add_row(way, kept, f"{seconds:.0f}", f"{training:.0f}", f"{later:.1f} s")
-    Console().print(table)
+                print(
+                    f"{kept}, {way}: {seconds:.0f} s, of which {training:.0f} s in epochs; "
+                    f"a later job costs {later:.1f} s beyond its epochs",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
