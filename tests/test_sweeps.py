@@ -56,7 +56,8 @@ def test_the_same_command_does_only_what_is_left(sweep_command, tmp_path: Path, 
         sweep_command("model=sdl", "step_size=0.5,5000")
     message = str(stopped.value.code)
     assert "error: 1 of 2 jobs did not end well" in message
-    assert "DivergenceError: Inference diverged with solver.step_size=5000" in message
+    assert "DivergenceError: Inference diverged at" in message
+    assert "solver.step_size=5000 is too large" in message
     folder = tmp_path / "sweep"
     states = {run.folder: run.state for run in find_runs(folder)}
     assert sorted(states.values()) == [State.FAILED, State.FINISHED]
