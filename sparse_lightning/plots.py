@@ -92,7 +92,8 @@ def unit_histograms(deviation: np.ndarray, activity: np.ndarray, threshold: floa
     left.hist(deviation, bins=_bins(deviation, threshold), color="tab:blue")
     left.axvline(threshold, color="black", linestyle="--", label=f"threshold T = {threshold:g}")
     left.set(xlabel="standard deviation of a code component", ylabel="code components")
-    left.legend(fontsize=8)
+    # Over the axes: looking for the best place inside takes matplotlib long on a busy machine.
+    left.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     right.hist(100 * activity, bins=_bins(100 * activity), color="tab:orange")
     right.set(xlabel="samples in which a component is active (%)", ylabel="code components")
     for axes in (left, right):
