@@ -81,7 +81,8 @@ def test_launchers(package, arguments, mnist_root: Path, tmp_path: Path):
 def test_killed_twice_and_continued_equals_uninterrupted(mnist_root: Path, tmp_path: Path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     process = start(command(whole, mnist_root))
-    assert process.wait(timeout=300) == 0, process.communicate()[0]
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
     for _ in range(2):
         process = start(command(parts, mnist_root))
         # In the middle of some job's training.
