@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_lightning.energy import Attraction, SmoothTerm, at_least_float32
+from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_positive
 from sparse_lightning.reconstruction import (
     AutogradTerm,
@@ -31,6 +31,7 @@ from sparse_lightning.reconstruction import (
     MultiLayerTerm,
     QuadraticTerm,
 )
+from sparse_lightning.smooth import Attraction, SmoothTerm
 
 
 class Decoder(nn.Module):

@@ -33,6 +33,7 @@ from torch import Tensor
 from sparse_lightning.errors import SettingError, require_non_negative
 from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
+from sparse_lightning.smooth import Attraction, Curvature, SmoothTerm
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 
@@ -40,40 +41,6 @@ TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 def at_least_float32(tensor: Tensor) -> Tensor:
     """``tensor`` detached, in float32 unless it is finer already."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-class SmoothTerm(Protocol):
-    """A differentiable function of the codes (n, l) of one batch, known by its gradient."""
-
-    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        """Its gradient, (n, l) -> (n, l), in a tensor that the caller may write to.
-
-        ``out``, where it is given, may be used to hold the result.
-        """
-
-    def restrict(self, rows: Tensor) -> SmoothTerm:
-        """The same function of the samples ``rows`` (an index vector) alone."""
-
-    def value(self, codes: Tensor) -> Tensor:
-        """Its value per sample, (n, l) -> (n,), up to a constant of that sample."""
-
-    def curvature(self, codes: Tensor) -> Curvature:
-        """Bounds or estimates of its second derivative in any direction, near ``codes``."""
-
-
-@dataclass(frozen=True)
-class Curvature:
-    r"""How far a function bends: :math:`\mu \le v^\top H v \le L` for unit vectors v.
-
-    Attributes:
-        lower: :math:`\mu`; 0 or less where it is not convex.
-        upper: L, or an estimate of it.
-        is_bound: whether both hold everywhere, so that a step of 1/L descends always.
-    """
-
-    lower: float
-    upper: float
-    is_bound: bool
 
 
 class BindableDecoder(Protocol):
@@ -84,30 +51,6 @@ class BindableDecoder(Protocol):
     def __call__(self, codes: Tensor) -> Tensor: ...
 
     def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm: ...
-
-
-@dataclass(frozen=True)
-class Attraction:
-    r"""The quadratic :math:`\frac{c}{2} \sum_i \|z_i - \bar z_i\|^2` that pulls codes to a centre.
-
-    Args:
-        curvature: c.
-        centre: :math:`\bar z`, (n, l).
-    """
-
-    curvature: float
-    centre: Tensor
-
-    def add_gradient(self, gradient: Tensor, codes: Tensor) -> Tensor:
-        r"""Add :math:`c (z - \bar z)` to ``gradient`` in place."""
-        return gradient.add_(codes, alpha=self.curvature).sub_(self.centre, alpha=self.curvature)
-
-    def value(self, codes: Tensor) -> Tensor:
-        """Its value per sample, (n,)."""
-        return self.curvature / 2 * (codes - self.centre).square().sum(1)
-
-    def restrict(self, rows: Tensor) -> Attraction:
-        return replace(self, centre=self.centre[rows])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sparse_lightning.energy import Attraction, Curvature
+from sparse_lightning.smooth import Attraction, Curvature
 
 
 def largest_eigenvalue_bound(matrix: Tensor, num_squarings: int = 5) -> float:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 
 LAYERS = [
     {"errors"},
-    {"moments"},
+    {"moments", "smooth"},
     {"files", "identity", "peers"},
     {"checkpoints", "energy"},
     {"reconstruction"},

@@ -24,11 +24,11 @@ from sparse_lightning.solvers import FISTA
 from sparse_lightning.studies import ablation as ablation_study
 from sparse_lightning.studies.ablation import ablation
 from sparse_lightning.studies.coding import batches, codes_of
+from sparse_lightning.studies.denoisers import choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
 from sparse_lightning.studies.features import features
 from sparse_lightning.studies.hinge_surface import hinge_surface
 from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.peers import choose_setting, denoise
 from sparse_lightning.studies.regret import (
     amortisation,
     interpolate,

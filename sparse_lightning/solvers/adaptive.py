@@ -33,9 +33,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_lightning.errors import SettingError, require_non_negative
 from sparse_lightning.solvers.constant import ProximalObjective
-from sparse_lightning.solvers.solution import ShrinkingBatch, Solution
+from sparse_lightning.solvers.solution import ShrinkingBatch, Solution, require_limits
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
 CHECK_EVERY = 10
@@ -80,12 +79,7 @@ class Adaptive:
     tolerance: float = 3e-4
 
     def __post_init__(self) -> None:
-        require_non_negative("solver.tolerance", self.tolerance)
-        if self.max_iterations < 1:
-            raise SettingError(
-                f"solver.max_iterations={self.max_iterations} must be at least 1: "
-                "inference needs one iteration to move."
-            )
+        require_limits(self.tolerance, self.max_iterations)
 
     @property
     def remedy(self) -> str:
@@ -115,11 +109,17 @@ class Adaptive:
             torch.addcmul(point, gradient, pace.step, value=-1, out=new)
             new = objective.shrink(new, pace.step, out=new)
             batch.undo_held(new, codes)
-            risen = pace.go_back(objective, iteration, batch.held, new, codes, point)
+            risen = pace.risen(objective, new, batch.held) if iteration % CHECK_EVERY == 0 else None
+            if risen is not None:
+                for tensor in (new, codes, point):
+                    torch.where(risen, pace.best, tensor, out=tensor)
             torch.sub(new, point, out=correction)
             if self.tolerance > 0:
                 done = self._has_converged(objective, new, correction)
-                batch.hold(done & ~risen, iteration, new, codes)
+                if risen is not None:
+                    # A sample that was put back has a correction of 0 as well.
+                    done = done & ~risen.squeeze(1)
+                batch.hold(done, iteration, new, codes)
                 if batch.is_finished:
                     codes = new
                     break
@@ -156,7 +156,14 @@ def _pace_of(objective: CurvedObjective, codes: Tensor) -> _Pace:
 
 
 class _Pace:
-    """Step and momentum of each sample, or of the whole batch where samples are coupled."""
+    """Step and momentum of each sample, or of the whole batch where samples are coupled.
+
+    Attributes:
+        step: (n, 1) or (1, 1).
+        best: the codes of the lowest energy seen, for `risen`.
+    """
+
+    best: Tensor
 
     def __init__(self, bend: Bend, codes: Tensor, objective: CurvedObjective) -> None:
         self.is_separable, self.total = objective.is_separable, objective.total
@@ -170,20 +177,12 @@ class _Pace:
     def see(self, point: Tensor, gradient: Tensor) -> None:
         """Learn from the gradient at a point."""
 
-    def go_back(
-        self,
-        objective: CurvedObjective,
-        iteration: int,
-        held: Tensor,
-        new: Tensor,
-        codes: Tensor,
-        point: Tensor,
-    ) -> Tensor:
-        """Go back, in place, where the energy has risen; return where, (n,).
+    def risen(self, objective: CurvedObjective, codes: Tensor, held: Tensor) -> Tensor | None:
+        """Where the energy has risen above that of `best`, (n, 1) or (1, 1); None: nowhere.
 
-        Held samples stay. With a bound on the curvature the energy does not rise.
+        With a bound on the curvature it does not rise. Held samples stay as they are.
         """
-        return torch.zeros_like(held)
+        return None
 
     def momentum(self, correction: Tensor, change: Tensor) -> Tensor:
         """How far to extrapolate, (n, 1) or (1, 1), from the last step and the last change."""
@@ -229,30 +228,18 @@ class _MeasuredPace(_Pace):
             self.point, self.gradient = point.clone(), gradient.clone()
         self.step = 1 / self.curvature
 
-    def go_back(
-        self,
-        objective: CurvedObjective,
-        iteration: int,
-        held: Tensor,
-        new: Tensor,
-        codes: Tensor,
-        point: Tensor,
-    ) -> Tensor:
-        if iteration % CHECK_EVERY:
-            return torch.zeros_like(held)
-        energy = objective.comparable(new)
+    def risen(self, objective: CurvedObjective, codes: Tensor, held: Tensor) -> Tensor | None:
+        energy = objective.comparable(codes)
         # Also where it is not a number.
         worse = ~(energy <= self.lowest)
         if self.is_separable:
             worse &= ~held[:, None]
-        for tensor in (new, codes, point):
-            torch.where(worse, self.best, tensor, out=tensor)
-        self.best.copy_(new)
+        self.best = torch.where(worse, self.best, codes)
         self.lowest = torch.where(worse, self.lowest, energy)
         self.curvature = torch.where(worse, LARGEST_RISE * self.curvature, self.curvature)
         self._restarted(worse)
         self.age.masked_fill_(worse, 1.0)
-        return worse.squeeze(1).expand_as(held)
+        return worse
 
     def _measure(self, turned: Tensor, moved: Tensor) -> None:
         old = self.curvature

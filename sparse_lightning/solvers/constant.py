@@ -25,8 +25,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_lightning.errors import SettingError, require_non_negative, require_positive
-from sparse_lightning.solvers.solution import ShrinkingBatch, Solution
+from sparse_lightning.errors import require_positive
+from sparse_lightning.solvers.solution import ShrinkingBatch, Solution, require_limits
 
 
 class ProximalObjective(Protocol):
@@ -61,12 +61,7 @@ class ISTA:
 
     def __post_init__(self) -> None:
         require_positive("solver.step_size", self.step_size)
-        require_non_negative("solver.tolerance", self.tolerance)
-        if self.max_iterations < 1:
-            raise SettingError(
-                f"solver.max_iterations={self.max_iterations} must be at least 1: "
-                "inference needs one iteration to move."
-            )
+        require_limits(self.tolerance, self.max_iterations)
 
     @property
     def remedy(self) -> str:

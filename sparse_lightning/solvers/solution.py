@@ -7,6 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse_lightning.errors import SettingError, require_non_negative
+
+
+def require_limits(tolerance: float, max_iterations: int) -> None:
+    """Raise `SettingError` unless a solver can stop by these limits."""
+    require_non_negative("solver.tolerance", tolerance)
+    if max_iterations < 1:
+        raise SettingError(
+            f"solver.max_iterations={max_iterations} must be at least 1: "
+            "inference needs one iteration to move."
+        )
+
 
 @dataclass(frozen=True)
 class Solution:

@@ -20,8 +20,8 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.findings import Findings, Pictures
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint
+from sparse_lightning.studies.denoisers import PEERS, choose_setting, denoise
 from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.peers import PEERS, choose_setting, denoise
 from sparse_lightning.studies.subjects import Subject
 
 CLEAN, RECONSTRUCTION, NOISY, DENOISED = "clean", "reconstruction", "noisy", "noisy, rebuilt"

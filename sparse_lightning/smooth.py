@@ -1,0 +1,66 @@
+"""Smooth functions of the codes of one batch, as solvers see them: gradient, value, curvature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+
+class SmoothTerm(Protocol):
+    """A differentiable function of the codes (n, l) of one batch, known by its gradient."""
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        """Its gradient, (n, l) -> (n, l), in a tensor that the caller may write to.
+
+        ``out``, where it is given, may be used to hold the result.
+        """
+
+    def restrict(self, rows: Tensor) -> SmoothTerm:
+        """The same function of the samples ``rows`` (an index vector) alone."""
+
+    def value(self, codes: Tensor) -> Tensor:
+        """Its value per sample, (n, l) -> (n,), up to a constant of that sample."""
+
+    def curvature(self, codes: Tensor) -> Curvature:
+        """Bounds or estimates of its second derivative in any direction, near ``codes``."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    r"""How far a function bends: :math:`\mu \le v^\top H v \le L` for unit vectors v.
+
+    Attributes:
+        lower: :math:`\mu`; 0 or less where it is not convex.
+        upper: L, or an estimate of it.
+        is_bound: whether both hold everywhere, so that a step of 1/L descends always.
+    """
+
+    lower: float
+    upper: float
+    is_bound: bool
+
+
+@dataclass(frozen=True)
+class Attraction:
+    r"""The quadratic :math:`\frac{c}{2} \sum_i \|z_i - \bar z_i\|^2` that pulls codes to a centre.
+
+    Args:
+        curvature: c.
+        centre: :math:`\bar z`, (n, l).
+    """
+
+    curvature: float
+    centre: Tensor
+
+    def add_gradient(self, gradient: Tensor, codes: Tensor) -> Tensor:
+        r"""Add :math:`c (z - \bar z)` to ``gradient`` in place."""
+        return gradient.add_(codes, alpha=self.curvature).sub_(self.centre, alpha=self.curvature)
+
+    def value(self, codes: Tensor) -> Tensor:
+        """Its value per sample, (n,)."""
+        return self.curvature / 2 * (codes - self.centre).square().sum(1)
+
+    def restrict(self, rows: Tensor) -> Attraction:
+        return replace(self, centre=self.centre[rows])
