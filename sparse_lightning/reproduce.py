@@ -24,8 +24,8 @@ from sparse_lightning.data.cache import digest
 from sparse_lightning.errors import SweepError
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.report import Section, claims_table, write_report
-from sparse_lightning.runs import Run
-from sparse_lightning.trainings import Training, expand, run_all
+from sparse_lightning.runs import Run, find_runs
+from sparse_lightning.trainings import commands, run_all
 
 DONE_FILE = "done.json"
 
@@ -37,20 +37,21 @@ def reproduce(config: DictConfig) -> None:
         SweepError: a training or a study failed.
     """
     folder = Path(config.folder)
-    trainings = expand(config.trainings, config.everywhere, folder / "trainings")
-    run_all(trainings, config.jobs)
-    sections = [_study(title, study, trainings, folder) for title, study in config.studies.items()]
-    _write(sections, trainings, folder, config.heading)
+    trained = folder / "trainings"
+    run_all(commands(config.trainings, config.everywhere, trained, config.jobs))
+    runs = [run for run in find_runs(trained) if run.is_finished]
+    sections = [_study(title, study, runs, folder) for title, study in config.studies.items()]
+    _write(sections, runs, folder, config.heading)
 
 
-def _study(title: str, study: DictConfig, trainings: Sequence[Training], folder: Path) -> Section:
+def _study(title: str, study: DictConfig, runs: Sequence[Run], folder: Path) -> Section:
     """Run a study unless it is done with these settings and trainings, and say where it is."""
     out = folder / "studies" / title
     settings = list(study.settings)
     if study.data is not None:
         settings.append(f"runs={folder / 'trainings' / study.data}")
     command = ["python", "-m", "sparse_lightning.evaluate", *settings, f"hydra.run.dir={out}"]
-    key = digest([command, [t.name for t in trainings if Run(t.folder).is_finished]])
+    key = digest([command, [run.folder.name for run in runs]])
     done = _done(out)
     if done.get("key") != key:
         Console().rule(title)
@@ -72,13 +73,11 @@ def _done(folder: Path) -> dict:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _write(
-    sections: Sequence[Section], trainings: Sequence[Training], folder: Path, heading: str
-) -> None:
-    seconds = sum(Run(training.folder).metrics["seconds"] for training in trainings)
+def _write(sections: Sequence[Section], runs: Sequence[Run], folder: Path, heading: str) -> None:
+    seconds = sum(run.metrics["seconds"] for run in runs)
     studied = sum(section.seconds for section in sections)
     about = (
-        f"{len(trainings)} trainings, {seconds / 60:.0f} minutes of training in all, on "
+        f"{len(runs)} trainings, {seconds / 60:.0f} minutes of training in all, on "
         f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies."
     )
     with replaced_whole(folder / "report.html") as temporary:

@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from sparse_lightning import claims, trainings
+from sparse_lightning import claims
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.errors import SettingError, SweepError
-from sparse_lightning.files import write_figure, write_json
+from sparse_lightning.files import write_figure
 from sparse_lightning.findings import Findings, Pictures
 from sparse_lightning.plots import reconstructions
 from sparse_lightning.report import Section, claims_table, write_report
-from sparse_lightning.trainings import Training, expand, run_all
+from sparse_lightning.runs import State, find_runs
+from sparse_lightning.trainings import commands, run_all
 
 EVERYWHERE = {"mnist": ["data.root=/d"], "imagenet_patches": []}
 
@@ -26,37 +29,31 @@ EVERYWHERE = {"mnist": ["data.root=/d"], "imagenet_patches": []}
 # Trainings.
 
 
-def test_multiruns_expand_to_trainings_with_their_own_folders(tmp_path: Path):
-    lines = [["data=mnist", "model=sdl,vdl", "seed=0,1"], ["data=mnist", "model=sdl", "seed=1"]]
-    found = expand(lines, EVERYWHERE, tmp_path)
-    assert [training.name for training in found] == [
-        f"data=mnist,model={model},seed={seed}" for model in ("sdl", "vdl") for seed in (0, 1)
-    ]
-    assert found[0].folder == tmp_path / "mnist" / "data=mnist,model=sdl,seed=0"
-    command = found[0].command()
-    assert {"data.root=/d", "model=sdl", "seed=0", "resume=true"} <= set(command)
+def test_each_line_is_a_sweep_into_the_folder_of_its_data(tmp_path: Path):
+    lines = [["data=mnist", "model=sdl,vdl", "seed=0,1"], ["data=imagenet_patches", "model=sdl"]]
+    first, second = commands(lines, EVERYWHERE, tmp_path, jobs=1)
+    assert first[:3] == ["-m", "sparse_lightning.train", "-m"]
+    assert {*lines[0], "data.root=/d", f"hydra.sweep.dir='{tmp_path / 'mnist'}'"} <= set(first)
+    assert {*lines[1], f"hydra.sweep.dir='{tmp_path / 'imagenet_patches'}'"} <= set(second)
+    assert not any("launcher" in word or "data.root" in word for word in second)
+    two = commands(lines, EVERYWHERE, tmp_path, jobs=2)[0]
+    assert {"hydra/launcher=joblib", "hydra.launcher.n_jobs=2"} <= set(two)
     with pytest.raises(SettingError, match="must choose data="):
-        expand([["model=sdl"]], EVERYWHERE, tmp_path)
+        commands([["model=sdl"]], EVERYWHERE, tmp_path, jobs=1)
 
 
-def test_finished_trainings_are_skipped_and_failures_named(tmp_path: Path, monkeypatch):
-    names = ["done", "good", "bad"]
-    jobs = [Training((name,), (), tmp_path / name) for name in names]
-    write_json(tmp_path / "done" / "metrics.json", {})
-    ran = []
-
-    class Finished:
-        def __init__(self, command, **kwargs) -> None:
-            name = command[3]
-            ran.append(name)
-            self.returncode = 1 if name == "bad" else 0
-            if name == "good":
-                write_json(tmp_path / name / "metrics.json", {})
-
-    monkeypatch.setattr(trainings.subprocess, "run", Finished)
-    with pytest.raises(SweepError, match=r"1 of 3 trainings failed.*bad"):
-        run_all(jobs, jobs=1)
-    assert sorted(ran) == ["bad", "good"]
+def test_finished_trainings_are_skipped_and_failures_named(tmp_path: Path, mnist_root: Path, capfd):
+    small = ["data.num_train=100", "data.num_val=50", "data.num_test=50", "data.batch_size=50"]
+    small += ["trainer=cpu", "trainer.max_epochs=1", f"data.root={mnist_root}"]
+    lines = [["data=mnist", "model=sdl", f"step_size={step}"] for step in ("0.5", "0.5,5000")]
+    with pytest.raises(SweepError, match=r"1 of 2 sweeps failed.*step_size=0\.5,5000"):
+        run_all(commands(lines, {"mnist": small}, tmp_path, jobs=1))
+    states = sorted(run.state for run in find_runs(tmp_path))
+    assert states == [State.FAILED, State.FINISHED]
+    printed = capfd.readouterr().err
+    assert "Sweep of 1 jobs" in printed
+    assert "1 finished, 1 waiting" in printed
+    assert "solver.step_size=5000 is too large" in printed
 
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
@@ -65,12 +62,13 @@ def test_scales_ask_for_what_exists(scale, compose, tmp_path: Path):
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = hydra.compose("reproduce", [f"scale={scale}", f"folder={tmp_path}"])
-    found = expand(config.trainings, config.everywhere, tmp_path)
-    firsts = [expand([line], config.everywhere, tmp_path)[0] for line in config.trainings]
-    for training in firsts:
-        OmegaConf.to_container(compose(*training.settings, *training.everywhere), resolve=True)
+    commands(config.trainings, config.everywhere, tmp_path, config.jobs)
+    for line in config.trainings:
+        parsed = OverridesParser.create().parse_overrides(list(line))
+        first = [f"{p.key_or_group}={first_value(p)}" for p in parsed]
+        OmegaConf.to_container(compose(*first), resolve=True)
     studied = OmegaConf.to_container(config.studies, resolve=True)
-    trained = {training.folder.parent.name for training in found}
+    trained = {word.removeprefix("data=") for line in config.trainings for word in line}
     for study in studied.values():
         assert study["data"] is None or study["data"] in trained
         GlobalHydra.instance().clear()
@@ -78,6 +76,12 @@ def test_scales_ask_for_what_exists(scale, compose, tmp_path: Path):
             composed = hydra.compose("evaluate", [*study["settings"], f"run_dir={tmp_path}"])
         images = composed.study.get("compute", {}).get("num_images", None)
         assert images is None or isinstance(images, int)
+
+
+def first_value(override: Override) -> str:
+    if override.is_sweep_override():
+        return next(iter(override.sweep_string_iterator()))
+    return override.get_value_element_as_str()
 
 
 # Claims.
