@@ -8,7 +8,10 @@ Fits, keeps the model with the lowest validation energy, tests it, and leaves in
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
@@ -168,9 +171,31 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
 
+@contextmanager
+def _interruption_explained(run_dir: Path) -> Iterator[None]:
+    """Say how to go on, where somebody or Lightning ends the process by an interruption."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if (run_dir / "checkpoints" / "last.ckpt").exists():
+            message = (
+                f"Interrupted: the same command with hydra.run.dir={run_dir} resume=true goes on "
+                "from the last finished epoch."
+            )
+        else:
+            message = (
+                "Interrupted before the end of the first epoch: the same command starts afresh."
+            )
+        rank_zero_only(print)(message, file=sys.stderr)
+        raise
+
+
 def start(config: DictConfig) -> dict[str, float] | None:
     """What Hydra calls: one run, or one job of a sweep."""
-    return jobs.run_once(train, config) if jobs.is_job() else train(config)
+    if jobs.is_job():
+        return jobs.run_once(train, config)
+    with _interruption_explained(Path(config.run_dir)):
+        return train(config)
 
 
 def main() -> None:

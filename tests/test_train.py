@@ -17,7 +17,7 @@ from conftest import Compose
 
 from sparse_lightning.errors import CheckpointError, DataError, DivergenceError, SettingError
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.train import train
+from sparse_lightning.train import start, train
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -108,20 +108,28 @@ def test_interrupted_and_resumed_equals_uninterrupted(family, compose_small: Com
     assert resumed["epochs"] == 4
 
 
+@pytest.mark.parametrize(("epochs", "hint"), [(0, "starts afresh"), (1, "resume=true goes on")])
+def test_an_interruption_says_how_to_go_on(compose_small: Compose, tmp_path, capsys, epochs, hint):
+    config = compose_small("model=sdl")
+    with pytest.raises(SystemExit):
+        train_with(config, StopAfter(epochs, KeyboardInterrupt), start)
+    assert hint in capsys.readouterr().err
+
+
 class Interrupted(Exception):
     """Stands for a power cut in the middle of an epoch."""
 
 
 class StopAfter(lightning.Callback):
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: int, error: type[BaseException] = Interrupted) -> None:
+        self.epochs, self.error = epochs, error
 
     def on_train_batch_end(self, trainer, *args) -> None:
         if trainer.current_epoch == self.epochs and args[-1] == 1:
-            raise Interrupted
+            raise self.error
 
 
-def train_with(config, callback: lightning.Callback) -> None:
+def train_with(config, callback: lightning.Callback, train=train) -> None:
     """Train with one callback more than the configuration has."""
     original = lightning.Trainer.__init__
 
