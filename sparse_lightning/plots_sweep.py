@@ -6,6 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sparse_lightning.family_style import families_in_order, family_name, family_style, tidy
+
 LINEAR = "LinearDecoder"
 FIXED = ("family", "sparsity_weight")
 
@@ -27,11 +29,11 @@ def regret_curve(summary: pd.DataFrame) -> Figure:
     for axes, data in zip(panels, data_sets):
         rows = summary[summary["data"] == data]
         names = ["family", *splitting_settings(rows)]
-        for number, (key, curve) in enumerate(rows.groupby(names, sort=False, dropna=False)):
-            _draw_curve(axes, curve, _label(key, names), f"C{number % 10}")
+        for family in families_in_order(rows["family"]):
+            _draw_family(axes, rows[rows["family"] == family], names)
         axes.set(xlabel="zeros in the codes (%)", ylabel="PSNR (dB)")
         axes.set_title(f"{data}: test images, mean over seeds (n = {seeds})", fontsize=10)
-        axes.grid(alpha=0.3)
+        tidy(axes)
         axes.legend(fontsize=9)
     return figure
 
@@ -44,13 +46,21 @@ def splitting_settings(summary: pd.DataFrame) -> list[str]:
     return [name for name in settings if (groups[name].nunique(dropna=False) > 1).any()]
 
 
+def _draw_family(axes: Axes, rows: pd.DataFrame, names: list[str]) -> None:
+    style = family_style(rows["family"].iloc[0])
+    for number, (key, curve) in enumerate(rows.groupby(names, sort=False, dropna=False)):
+        # Several curves of one family cannot all have its colour.
+        colour = style["color"] if number == 0 else f"C{(4 + number) % 10}"
+        _draw_curve(axes, curve, _label(key, names), colour, style["marker"])
+
+
 def _label(values: tuple, names: list[str]) -> str:
     family, *rest = values
     told = [f"{name.rpartition('.')[2]} {value}" for name, value in zip(names[1:], rest)]
-    return ", ".join([family.upper().replace("_", "-"), *told])
+    return ", ".join([family_name(family), *told])
 
 
-def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str) -> None:
+def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker: str) -> None:
     curve = curve.sort_values("test/zeros_mean")
     axes.errorbar(
         100 * curve["test/zeros_mean"],
@@ -60,7 +70,7 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str) -> Non
         label=label,
         color=colour,
         linestyle="--" if (curve["decoder"] == LINEAR).all() else "-",
-        marker="o",
+        marker=marker,
         markersize=4,
         capsize=2,
     )

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 LAYERS = [
     {"errors"},
     {"moments", "smooth"},
-    {"files", "identity", "peers"},
+    {"files", "identity", "peers", "family_style"},
     {"checkpoints", "energy"},
     {"reconstruction"},
     {"decoders", "encoders", "solvers"},

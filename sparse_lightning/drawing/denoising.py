@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sparse_lightning import plots
-from sparse_lightning.drawing.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.family_style import families_in_order, family_name, family_style, tidy
 from sparse_lightning.findings import Findings, Pictures
 
 

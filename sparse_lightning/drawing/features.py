@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sparse_lightning import plots
-from sparse_lightning.drawing.style import families_in_order, family_name, tidy
+from sparse_lightning.family_style import families_in_order, family_name, tidy
 from sparse_lightning.findings import Findings, Pictures
 
 

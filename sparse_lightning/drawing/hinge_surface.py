@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
-from sparse_lightning.drawing.style import tidy
+from sparse_lightning.family_style import tidy
 from sparse_lightning.findings import Findings
 
 

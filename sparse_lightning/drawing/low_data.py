@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_lightning.drawing.style import (
+from sparse_lightning.family_style import (
     families_in_order,
     family_name,
     family_style,

@@ -1,4 +1,4 @@
-"""One look for all studies: a family has the same colour and line everywhere."""
+"""One look for all figures: a family has the same name, colour and line everywhere."""
 
 from __future__ import annotations
 
