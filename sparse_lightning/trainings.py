@@ -27,7 +27,7 @@ def commands(
             ``["data=mnist", "model=sdl,vdl", "seed=0,1"]``.
         everywhere: overrides for the trainings of each data set, by its name.
         folder: runs go below ``folder/DATA``.
-        jobs: how many at a time; more than one needs the joblib launcher.
+        jobs: how many at a time, each in a process of its own.
 
     Raises:
         SettingError: a multirun without a data set that ``everywhere`` knows.
