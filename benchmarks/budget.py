@@ -78,10 +78,10 @@ def seconds_to(curve: pd.DataFrame, energy: float) -> float:
 def summary(points: pd.DataFrame) -> pd.DataFrame:
     """The last look of each training, and when the adaptive one had the paper's last energy."""
     rows = []
-    for (family, seed), part in points.groupby(["family", "seed"], sort=False):
+    for _, part in points.groupby(["family", "seed"], sort=False):
         curves = {solver: curve for solver, curve in part.groupby("solver", sort=False)}
         last = curves["paper"].iloc[-1]
-        for solver, curve in curves.items():
+        for curve in curves.values():
             reached = seconds_to(curve, last["val/energy"])
             rows.append(curve.iloc[-1].to_dict() | {"part": reached / last["elapsed"]})
     return pd.DataFrame(rows)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from rich.console import Console
 from rich.table import Table
 
@@ -58,7 +59,8 @@ def measure() -> pd.DataFrame:
 
 def slope(part: pd.DataFrame) -> float:
     """Of log time against log size."""
-    return float(np.polyfit(np.log(part["factor"]), np.log(part["milliseconds"]), 1)[0])
+    fitted = np.polyfit(np.log(part["factor"]), np.log(part["milliseconds"]), 1)[0]
+    return round(float(fitted), 2) + 0.0  # never minus zero
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -70,6 +72,8 @@ def draw(table: pd.DataFrame) -> Figure:
         axis.set(title=decoder, xlabel="size, times the paper's", ylabel="ms per iteration")
         axis.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
