@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import SettingError
-from sparse_lightning.solvers import FISTA, ISTA
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive, solution
 
 
 def literal_solution(
@@ -75,6 +75,22 @@ def test_equals_the_literal_loop(solver, decoder, energy, tolerance):
     assert torch.equal(initial, kept)
     if tolerance == 3e-2:
         assert len(iterations.unique()) > 1, "the test must see samples leave at different times"
+
+
+@pytest.mark.parametrize("decoder", ["linear", "one hidden layer"])
+@pytest.mark.parametrize("energy", [Energy(0.02), Energy(0.02, 3.0, 0.5, 1.0)])
+@pytest.mark.parametrize("solver", [FISTA(0.3, 150), Adaptive(150)])
+def test_seldom_looks_change_nothing(monkeypatch, decoder, energy, solver):
+    """Accelerators tell the host who has converged every ten iterations, the CPU at each."""
+    objective, initial = problem(decoder, energy)
+    often = solver(objective, initial)
+    assert often.iterations.unique().numel() > 1 or not objective.is_separable
+    for every in (4, 10):
+        monkeypatch.setattr(solution, "looks_every", lambda device, every=every: every)
+        seldom = solver(objective, initial)
+        torch.testing.assert_close(seldom.codes, often.codes, rtol=1e-9, atol=1e-12)
+        assert torch.equal(seldom.iterations, often.iterations)
+        assert torch.equal(seldom.converged, often.converged)
 
 
 def test_zero_codes_that_stay_zero_have_converged():

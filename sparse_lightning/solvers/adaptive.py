@@ -32,6 +32,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from sparse_lightning.solvers.constant import ProximalObjective
 from sparse_lightning.solvers.solution import ShrinkingBatch, Solution, require_limits
@@ -141,11 +142,12 @@ class Adaptive:
         Coupled samples are at a fixed point together: one that rests while others move may have
         to move on.
         """
-        squares = torch.stack([correction.square().sum(1), new.square().sum(1)])
-        if not objective.is_separable:
-            squares = objective.total(squares.sum(1, keepdim=True)).expand(2, len(new))
-        residual, size = squares.sqrt()
-        return residual <= self.tolerance * size
+        if objective.is_separable:
+            residual, size = vector_norm(correction, dim=1), vector_norm(new, dim=1)
+            return residual <= self.tolerance * size
+        squares = torch.stack([vector_norm(correction), vector_norm(new)]).square()
+        residual, size = objective.total(squares).sqrt()
+        return (residual <= self.tolerance * size).expand(len(new))
 
 
 def _pace_of(objective: CurvedObjective, codes: Tensor) -> _Pace:
@@ -232,8 +234,8 @@ class _MeasuredPace(_Pace):
         energy = objective.comparable(codes)
         # Also where it is not a number.
         worse = ~(energy <= self.lowest)
-        if self.is_separable:
-            worse &= ~held[:, None]
+        # Coupled samples are held together.
+        worse &= ~held[: len(worse), None]
         self.best = torch.where(worse, self.best, codes)
         self.lowest = torch.where(worse, self.lowest, energy)
         self.curvature = torch.where(worse, LARGEST_RISE * self.curvature, self.curvature)
