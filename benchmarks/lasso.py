@@ -4,6 +4,7 @@ r"""The positive lasso against SPAMS, scikit-learn and skglm: ``python -m benchm
 an SDL dictionary, from codes of zero, at two levels of sparsity. Each solver is timed at the
 loosest setting of its own stopping rule that ends within 1e-6 of the minimum, relative, as judged
 from outside in float64; one that has no such setting is timed at its tightest. Its gap is printed.
+With ``--folder`` the gap at looser settings is drawn against time.
 
 Peers: ``pip install -e ".[bench]"``; those that are not installed are left out.
 """
@@ -13,11 +14,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from rich.table import Table
 from sklearn.decomposition import sparse_encode
@@ -26,8 +32,10 @@ from torch import Tensor
 from benchmarks.problems import Problem, digits, problem
 from benchmarks.timing import machine, medians
 from sparse_lightning import Adaptive, Energy
+from sparse_lightning.files import write_figure
 
 SAMPLES, GAP = 2_500, 1e-6
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
 Peer = Callable[[Problem, float], Tensor]
 
 
@@ -114,14 +122,67 @@ def at_zeros(share: float, steps: int) -> Problem:
     return case
 
 
-def tuned(case: Problem, peer: Peer, lowest: float) -> tuple[Callable[[], Tensor], float]:
-    """A solver at its loosest setting that is close enough, and its gap."""
-    for tolerance in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6):
+def curve(case: Problem, peer: Peer, lowest: float, repeats: int) -> Iterator[dict[str, float]]:
+    """Seconds and gap at tighter and tighter settings, until one is close enough."""
+    for tolerance in TOLERANCES:
         run = partial(peer, case, tolerance)
         gap = case.judge(run()) / lowest - 1
-        if gap <= GAP:
+        yield {
+            "tolerance": tolerance,
+            "gap": gap,
+            "seconds": medians({"": run}, repeats)[""],
+        }
+        if gap <= GAP or peer is spams_lars:
             break
-    return run, gap
+
+
+def measure(case: Problem, skipped: Sequence[str], repeats: int) -> pd.DataFrame:
+    """The curve of each solver; their last points are measured again, in turn."""
+    lowest = case.judge(ours(case, 1e-8))
+    solvers = {n: peer for n, peer in peers().items() if n.split(",")[0] not in skipped}
+    curves, last = [], {}
+    for name, peer in solvers.items():
+        points = pd.DataFrame(curve(case, peer, lowest, 1 if peer is skglm_lasso else 3))
+        curves.append(points.assign(problem=case.name, solver=name, in_turn=False))
+        last[name] = partial(peer, case, points["tolerance"].iloc[-1])
+    in_turn = medians(last, repeats)
+    for points in curves:
+        points.loc[points.index[-1], "seconds"] = in_turn[points["solver"].iloc[0]]
+        points.loc[points.index[-1], "in_turn"] = True
+    return pd.concat(curves, ignore_index=True)
+
+
+def show(table: pd.DataFrame) -> None:
+    """Print each solver at the setting that is close enough."""
+    printed = Table(title=f"Positive lasso, {SAMPLES:,} digits, 128 atoms\n{machine()}")
+    for heading in ("problem", "solver", "ms", "SPAMS = 1", "gap"):
+        printed.add_column(heading, justify="left" if heading in ("problem", "solver") else "right")
+    for name, part in table[table["in_turn"]].groupby("problem", sort=False):
+        unit = part.loc[part["solver"] == "SPAMS, LARS", "seconds"]
+        unit = float(unit.iloc[0]) if len(unit) else float("nan")
+        for row in part.to_dict("records"):
+            seconds = row["seconds"]
+            cells = (f"{1e3 * seconds:.1f}", f"{seconds / unit:.2f}", f"{row['gap']:.0e}")
+            printed.add_row(name, row["solver"], *cells)
+    Console().print(printed)
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Gap against time, one curve per solver."""
+    problems = list(table["problem"].unique())
+    figure, axes = plt.subplots(
+        1, len(problems), figsize=(4.6 * len(problems), 3.8), layout="constrained", squeeze=False
+    )
+    for axis, name in zip(axes.flat, problems):
+        for solver, points in table[table["problem"] == name].groupby("solver", sort=False):
+            axis.loglog(points["seconds"], points["gap"].clip(lower=1e-9), marker="o", label=solver)
+        axis.axhline(GAP, color="grey", linewidth=0.8, linestyle=":")
+        axis.set(title=name, xlabel="seconds", ylabel="energy above the minimum, relative")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle(f"Positive lasso, {SAMPLES:,} digits, 128 atoms; {machine()}", fontsize=9)
+    return figure
 
 
 def main() -> None:
@@ -130,24 +191,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200, help="of training the dictionary")
     parser.add_argument("--skip", nargs="*", default=(), help="peers to leave out, by first word")
+    parser.add_argument("--folder", type=Path, default=None, help="for lasso.png")
     arguments = parser.parse_args()
-    table = Table(title=f"Positive lasso, {SAMPLES:,} digits, 128 atoms\n{machine()}")
-    for heading in ("problem", "solver", "ms", "SPAMS = 1", "gap"):
-        table.add_column(heading, justify="left" if heading in ("problem", "solver") else "right")
-    for share in (0.91, 0.75):
-        case = at_zeros(share, arguments.steps)
-        lowest = case.judge(ours(case, 1e-8))
-        rivals = {
-            name: tuned(case, peer, lowest)
-            for name, peer in peers().items()
-            if name.split(",")[0] not in arguments.skip
-        }
-        seconds = medians({name: run for name, (run, _) in rivals.items()}, arguments.repeats)
-        unit = seconds.get("SPAMS, LARS", float("nan"))
-        for name, value in seconds.items():
-            gap = f"{rivals[name][1]:.0e}"
-            table.add_row(case.name, name, f"{1e3 * value:.1f}", f"{value / unit:.2f}", gap)
-    Console().print(table)
+    table = pd.concat(
+        measure(at_zeros(share, arguments.steps), arguments.skip, arguments.repeats)
+        for share in (0.91, 0.75)
+    )
+    show(table)
+    if arguments.folder is not None:
+        write_figure(draw(table), arguments.folder / "lasso.png")
 
 
 if __name__ == "__main__":

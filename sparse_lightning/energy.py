@@ -215,7 +215,17 @@ class ActiveObjective:
 
     def comparable(self, codes: Tensor) -> Tensor:
         """E up to a constant, to compare codes by: per sample, (n, 1), or (1, 1) if coupled."""
-        energies = self.smooth.value(codes) + self.energy.sparsity_weight * codes.sum(1)
+        return self._comparable(self.smooth.value(codes), codes)
+
+    def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """`comparable` and `gradient`, for little more than the gradient alone."""
+        values, gradient = self.smooth.value_and_gradient(codes)
+        if self.energy.has_hinge:
+            self._add_hinge_gradient(gradient, codes)
+        return self._comparable(values, codes), gradient
+
+    def _comparable(self, values: Tensor, codes: Tensor) -> Tensor:
+        energies = values + self.energy.sparsity_weight * codes.sum(1)
         if self.is_separable:
             return energies[:, None]
         hinge = self.energy.hinge(self._of_the_whole_batch(Moments.of(codes)))

@@ -59,7 +59,11 @@ class QuadraticTerm:
         return torch.addmm(self.drive, codes, self.gram, beta=-1, out=out)
 
     def value(self, codes: Tensor) -> Tensor:
-        return (codes * (self.gradient(codes) - self.drive)).sum(1) / 2
+        return self.value_and_gradient(codes)[0]
+
+    def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = self.gradient(codes)
+        return torch.linalg.vecdot(codes, gradient - self.drive) / 2, gradient
 
     def curvature(self, codes: Tensor) -> Curvature:
         return Curvature(self.floor, largest_eigenvalue_bound(self.gram), is_bound=True)
@@ -80,12 +84,20 @@ class LinearLeastSquares:
     weight: Tensor
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        residual = torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
-        return torch.mm(residual.mul_(2 / self.inputs.shape[1]), self.weight, out=out)
+        return self._gradient(self._residual(codes), out)
 
     def value(self, codes: Tensor) -> Tensor:
-        residual = torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
-        return residual.square_().mean(1)
+        return self._residual(codes).square_().mean(1)
+
+    def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        residual = self._residual(codes)
+        return residual.square().mean(1), self._gradient(residual)
+
+    def _residual(self, codes: Tensor) -> Tensor:
+        return torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
+
+    def _gradient(self, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.mm(residual.mul_(2 / self.inputs.shape[1]), self.weight, out=out)
 
     def product(self, codes: Tensor) -> Tensor:
         """The second derivative times each row of ``codes``."""
@@ -116,11 +128,13 @@ class MultiLayerTerm:
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         activations = self._activations(codes)
-        gradient = self.top.gradient(activations[-1])
+        return self._backward(activations, self.top.gradient(activations[-1]))
+
+    def _backward(self, activations: list[Tensor], gradient: Tensor) -> Tensor:
         for (weight, _), activation in zip(reversed(self.hidden), reversed(activations)):
             gradient = gradient.mul_(activation > 0) @ weight
         if self.attraction is not None:
-            self.attraction.add_gradient(gradient, codes)
+            self.attraction.add_gradient(gradient, activations[0])
         return gradient
 
     def _activations(self, codes: Tensor) -> list[Tensor]:
@@ -131,6 +145,12 @@ class MultiLayerTerm:
 
     def value(self, codes: Tensor) -> Tensor:
         return add_attraction(self.top.value(self._activations(codes)[-1]), self.attraction, codes)
+
+    def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        activations = self._activations(codes)
+        values, gradient = self.top.value_and_gradient(activations[-1])
+        values = add_attraction(values, self.attraction, codes)
+        return values, self._backward(activations, gradient)
 
     def curvature(self, codes: Tensor) -> Curvature:
         """An estimate, where each hidden unit counts by its share of samples that it is active in.
@@ -148,7 +168,7 @@ class MultiLayerTerm:
                 direction = direction.mul_(share) @ weight
             return direction
 
-        upper = float(estimated_curvature(product, torch.ones_like(codes[:1]), 10))
+        upper = float(estimated_curvature(product, torch.ones_like(codes[:1]), 5))
         lower = self.attraction.curvature if self.attraction else 0.0
         return Curvature(0.0, lower + upper, is_bound=False)
 
@@ -166,19 +186,23 @@ class AutogradTerm:
     attraction: Attraction | None
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        # Lightning validates in inference mode, whose tensors autograd refuses: leave it, copy.
-        with torch.inference_mode(False), torch.enable_grad():
-            copy = codes.detach().clone().requires_grad_()
-            loss = (self.decoder(copy) - self.inputs.clone()).square().mean(1).sum()
-            gradient = torch.autograd.grad(loss, copy)[0]
-        if self.attraction is not None:
-            self.attraction.add_gradient(gradient, codes)
-        return gradient
+        return self.value_and_gradient(codes)[1]
 
     @torch.no_grad()
     def value(self, codes: Tensor) -> Tensor:
         squared = (self.decoder(codes) - self.inputs).square().mean(1)
         return add_attraction(squared, self.attraction, codes)
+
+    def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        # Lightning validates in inference mode, whose tensors autograd refuses: leave it, copy.
+        with torch.inference_mode(False), torch.enable_grad():
+            copy = codes.detach().clone().requires_grad_()
+            squared = (self.decoder(copy) - self.inputs.clone()).square().mean(1)
+            gradient = torch.autograd.grad(squared.sum(), copy)[0]
+        values = add_attraction(squared.detach(), self.attraction, codes)
+        if self.attraction is not None:
+            self.attraction.add_gradient(gradient, codes)
+        return values, gradient
 
     def curvature(self, codes: Tensor) -> Curvature:
         """An estimate from differences of gradients, the largest of the batch's samples."""

@@ -23,6 +23,9 @@ class SmoothTerm(Protocol):
     def value(self, codes: Tensor) -> Tensor:
         """Its value per sample, (n, l) -> (n,), up to a constant of that sample."""
 
+    def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, for little more than the gradient alone."""
+
     def curvature(self, codes: Tensor) -> Curvature:
         """Bounds or estimates of its second derivative in any direction, near ``codes``."""
 

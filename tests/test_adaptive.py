@@ -205,6 +205,9 @@ def test_comparable_differs_from_the_energy_by_a_constant(decoder, energy):
         differences.append(objective.value(codes).detach() - objective.comparable(codes).sum())
     torch.testing.assert_close(differences[0], differences[1])
     torch.testing.assert_close(differences[0], differences[2])
+    value, gradient = objective.comparable_and_gradient(codes)
+    torch.testing.assert_close(value, objective.comparable(codes), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, objective.gradient(codes), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ layers differs between samples. Here the step is :math:`1/L`:
   near their minima, where relu networks have kinks, which look like curvature that grows as
   steps shrink. Smaller steps are then the way to settle on a kink.
 
-Momentum is FISTA's, restarted when it points uphill (the gradient test of O'Donoghue & Candès
-2015), and never above what is best for a function that bends upwards by :math:`\mu` at least,
+Momentum is FISTA's, :math:`k / (k + 3)` after k iterations. Where it points uphill (the gradient
+test of O'Donoghue & Candès 2015) a sample stops and k is halved: on ill-conditioned problems that
+takes a tenth to a fifth fewer iterations than to start from zero, and never more in our trials. It
+is never above what is best for a function that bends upwards by :math:`\mu` at least,
 :math:`(1 - \sqrt{\mu/L}) / (1 + \sqrt{\mu/L})`.
 
 A sample has converged when a step of :math:`1/L` from an extrapolated point moves it by no more
@@ -58,6 +60,8 @@ class CurvedObjective(ProximalObjective, Protocol):
 
     def comparable(self, codes: Tensor) -> Tensor: ...
 
+    def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]: ...
+
     def total(self, part: Tensor) -> Tensor: ...
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> CurvedObjective: ...
@@ -93,22 +97,25 @@ class Adaptive:
     @torch.no_grad()
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        solution = self._descend(objective, initial_codes)
-        before, after = objective.comparable(initial_codes), objective.comparable(solution.codes)
+        before, gradient = objective.comparable_and_gradient(initial_codes)
+        pace = _pace_of(objective, initial_codes, before, self.max_iterations)
+        solution = self._descend(objective, initial_codes, gradient, pace)
         # Also where the codes are not finite.
-        codes = torch.where(after <= before, solution.codes, initial_codes)
+        lower = objective.comparable(solution.codes) <= before
+        codes = torch.where(lower, solution.codes, initial_codes)
         return Solution(codes, solution.iterations, solution.converged)
 
-    def _descend(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
+    def _descend(
+        self, objective: CurvedObjective, initial_codes: Tensor, gradient: Tensor, pace: _Pace
+    ) -> Solution:
         batch = ShrinkingBatch(initial_codes, self.max_iterations)
-        pace = _pace_of(objective, initial_codes)
         codes, point = initial_codes.clone(), initial_codes.clone()
-        gradient, new, correction = (torch.empty_like(codes) for _ in range(3))
+        new, correction = torch.empty_like(codes), torch.empty_like(codes)
         for iteration in range(1, self.max_iterations + 1):
-            gradient = objective.gradient(point, out=gradient)
+            if iteration > 1:
+                gradient = objective.gradient(point, out=gradient)
             pace.see(point, gradient)
-            torch.addcmul(point, gradient, pace.step, value=-1, out=new)
-            new = objective.shrink(new, pace.step, out=new)
+            new = objective.shrink(pace.descend(point, gradient, new), pace.step, out=new)
             batch.undo_held(new, codes)
             risen = pace.risen(objective, new, batch.held) if iteration % CHECK_EVERY == 0 else None
             if risen is not None:
@@ -132,7 +139,8 @@ class Adaptive:
                         tensor[kept] for tensor in (new, codes, point, correction, gradient)
                     )
             change = torch.sub(new, codes, out=codes)
-            torch.addcmul(new, change, pace.momentum(correction, change), out=point)
+            momentum = pace.momentum(correction, change)
+            torch.add(new, change.mul_(momentum), out=point)
             codes, new = new, codes
         return batch.solution(codes)
 
@@ -150,34 +158,47 @@ class Adaptive:
         return (residual <= self.tolerance * size).expand(len(new))
 
 
-def _pace_of(objective: CurvedObjective, codes: Tensor) -> _Pace:
+def _pace_of(
+    objective: CurvedObjective, codes: Tensor, energy: Tensor, max_iterations: int
+) -> _Pace:
     bend = objective.curvature(codes)
     if bend.is_bound:
-        return _Pace(bend, codes, objective)
-    return _MeasuredPace(bend, codes, objective)
+        return _Pace(bend, codes, objective, max_iterations)
+    return _MeasuredPace(bend, codes, energy, objective, max_iterations)
 
 
 class _Pace:
     """Step and momentum of each sample, or of the whole batch where samples are coupled.
 
+    Small tensors cost what large ones do to call, so that momenta are looked up.
+
     Attributes:
-        step: (n, 1) or (1, 1).
+        step: a number for all, or (n, 1) or (1, 1).
         best: the codes of the lowest energy seen, for `risen`.
     """
 
+    step: float | Tensor
     best: Tensor
 
-    def __init__(self, bend: Bend, codes: Tensor, objective: CurvedObjective) -> None:
+    def __init__(
+        self, bend: Bend, codes: Tensor, objective: CurvedObjective, max_iterations: int
+    ) -> None:
         self.is_separable, self.total = objective.is_separable, objective.total
-        self.age = codes.new_ones(len(codes) if self.is_separable else 1, 1)
         # A function without any bend may be stepped over as far as one likes.
         upper = max(bend.upper, torch.finfo(codes.dtype).tiny ** 0.5)
+        self.step = 1 / upper
         ratio = math.sqrt(min(max(bend.lower, 0.0) / upper, 1.0))
-        self.largest_momentum = (1 - ratio) / (1 + ratio)
-        self.step = codes.new_full((1, 1), 1 / upper)
+        age = torch.arange(max_iterations, dtype=codes.dtype, device=codes.device)
+        self.momenta = (age / (age + 3)).clamp_(max=(1 - ratio) / (1 + ratio))
+        rows = len(codes) if self.is_separable else 1
+        self.age = torch.zeros(rows, 1, dtype=torch.int64, device=codes.device)
 
     def see(self, point: Tensor, gradient: Tensor) -> None:
         """Learn from the gradient at a point."""
+
+    def descend(self, point: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
+        """``point`` less a step along the gradient, written to ``out``."""
+        return torch.sub(point, gradient, alpha=self.step, out=out)
 
     def risen(self, objective: CurvedObjective, codes: Tensor, held: Tensor) -> Tensor | None:
         """Where the energy has risen above that of `best`, (n, 1) or (1, 1); None: nowhere.
@@ -189,18 +210,17 @@ class _Pace:
     def momentum(self, correction: Tensor, change: Tensor) -> Tensor:
         """How far to extrapolate, (n, 1) or (1, 1), from the last step and the last change."""
         uphill = self._dot(correction, change) < 0
-        following = (1 + torch.sqrt(1 + 4 * self.age.square())) / 2
-        momentum = ((self.age - 1) / following).clamp_(max=self.largest_momentum)
-        self.age = following.masked_fill_(uphill, 1.0)
+        momentum = self.momenta[self.age].masked_fill_(uphill, 0.0)
+        self.age = torch.where(uphill, self.age >> 1, self.age).add_(1)
         self._restarted(uphill)
-        return momentum.masked_fill_(uphill, 0.0)
+        return momentum
 
     def _restarted(self, uphill: Tensor) -> None:
         """Learn where momentum overshot."""
 
     def _dot(self, left: Tensor, right: Tensor) -> Tensor:
         if self.is_separable:
-            return torch.mul(left, right).sum(1, keepdim=True)
+            return torch.linalg.vecdot(left, right)[:, None]
         return self.total(torch.dot(left.view(-1), right.view(-1)).view(1, 1))
 
     def restrict(self, rows: Tensor) -> None:
@@ -211,10 +231,17 @@ class _Pace:
 class _MeasuredPace(_Pace):
     """A pace whose curvature starts from an estimate and is measured on the way."""
 
-    def __init__(self, bend: Bend, codes: Tensor, objective: CurvedObjective) -> None:
-        super().__init__(bend, codes, objective)
-        self.best, self.lowest = codes.clone(), objective.comparable(codes)
-        self.curvature = (1 / self.step).expand_as(self.age).clone()
+    def __init__(
+        self,
+        bend: Bend,
+        codes: Tensor,
+        energy: Tensor,
+        objective: CurvedObjective,
+        max_iterations: int,
+    ) -> None:
+        super().__init__(bend, codes, objective, max_iterations)
+        self.best, self.lowest = codes.clone(), energy
+        self.curvature = codes.new_full(self.age.shape, 1 / self.step)
         self.uphill = torch.zeros_like(self.age, dtype=torch.bool)
         self.has_restarted = self.uphill.clone()
         self.point = self.gradient = None
@@ -230,6 +257,9 @@ class _MeasuredPace(_Pace):
             self.point, self.gradient = point.clone(), gradient.clone()
         self.step = 1 / self.curvature
 
+    def descend(self, point: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
+        return torch.addcmul(point, gradient, self.step, value=-1, out=out)
+
     def risen(self, objective: CurvedObjective, codes: Tensor, held: Tensor) -> Tensor | None:
         energy = objective.comparable(codes)
         # Also where it is not a number.
@@ -240,7 +270,7 @@ class _MeasuredPace(_Pace):
         self.lowest = torch.where(worse, self.lowest, energy)
         self.curvature = torch.where(worse, LARGEST_RISE * self.curvature, self.curvature)
         self._restarted(worse)
-        self.age.masked_fill_(worse, 1.0)
+        self.age.masked_fill_(worse, 0)
         return worse
 
     def _measure(self, turned: Tensor, moved: Tensor) -> None:
