@@ -2,7 +2,7 @@
 
 The overhead of a job is the time from the end of the one before it in the same worker to its own
 end, less the seconds of its epochs: settings, data, model, checks, test, checkpoints, figures,
-logging. ``python -m benchmarks.sweep``; needs the extra `sweep`.
+logging. ``python -m benchmarks.sweep``.
 """
 
 from __future__ import annotations
