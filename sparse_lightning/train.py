@@ -125,6 +125,12 @@ def _conclude(
 ) -> dict[str, float]:
     """Test the best model, write ``metrics.json`` and show the result, in the first process."""
     best = trainer.checkpoint_callback.best_model_path
+    if not best:
+        raise SettingError(
+            "The run ended before an epoch was validated: there is no model to keep. Allow more "
+            f"than trainer.max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, or "
+            "max_time does."
+        )
     tested = trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True)[0]
     if not trainer.is_global_zero:
         return {}

@@ -196,6 +196,11 @@ def test_debug_trainer_and_determinism(compose_small: Compose):
     torch.use_deterministic_algorithms(False)
 
 
+def test_a_run_without_a_whole_epoch_says_so(compose_small: Compose):
+    with pytest.raises(SettingError, match=r"before an epoch was validated.*Allow more"):
+        train(compose_small("trainer.max_time={seconds:0}"))
+
+
 def test_early_stopping(compose_small: Compose):
     config = compose_small(
         "model=sdl",
