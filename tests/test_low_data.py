@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from test_studies import TinyData, TinySubject
 
 from sparse_lightning.errors import SettingError
+from sparse_lightning.studies import classifiers
 from sparse_lightning.studies.classifiers import (
     ScratchSettings,
     Split,
@@ -63,6 +64,15 @@ def test_linear_is_logistic_regression_at_the_best_penalty(splits):
     assert found.val_error == pytest.approx(min(errors.values()))
     assert found.top1 == pytest.approx(1 - models[found.setting].score(*splits["test"]))
     assert found.top3 == 0
+
+
+def test_patience_ends_the_search_after_as_many_in_vain(splits, monkeypatch):
+    errors = iter([0.5, 0.4, 0.4, 0.3, 0.35, 0.3, 0.1])
+    choices = tuple(10.0**k for k in range(-4, 3))
+    monkeypatch.setattr(classifiers, "outcome", lambda setting, *_: setting)
+    monkeypatch.setattr(classifiers, "top_error", lambda *_: next(errors))
+    assert logistic_regression(blobs(0, 30), splits, choices, patience=2) == 1e-1
+    assert next(errors) == 0.1, "the fifth and sixth were in vain, and the last was not tried"
 
 
 def test_neighbours_are_those_of_scikit_learn(splits):

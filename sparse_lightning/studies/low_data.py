@@ -48,6 +48,7 @@ def low_data(
     labels_per_class: Sequence[int | str] = (1, 2, 5, 10, 20, 50, 100, ALL),
     label_seeds: Sequence[int] = (0, 1, 2, 3, 4),
     inverse_penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
+    patience: int | None = 2,
     num_neighbours: Sequence[int] = (1, 3, 5, 10),
     pca_dim: int = 128,
     lista: Mapping[str, Any] | None = None,
@@ -62,6 +63,7 @@ def low_data(
         label_seeds: draws of the labels.
         inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
             number, their root mean square over the training set, so that C means the same for all.
+        patience: values of C in a row that may be no better, see `logistic_regression`.
         num_neighbours: to choose from.
         pca_dim: principal components.
         lista: arguments of `ScratchSettings`.
@@ -78,13 +80,13 @@ def low_data(
     labels = {split: all_labels(data, split) for split in SPLITS}
     draws = _draws(labels["train"], labels_per_class, label_seeds)
     samples = fingerprint(data)
-    penalties = tuple(inverse_penalties)
+    penalties = Penalties(tuple(inverse_penalties), patience)
     rows = []
     for subject in tqdm(subjects, desc="codes classified", unit="model"):
         linear = Method(
-            partial(_linear, inverse_penalties=penalties),
+            partial(_linear, penalties=penalties),
             lambda s=subject: _scaled(_codes(s, data, samples, memory)),
-            [subject.digest, penalties],
+            [subject.digest, *penalties],
         )
         found = _classify(linear, labels, draws, memory, samples)
         rows += [subject.columns | {"method": subject.columns["family"]} | row for row in found]
@@ -95,6 +97,13 @@ def low_data(
         rows += [{"data": data.title, "method": name} | row for row in found]
     table = pd.DataFrame(rows)
     return Findings(table, {"summary": summary(table)})
+
+
+class Penalties(NamedTuple):
+    """How the penalty of `logistic_regression` is chosen."""
+
+    inverse: tuple[float, ...]
+    patience: int | None
 
 
 class Method(NamedTuple):
@@ -125,16 +134,16 @@ def _codes(
 
 def _baselines(
     data: SplitDataModule,
-    penalties: tuple[float, ...],
+    penalties: Penalties,
     num_neighbours: tuple[int, ...],
     pca_dim: int,
     scratch: ScratchSettings,
 ) -> dict[str, Method]:
     """Methods that see pixels, by name."""
     inputs = {split: all_inputs(data, split) for split in SPLITS}
-    linear = partial(_linear, inverse_penalties=penalties)
+    linear = partial(_linear, penalties=penalties)
     return {
-        "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", penalties]),
+        "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", *penalties]),
         "LISTA + linear on raw": Method(
             partial(_scratch, settings=scratch), lambda: inputs, ["LISTA", asdict(scratch)]
         ),
@@ -144,13 +153,13 @@ def _baselines(
             ["neighbours", num_neighbours],
         ),
         "linear on PCA": Method(
-            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", penalties, pca_dim]
+            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", *penalties, pca_dim]
         ),
     }
 
 
-def _linear(train: Split, splits: dict[str, Split], seed: int, inverse_penalties) -> Outcome:
-    return logistic_regression(train, splits, inverse_penalties)
+def _linear(train: Split, splits: dict[str, Split], seed: int, penalties: Penalties) -> Outcome:
+    return logistic_regression(train, splits, *penalties)
 
 
 def _nearest(train: Split, splits: dict[str, Split], seed: int, num_neighbours) -> Outcome:
