@@ -41,6 +41,7 @@ bench: install ## speed, side by side; peers with pip install -e ".[bench]"
 	$(RUN) -m benchmarks.race
 	$(RUN) -m benchmarks.lasso
 	$(RUN) -m benchmarks.growth
+	$(RUN) -m benchmarks.budget
 	$(RUN) -m benchmarks.epoch
 	$(RUN) -m benchmarks.epoch imagenet_patches --count 25000
 	$(RUN) -m benchmarks.patches
