@@ -21,11 +21,11 @@ REPOSITORY = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
-def command(folder: Path, mnist_root: Path, *arguments: str) -> list[str]:
+def command(folder: Path, mnist_root: Path, *arguments: str, epochs: int = 4) -> list[str]:
     return [
         *(sys.executable, "-m", "sparse_lightning.train", "-m", "trainer=cpu", "logger=none"),
         *("model=sdl,vdl", "seed=0,1", "data.num_train=1000", "data.num_val=200"),
-        *("data.num_test=200", "solver.max_iterations=20", "trainer.max_epochs=4"),
+        *("data.num_test=200", "solver.max_iterations=20", f"trainer.max_epochs={epochs}"),
         *("~callbacks.figures", f"data.root={mnist_root}", f"hydra.sweep.dir={folder}"),
         *arguments,
     ]
@@ -115,7 +115,8 @@ def test_killed_twice_and_continued_equals_uninterrupted(mnist_root: Path, tmp_p
 
 
 def test_two_processes_share_the_work(mnist_root: Path, tmp_path: Path):
-    processes = [start(command(tmp_path, mnist_root)) for _ in range(2)]
+    # Jobs long enough that the first process is not done before the second has begun.
+    processes = [start(command(tmp_path, mnist_root, epochs=60)) for _ in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     for process, output in zip(processes, outputs):
         assert process.returncode == 0, output

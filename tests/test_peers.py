@@ -149,6 +149,7 @@ def test_training_in_two_processes_equals_one(model, mnist_root: Path, tmp_path:
         states[name] = torch.load(last, weights_only=True)["state_dict"]
         tables[name] = pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="seconds")
     for name, weight in states["one"].items():
-        torch.testing.assert_close(states["two"][name], weight, rtol=1e-3, atol=2e-5)
+        # Adam makes a good part of a step, 3e-4, of a gradient that is all rounding.
+        torch.testing.assert_close(states["two"][name], weight, rtol=1e-3, atol=1e-4)
     pd.testing.assert_frame_equal(tables["two"], tables["one"], rtol=1e-3)
     assert (tmp_path / "two" / "metrics.json").exists()
