@@ -3,7 +3,7 @@
 ``python -m benchmarks.budget [--seconds 240] [--seeds 0 1] [--folder docs/images]`` trains each
 family on MNIST with both solvers at the same time, each in a process of one thread, and compares
 what the encoder reaches on validation digits: PSNR, zeros and energy against seconds of training.
-A fifth of an epoch passes between looks. Writes ``budget.csv`` and ``budget.png``.
+A fifth of an epoch passes between looks. Writes ``budget.png``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.problems import settings
 from benchmarks.timing import machine
-from sparse_lightning.files import replaced_whole, write_figure
+from sparse_lightning.files import write_figure
 
 FAMILIES = ("vdl", "sdl_nl", "vdl_nl")
 SOLVERS = ("paper", "adaptive")
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="*", default=FAMILIES)
     parser.add_argument("--seconds", type=int, default=240)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--folder", type=Path, default=None, help="for budget.csv and budget.png")
+    parser.add_argument("--folder", type=Path, default=None, help="for budget.png")
     arguments = parser.parse_args()
     tables = []
     with tempfile.TemporaryDirectory() as name:
@@ -142,8 +142,6 @@ def main() -> None:
     points = pd.concat(tables, ignore_index=True)
     show(summary(points))
     if arguments.folder is not None:
-        with replaced_whole(arguments.folder / "budget.csv") as temporary:
-            points.round(5).to_csv(temporary, index=False)
         write_figure(draw(points), arguments.folder / "budget.png")
 
 

@@ -122,17 +122,13 @@ def at_zeros(share: float, steps: int) -> Problem:
     return case
 
 
-def curve(case: Problem, peer: Peer, lowest: float, repeats: int) -> Iterator[dict[str, float]]:
+def curve(case: Problem, peer: Peer, lowest: float) -> Iterator[dict[str, float]]:
     """Seconds and gap at tighter and tighter settings, until one is close enough."""
     for tolerance in TOLERANCES:
         run = partial(peer, case, tolerance)
         gap = case.judge(run()) / lowest - 1
-        yield {
-            "tolerance": tolerance,
-            "gap": gap,
-            "seconds": medians({"": run}, repeats)[""],
-        }
-        if gap <= GAP or peer is spams_lars:
+        yield {"tolerance": tolerance, "gap": gap, "seconds": medians({"": run}, 3)[""]}
+        if gap <= GAP:
             break
 
 
@@ -142,7 +138,7 @@ def measure(case: Problem, skipped: Sequence[str], repeats: int) -> pd.DataFrame
     solvers = {n: peer for n, peer in peers().items() if n.split(",")[0] not in skipped}
     curves, last = [], {}
     for name, peer in solvers.items():
-        points = pd.DataFrame(curve(case, peer, lowest, 1 if peer is skglm_lasso else 3))
+        points = pd.DataFrame(curve(case, peer, lowest))
         curves.append(points.assign(problem=case.name, solver=name, in_turn=False))
         last[name] = partial(peer, case, points["tolerance"].iloc[-1])
     in_turn = medians(last, repeats)

@@ -143,7 +143,7 @@ def nearest_names(message: str, config_name: str) -> str:
         known = [f"{group}={path.stem}" for path in (CONFIG_DIR / group).glob("*.yaml")]
         name = f"{group}={option}"
     else:
-        known = sorted(_setting_names(config_name)) + sorted(_group_names())
+        known = sorted({*_setting_names(config_name), *_group_names()})
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"\nNearest valid names: {', '.join(nearest)}." if nearest else ""
 

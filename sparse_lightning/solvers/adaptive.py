@@ -13,9 +13,9 @@ layers differs between samples. Here the step is :math:`1/L`:
   steps shrink. Smaller steps are then the way to settle on a kink.
 
 Momentum is FISTA's, :math:`k / (k + 3)` after k iterations. Where it points uphill (the gradient
-test of O'Donoghue & Candès 2015) a sample stops and k is halved: on ill-conditioned problems that
-takes a tenth to a fifth fewer iterations than to start from zero, and never more in our trials. It
-is never above what is best for a function that bends upwards by :math:`\mu` at least,
+test of O'Donoghue & Candès 2015) a sample stops and k is halved: where a problem is
+ill-conditioned, starting from zero would lose more speed than the overshoot calls for. It is never
+above what is best for a function that bends upwards by :math:`\mu` at least,
 :math:`(1 - \sqrt{\mu/L}) / (1 + \sqrt{\mu/L})`.
 
 A sample has converged when a step of :math:`1/L` from an extrapolated point moves it by no more
