@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import random
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from rich.table import Table
 from torch.nn.functional import conv2d
 from torchvision.transforms.v2 import functional
 
+from sparse_lightning.data.build import usable_cores
 from sparse_lightning.data.patches import ImagePatches
 from sparse_lightning.data.photographs import find_photographs, sample_photographs
 from sparse_lightning.data.recipe import Recipe
@@ -101,7 +101,7 @@ def main() -> None:
 
 def show(ours: list[float], plain: list[float], num_images: int, crops: int) -> None:
     """Print the table of medians and extremes."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     table = Table(
         title=f"{num_images} images, {crops} patches of each, {cores} cores, {len(ours)} repeats"
     )

@@ -1,14 +1,20 @@
-"""Figures during training: what the model has learned, on disk and in the loggers."""
+"""Callbacks of training.
+
+`Figures` shows what the model has learned, on disk and in the loggers. `RunCheckpoint` keeps the
+best and the last model of a run's folder.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from matplotlib.figure import Figure
@@ -21,6 +27,35 @@ from sparse_lightning.errors import SettingError
 from sparse_lightning.files import replaced_whole, write_figure
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's, which finds its files again where the run's folder has been moved.
+
+    Lightning forgets which model was the best when the folder's path has changed, and would replace
+    it by the next one, whatever its energy.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        here = Path(self.dirpath)
+        best = Path(state_dict["best_model_path"])
+        is_here = not best.name or (here / best.name).is_file()
+        if Path(state_dict["dirpath"]) != here and is_here:
+            state_dict = state_dict | {
+                "dirpath": self.dirpath,
+                **{name: _moved(state_dict[name], here) for name in _PATHS},
+                "best_k_models": {
+                    _moved(path, here): score for path, score in state_dict["best_k_models"].items()
+                },
+            }
+        super().load_state_dict(state_dict)
+
+
+_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+
+
+def _moved(path: str, folder: Path) -> str:
+    return str(folder / Path(path).name) if path else path
 
 
 class Figures(lightning.Callback):

@@ -6,7 +6,7 @@ never counted as holding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,11 +51,18 @@ class Claim:
     data: str | None = None
 
 
-def _together(parts: list[tuple[str, bool]], missing: str) -> Verdict:
-    """All parts must hold; without any the claim is open."""
-    if not parts:
-        return Verdict(missing, None)
-    return Verdict("; ".join(text for text, _ in parts), all(holds for _, holds in parts))
+def _together(parts: list[tuple[str, bool]], absent: Iterable[str] = ()) -> Verdict:
+    """All parts must hold; part of the evidence can refute a claim, and cannot confirm it.
+
+    Args:
+        parts: what was measured, and whether the claim holds there.
+        absent: what the rule asks for beside it.
+    """
+    absent = list(absent)
+    shown = [text for text, _ in parts] + ([f"missing: {', '.join(absent)}"] if absent else [])
+    holds = all(holds for _, holds in parts)
+    undecided = not parts or (holds and absent)
+    return Verdict("; ".join(shown) or "nothing was measured", None if undecided else holds)
 
 
 def _value(row: pd.Series) -> str:
@@ -65,40 +72,40 @@ def _value(row: pd.Series) -> str:
 
 def reconstructs_best(findings: Findings) -> Verdict:
     """VDL-NL against every other family, at equal high sparsity."""
-    table = findings.more["at_zeros"].dropna(subset="psnr")
-    parts, unreached = [], []
+    table = findings.more["at_zeros"]
+    parts, absent = [], []
     for at in HIGH_SPARSITY:
         rows = table[np.isclose(table["zeros"], at)].set_index("family")
-        others = rows.drop(index="vdl_nl", errors="ignore")
-        if "vdl_nl" not in rows.index or others.empty:
-            unreached.append(f"{100 * at:g} %")
+        reached = rows.dropna(subset="psnr")
+        unreached = sorted({"vdl_nl", *rows.index} - set(reached.index))
+        absent += [f"{family} at {100 * at:g} % zeros" for family in unreached]
+        others = reached.drop(index="vdl_nl", errors="ignore")
+        if others.empty and not unreached:
+            absent.append(f"a rival at {100 * at:g} % zeros")
+        if "vdl_nl" not in reached.index or others.empty:
             continue
-        ours, best = rows.loc["vdl_nl"], others.loc[others["psnr"].idxmax()]
+        ours, best = reached.loc["vdl_nl"], others.loc[others["psnr"].idxmax()]
         spread = np.hypot(*np.nan_to_num([ours["std"], best["std"]]))
         text = (
             f"at {100 * at:g} % zeros VDL-NL {_value(ours)}, next best {best.name} {_value(best)}"
         )
         parts.append((text, bool(ours["psnr"] - best["psnr"] > spread)))
-    verdict = _together(parts, "VDL-NL or its rivals do not reach such sparsity")
-    if parts and unreached:
-        # Half of the evidence can refute the claim, and cannot confirm it.
-        missing = f"; {' and '.join(unreached)} zeros are not reached"
-        return Verdict(verdict.shown + missing, None if verdict.holds else False)
-    return verdict
+    return _together(parts, absent)
 
 
 def linear_on_par(findings: Findings) -> Verdict:
     """VDL against SDL at equal sparsity."""
-    table = findings.more["at_zeros"].dropna(subset="psnr")
-    parts = []
-    for at, rows in table.groupby("zeros"):
-        pair = rows.set_index("family")
-        if not {"sdl", "vdl"} <= set(pair.index):
+    parts, absent = [], []
+    for at, rows in findings.more["at_zeros"].groupby("zeros"):
+        pair = rows.dropna(subset="psnr").set_index("family")
+        unreached = sorted({"sdl", "vdl"} - set(pair.index))
+        absent += [f"{family} at {100 * at:g} % zeros" for family in unreached]
+        if unreached:
             continue
         ours, theirs = pair.loc["vdl"], pair.loc["sdl"]
         text = f"at {100 * at:g} % zeros VDL {_value(ours)}, SDL {_value(theirs)}"
         parts.append((text, bool(abs(ours["psnr"] - theirs["psnr"]) <= ON_PAR)))
-    return _together(parts, "SDL and VDL share no share of zeros")
+    return _together(parts, absent)
 
 
 def denoises(findings: Findings) -> Verdict:
@@ -110,7 +117,7 @@ def denoises(findings: Findings) -> Verdict:
         change = f"from {row.psnr_noisy:.1f} to {row.psnr_denoised:.1f} dB"
         holds = bool(row.psnr_denoised > row.psnr_noisy + 1)
         parts.append((f"{row.family} at σ = {row.noise:g} {change}", holds))
-    return _together(parts, "there is no VDL or VDL-NL among the models")
+    return _together(parts, sorted({"vdl", "vdl_nl"} - set(ours["family"])))
 
 
 def beats_classical_denoisers(findings: Findings) -> Verdict:
@@ -125,17 +132,18 @@ def beats_classical_denoisers(findings: Findings) -> Verdict:
             f"{theirs['peer']} {theirs['psnr_denoised']:.1f} dB"
         )
         parts.append((text, bool(ours["psnr_denoised"] > theirs["psnr_denoised"])))
-    return _together(parts, "nothing was measured")
+    return _together(parts)
 
 
 def classifies_best(findings: Findings) -> Verdict:
     """VDL-NL's codes against all other methods, with few labels."""
     summary = findings.more["summary"].astype({"labels_per_class": str})
-    parts = []
+    parts, absent = [], []
     for count in FEW_LABELS:
         rows = summary[summary["labels_per_class"] == count].set_index("method")
         others = rows.drop(index="vdl_nl", errors="ignore")
         if "vdl_nl" not in rows.index or others.empty:
+            absent.append(f"vdl_nl and a rival at {count} per class")
             continue
         ours, best = rows.loc["vdl_nl"], others.loc[others["top1"].idxmin()]
         text = (
@@ -143,30 +151,35 @@ def classifies_best(findings: Findings) -> Verdict:
             f"next best {best.name} {100 * best['top1']:.1f} ± {100 * best['top1_std']:.1f} %"
         )
         parts.append((text, bool(ours["top1"] < best["top1"])))
-    return _together(parts, "there is no VDL-NL among the models")
+    return _together(parts, absent)
 
 
 def collapses(findings: Findings) -> Verdict:
     """Codes and decoder without regularisation, over training and beside VDL."""
-    last = findings.table.sort_values("epoch").groupby("family")["code_std"].last()
-    change = findings.more["change"].groupby("family")[["code_std", "column_norm"]].mean()
-    if not {"none", "vdl"} <= set(last.index):
-        return Verdict("there is no VDL or no model without regularisation", None)
-    shrunk, grown = change.loc["none", "code_std"], change.loc["none", "column_norm"]
-    text = (
-        f"without regularisation the spread of codes ends at {last['none']:.3f} "
-        f"(× {shrunk:.2f} since the first epoch) and column norms grow × {grown:.2f}; VDL's spread "
-        f"ends at {last['vdl']:.3f}"
-    )
-    return Verdict(text, bool(shrunk < 1 and grown > 1 and last["none"] < last["vdl"] / 2))
+    keys, table = ["sparsity_weight", "family"], findings.table
+    final = table[table["epoch"] == table.groupby("run")["epoch"].transform("max")]
+    ends = final.groupby(keys)["code_std"].mean().unstack()
+    ends = ends.reindex(columns=["none", "vdl"]).dropna()
+    change = findings.more["change"].groupby(keys)[["code_l1", "code_std", "column_norm"]].mean()
+    parts = []
+    for weight, end in ends.iterrows():
+        size, spread, norm = change.loc[(weight, "none")]
+        text = (
+            f"λ = {weight:g}: without regularisation the spread of codes ends at {end['none']:.3f} "
+            f"(× {spread:.2f} since the first epoch; their l1 norm × {size:.2f}) and column norms "
+            f"grow × {norm:.2f}; VDL's spread ends at {end['vdl']:.3f}"
+        )
+        parts.append((text, bool(spread < 1 and norm > 1 and end["none"] < end["vdl"] / 2)))
+    return _together(parts, [] if parts else ["VDL and a model without regularisation at one λ"])
 
 
 def atoms_grow(findings: Findings) -> Verdict:
     """Area of atoms at the smallest and the largest λ of each family with several."""
     areas = findings.more["summary"].groupby(["family", "sparsity_weight"])["median_active_area"]
-    parts = []
-    for family, values in areas.mean().groupby("family"):
+    parts, absent = [], []
+    for family, values in areas.mean().dropna().groupby("family"):
         if len(values) < 2:
+            absent.append(f"a second λ of {family}")
             continue
         small, large = values.iloc[0], values.iloc[-1]
         lowest, highest = (values.index[i][1] for i in (0, -1))
@@ -175,7 +188,7 @@ def atoms_grow(findings: Findings) -> Verdict:
             f"{100 * large:.0f} % at {highest:g}"
         )
         parts.append((text, bool(large > 1.2 * small)))
-    return _together(parts, "no family has two values of λ")
+    return _together(parts, absent)
 
 
 def atoms_are_gabors(findings: Findings) -> Verdict:
@@ -187,7 +200,7 @@ def atoms_are_gabors(findings: Findings) -> Verdict:
         )
         for row in findings.more["summary"].itertuples()
     ]
-    return _together(parts, "there are no models")
+    return _together(parts)
 
 
 CLAIMS = (

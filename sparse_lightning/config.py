@@ -47,6 +47,11 @@ def level_of(grid: ListConfig | None, level: int | None, otherwise: float) -> fl
     return grid[level]
 
 
+def from_on(bound: float, value: float, below: float, number: float) -> float:
+    """Resolver: ``value`` for a number from ``bound`` on, ``below`` for a smaller one."""
+    return value if number >= bound else below
+
+
 def wandb_mode() -> str:
     """Resolver: W&B's mode, offline where it has no API key to go online with.
 
@@ -84,6 +89,7 @@ def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
+    OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
     OmegaConf.register_new_resolver("number", number, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)

@@ -48,7 +48,8 @@ def orientation_share(tiles: Tensor, band: float = math.pi / 4, steps: int = 36)
 def active_area(tiles: Tensor, share: float = 0.9) -> Tensor:
     """Smallest share of a tile's pixels that holds ``share`` of its energy.
 
-    A stroke covers few pixels, a whole digit many, and noise nearly ``share`` of them.
+    A stroke covers few pixels, a whole digit many. At a share of 0.9 white noise covers 0.44 of
+    them if it is Gaussian and 0.54 if it is uniform, and a constant tile 0.9.
 
     Args:
         tiles: (k, height, width).

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-# No wave is slower than one period over two tiles, nor faster than the pixels can show.
+# A wave may be so slow that a blob or its derivative, an edge, is left of it. None is faster than
+# the pixels can show.
 SMALLEST_SIZE, LARGEST_SIZE = 0.7, 30.0
 
 

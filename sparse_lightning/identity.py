@@ -31,7 +31,13 @@ WITHOUT_EFFECT = (
     # The level and the grid show in λ.
     "sparsity_level",
     "sparsity_weights",
+    # These show in the settings that are taken from them.
+    "code_dim",
+    "hidden_dim",
+    "step_size",
+    "max_epochs",
     "callbacks.checkpoint.dirpath",
+    "callbacks.last",
     "callbacks.figures",
     "callbacks.learning_rate",
     "callbacks.progress_bar",

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from sparse_lightning.errors import SettingError, SweepError
 from sparse_lightning.runs import Run, record_settings
@@ -95,11 +95,13 @@ def require_one_device(config: DictConfig) -> None:
     """Raise `SettingError` if a job of a sweep would spread over several devices."""
     trainer = config.trainer
     strategy = str(trainer.strategy)
-    several = trainer.devices not in (1, "1", "auto", None) or trainer.num_nodes > 1
-    if several or strategy.startswith(("ddp", "fsdp", "deepspeed")):
+    devices = trainer.devices
+    several = len(devices) > 1 if isinstance(devices, ListConfig) else str(devices) != "1"
+    if several or trainer.num_nodes > 1 or strategy.startswith(("ddp", "fsdp", "deepspeed")):
         raise SettingError(
-            f"trainer.strategy={strategy} with trainer.devices={trainer.devices} spreads one "
-            "model over several devices, which a sweep does not do: leave trainer=ddp out, and "
-            "let the launcher run several jobs at a time (hydra/launcher=joblib), each on one "
-            "device, or train this model on its own, without -m."
+            f"trainer.strategy={strategy} with trainer.devices={devices} may spread one model "
+            "over several devices, which a sweep does not do: leave trainer=ddp out, set "
+            "trainer.devices=1, and let the launcher run several jobs at a time "
+            "(hydra/launcher=joblib), each on one device, or train this model on its own, "
+            "without -m."
         )

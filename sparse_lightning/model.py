@@ -173,7 +173,7 @@ class SparseAutoencoder(lightning.LightningModule):
         reconstructions = self.decoder(codes)
         loss = mse_loss(reconstructions, inputs)
         if prediction is not None:
-            loss = loss + mse_loss(prediction, codes.to(prediction.dtype))
+            loss = loss + mse_loss(prediction.to(codes.dtype), codes)
         self._measure("train", batch, objective, initial, codes, reconstructions)
         self.meters["train_meters"]["effort"].update(solution)
         return loss

@@ -25,6 +25,7 @@ from sparse_lightning.errors import SweepError
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.report import Section, claims_table, write_report
 from sparse_lightning.runs import Run, find_runs
+from sparse_lightning.studies.subjects import Subject
 from sparse_lightning.trainings import commands, run_all
 
 DONE_FILE = "done.json"
@@ -48,10 +49,14 @@ def _study(title: str, study: DictConfig, runs: Sequence[Run], folder: Path) -> 
     """Run a study unless it is done with these settings and trainings, and say where it is."""
     out = folder / "studies" / title
     settings = list(study.settings)
+    looked_at = []
     if study.data is not None:
-        settings.append(f"runs={folder / 'trainings' / study.data}")
+        trained = folder / "trainings" / study.data
+        settings.append(f"runs={trained}")
+        looked_at = [run for run in runs if run.folder.is_relative_to(trained)]
     command = ["python", "-m", "sparse_lightning.evaluate", *settings, f"hydra.run.dir={out}"]
-    key = digest([command, [run.folder.name for run in runs]])
+    # A training that was done again, with other code, is another.
+    key = digest([command, [Subject(run, run.best_checkpoint).digest for run in looked_at]])
     done = _done(out)
     if done.get("key") != key:
         Console().rule(title)

@@ -10,6 +10,8 @@ fails leaves ``failure.json``.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import traceback
@@ -19,13 +21,13 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-import lightning
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.model import SparseAutoencoder
@@ -143,9 +145,35 @@ class Run:
         """The best model, on the CPU, in evaluation mode."""
         return SparseAutoencoder.load_from_checkpoint(self.best_checkpoint).eval()
 
-    def data(self) -> lightning.LightningDataModule:
-        """The data that the run was trained on, not yet prepared."""
-        return instantiate(self.config.data)
+    def data(self) -> SplitDataModule:
+        """The data that the run was trained on, not yet prepared.
+
+        Raises:
+            DataError: as `data_class`.
+        """
+        self.data_class()
+        return instantiate(self.config.data, _recursive_=False)
+
+    def data_class(self) -> type[SplitDataModule]:
+        """The class of the run's data.
+
+        A run's folder may come from elsewhere, and what its settings name is called: it must be
+        one of this package's own.
+
+        Raises:
+            DataError: it is something else.
+        """
+        target = str(self.config.data.get("_target_"))
+        module, _, name = target.rpartition(".")
+        if module.startswith("sparse_lightning.data."):
+            with contextlib.suppress(ImportError):
+                found = getattr(importlib.import_module(module), name, None)
+                if isinstance(found, type) and issubclass(found, SplitDataModule):
+                    return found
+        raise DataError(
+            f"{self.folder / CONFIG_FILE} names data of another package ({target}), which is not "
+            "run from a file: set data= to say what to use."
+        )
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -159,8 +187,8 @@ def _run_folders(folder: Path) -> Iterator[Path]:
             yield Path(path)
             # What loggers keep inside a run may bear the same name.
             below.clear()
-        # Hydra's own record of the settings, not resolved, among others.
-        below[:] = [name for name in below if not name.startswith(".")]
+        # Hydra's own record of the settings, not resolved, and what W&B keeps beside the runs.
+        below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
 
 
 def record_settings(config: DictConfig, folder: Path) -> None:

@@ -49,7 +49,11 @@ def train(config: DictConfig) -> dict[str, float]:
     model = instantiate(config.model)
     _require_fit(model, data)
     checkpoint = _checkpoint_to_continue(config, run_dir)
-    first_epoch = 0 if checkpoint is None else _require_same_model(checkpoint, model)
+    first_epoch = 0
+    if checkpoint is not None:
+        first_epoch = _require_same_model(checkpoint, model, to_the_letter=config.ckpt_path is None)
+        if config.ckpt_path is not None:
+            _require_epochs_left(config, first_epoch)
     rank_zero_only(record_settings)(config, run_dir)
 
     table = MetricsTable(run_dir / "metrics.csv")
@@ -62,12 +66,26 @@ def train(config: DictConfig) -> dict[str, float]:
             # Lightning refuses a progress bar where it was told to have none.
             if name != "progress_bar" or config.trainer.enable_progress_bar
         ]
-        trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
+        trainer = instantiate(
+            config.trainer, logger=loggers, callbacks=callbacks, accelerator=_accelerator(config)
+        )
         table.begin(first_epoch)
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         if trainer.fast_dev_run:
             return {}
         return _conclude(trainer, model, data, table, run_dir)
+
+
+def _accelerator(config: DictConfig) -> str:
+    """The one of the settings; ``auto`` is never Apple's, which lacks float64."""
+    chosen = config.trainer.accelerator
+    if chosen == "mps":
+        raise SettingError(
+            "trainer.accelerator=mps has no float64, in which metrics are summed: set "
+            "trainer.accelerator=cpu."
+        )
+    has_other = torch.backends.mps.is_available() and not torch.cuda.is_available()
+    return "cpu" if chosen == "auto" and has_other else chosen
 
 
 def _require_fit(model: SparseAutoencoder, data: lightning.LightningDataModule) -> None:
@@ -83,22 +101,26 @@ def _require_fit(model: SparseAutoencoder, data: lightning.LightningDataModule) 
 def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     """The checkpoint to start from, None for a fresh start."""
     last = run_dir / "checkpoints" / "last.ckpt"
+    if last.exists() and not config.resume:
+        raise SettingError(
+            f"hydra.run.dir={run_dir} holds an earlier run: add resume=true to continue it, or "
+            "choose another folder."
+        )
     if config.ckpt_path is not None:
         return Path(config.ckpt_path)
     if not last.exists():
         if config.resume:
             rank_zero_info(f"resume=true, and {run_dir} holds no checkpoint: starting afresh.")
         return None
-    if not config.resume:
-        raise SettingError(
-            f"hydra.run.dir={run_dir} holds an earlier run: add resume=true to continue it, or "
-            "choose another folder."
-        )
     return last
 
 
-def _require_same_model(checkpoint: Path, model: SparseAutoencoder) -> int:
-    """Check that a checkpoint fits the model, and return the epoch that it continues with."""
+def _require_same_model(checkpoint: Path, model: SparseAutoencoder, to_the_letter: bool) -> int:
+    """Check that a checkpoint fits the model, and return the epoch that it continues with.
+
+    A run that goes on keeps its energy and its constraint as well, since the best of its models is
+    that of the lowest energy. The optimizer's settings come from the checkpoint in any case.
+    """
     contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
     if parameters["family"] != model.family:
@@ -106,14 +128,28 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder) -> int:
             f"{checkpoint} is of family {parameters['family']}, not {model.family}: set "
             f"model={parameters['family']}, or choose another ckpt_path."
         )
-    for part in ("decoder", "encoder"):
-        ours = describe(getattr(model, part))
+    parts = {"decoder": model.decoder, "encoder": model.encoder}
+    parts["optimizer"] = model.optimizer_settings
+    if to_the_letter:
+        parts |= {"energy": model.energy, "constraint": model.constraint}
+    for part, own in parts.items():
+        ours = describe(own)
         if parameters[part] != ours:
             raise CheckpointError(
                 f"{checkpoint} has another {part} ({parameters[part]}) than the settings "
-                f"({ours}): make them equal, or choose another ckpt_path."
+                f"({ours}): make them equal, or choose another "
+                f"{'folder' if to_the_letter else 'ckpt_path'}."
             )
     return contents["epoch"] + 1
+
+
+def _require_epochs_left(config: DictConfig, first_epoch: int) -> None:
+    limit = config.trainer.max_epochs
+    if limit is not None and 0 <= limit <= first_epoch:
+        raise SettingError(
+            f"ckpt_path={config.ckpt_path} has {first_epoch} epochs behind it, which leaves none "
+            f"of trainer.max_epochs={limit}: set a larger one."
+        )
 
 
 def _conclude(

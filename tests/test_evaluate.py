@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 import torch
 from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from test_wandb import records
 
 from sparse_lightning.checkpoints import FORMAT_KEY
@@ -20,6 +21,7 @@ from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.evaluate import draw, evaluate
 from sparse_lightning.findings import Findings
+from sparse_lightning.studies.subjects import shared_data
 from sparse_lightning.train import train
 
 STUDIES = sorted(path.stem for path in (CONFIG_DIR / "study").glob("*.yaml"))
@@ -148,18 +150,64 @@ def test_a_mistake_gets_one_sentence(overrides, expected, compose_study, sweep: 
 
 def test_mixed_data_are_refused(compose_study, sweep: Path, tmp_path: Path):
     shutil.copytree(sweep / "sdl", tmp_path / "runs" / "a")
-    shutil.copytree(sweep / "sdl", tmp_path / "runs" / "b")
+    shutil.copytree(sweep / "do_nl", tmp_path / "runs" / "b")
     config = tmp_path / "runs" / "b" / "config.yaml"
     config.write_text(config.read_text().replace("split_seed: 0", "split_seed: 5"))
     with pytest.raises(SettingError, match=r"different data \(data.split_seed\)"):
         evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
-    # Where things are, and how they are cut into batches, does not matter.
-    config.write_text(
-        config.read_text()
-        .replace("split_seed: 5", "split_seed: 0")
-        .replace("_size: 50", "_size: 9")
-    )
+    # Where the digits are, and how they are cut into batches, does not matter.
+    moved = OmegaConf.load(config)
+    moved.data.update(split_seed=0, batch_size=9, root="elsewhere")
+    OmegaConf.save(moved, config)
     evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
+
+
+def test_photographs_of_another_folder_are_other_data(compose: Compose):
+    with pytest.raises(SettingError, match=r"different data \(data.root\)"):
+        shared_data(
+            [
+                SimpleNamespace(run=SimpleNamespace(folder=root, config=compose(
+                    "data=imagenet_patches", f"data.root={root}")))
+                for root in ("one", "two")
+            ]
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("model.energy.variance_weight", 3.0, r"differ in model.energy.variance_weight"),
+        ("trainer.max_epochs", 7, r"differ in trainer.max_epochs \(1 and 7\)"),
+        ("seed", 31, "have one family, λ and seed: give one of them"),
+    ],
+)
+def test_models_that_are_no_seeds_of_one_another_are_refused(
+    setting, value, expected, compose_study, sweep: Path, tmp_path: Path
+):
+    for name in "ab":
+        shutil.copytree(sweep / "sdl", tmp_path / "runs" / name)
+    path = tmp_path / "runs" / "b" / "config.yaml"
+    config = OmegaConf.load(path)
+    OmegaConf.update(config, setting, value)
+    OmegaConf.save(config, path)
+    with pytest.raises(SettingError, match=expected):
+        evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
+    if setting == "trainer.max_epochs":
+        kept = evaluate(
+            compose_study("regret", f"runs={tmp_path / 'runs'}", "where.max_epochs=[7]")
+        )
+        assert set(kept.table["run"]) == {str(path.parent)}
+
+
+def test_seeds_of_one_model_are_taken_together(compose_study, sweep: Path, tmp_path: Path):
+    for seed in (31, 32):
+        shutil.copytree(sweep / "sdl", tmp_path / "runs" / str(seed))
+        path = tmp_path / "runs" / str(seed) / "config.yaml"
+        config = OmegaConf.load(path)
+        config.seed = config.data.shuffle_seed = seed
+        OmegaConf.save(config, path)
+    findings = evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
+    assert set(findings.more["amortisation"]["seeds"]) == {2}
 
 
 def test_data_can_be_chosen_and_must_fit(compose_study, sweep: Path, mnist_root: Path):

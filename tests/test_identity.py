@@ -19,6 +19,12 @@ def test_how_a_setting_was_typed_makes_no_difference(compose: Compose):
     by_hand = compose(f"model.energy.sparsity_weight={weight}", "data.batch_size=100", "model=vdl")
     assert digest_of(by_level) == digest_of(by_hand)
     assert digest_of(compose("step_size=1")) == digest_of(compose("step_size=1.0"))
+    for source, setting in (
+        ("step_size=0.3", "solver.step_size=0.3"),
+        ("max_epochs=7", "trainer.max_epochs=7"),
+        ("hidden_dim=9", "model.decoder.hidden_dims=[9]"),
+    ):
+        assert digest_of(compose(source)) == digest_of(compose(setting)) != digest_of(compose())
 
 
 def test_what_is_shown_and_where_it_goes_makes_no_difference(compose: Compose, tmp_path):

@@ -151,9 +151,14 @@ def test_threads_are_limited_where_asked(config):
 
 
 @pytest.mark.parametrize(
-    "overrides", [["trainer.devices=2"], ["trainer.strategy=ddp"], ["trainer.num_nodes=2"]]
-)
+    "overrides",
+    [
+        ["trainer.devices=2"], ["trainer.devices=[0,1]"], ["trainer.devices=auto"],
+        ["trainer.devices=-1"], ["trainer.strategy=ddp"], ["trainer.num_nodes=2"],
+    ],
+)  # fmt: skip
 def test_several_devices_are_refused(overrides, compose: Compose):
     require_one_device(compose("model=sdl"))
+    require_one_device(compose("model=sdl", "trainer.devices=[1]"))
     with pytest.raises(SettingError, match="leave trainer=ddp out"):
         require_one_device(compose("model=sdl", *overrides))

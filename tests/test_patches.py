@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 
 from sparse_lightning.data import build, cache, crops, decode, shards
@@ -636,14 +637,16 @@ def test_sample_photographs_stand_in_and_say_so(tmp_path, monkeypatch, capsys):
     assert {len(set(data.images(split))) for split in ("val", "test")} == {2}
 
 
-def test_the_environment_names_the_folder(root, monkeypatch):
+def test_the_environment_names_the_folder(root, compose, monkeypatch):
     monkeypatch.setenv("IMAGENET_DIR", str(root))
-    data = ImagePatches(None, "unused")
+    data = instantiate(compose("data=imagenet_patches").data)
     assert data.root == root
     assert data.tags == []
     assert "sample" not in data.title
-    monkeypatch.setenv("IMAGENET_DIR", "")
+    # A run on sample photographs stays one, whatever the environment says later.
     assert ImagePatches(None, "unused").root is None
+    monkeypatch.setenv("IMAGENET_DIR", "")
+    assert instantiate(compose("data=imagenet_patches").data).root is None
 
 
 def test_the_configuration_composes_for_every_family(compose, monkeypatch):
@@ -654,6 +657,11 @@ def test_the_configuration_composes_for_every_family(compose, monkeypatch):
     assert config.model.energy.encoder_weight == 20
     for level, weight in ((4, 20), (5, 40), (6, 40)):
         config = compose("model=vdl_nl", "data=imagenet_patches", f"sparsity_level={level}")
+        assert config.model.energy.encoder_weight == weight
+    for by_hand, weight in ((0.002, 20), (0.03, 40), (0.05, 40)):
+        config = compose(
+            "model=vdl_nl", "data=imagenet_patches", f"model.energy.sparsity_weight={by_hand}"
+        )
         assert config.model.energy.encoder_weight == weight
     names = set(Recipe.__dataclass_fields__)
     assert names <= set(config.data)

@@ -74,6 +74,13 @@ def test_what_cannot_be_shared_evenly_is_refused(compose_small: Compose):
     data.trainer = TwoDevices()
     with pytest.raises(SettingError, match=r"data\.batch_size=51 cannot be shared"):
         data.train_dataloader()
+    # The test split is found wanting before training, not after it.
+    odd = instantiate(compose_small("model=sdl", "data.num_test=99").data)
+    odd.prepare_data()
+    odd.setup()
+    odd.trainer = TwoDevices()
+    with pytest.raises(SettingError, match=r"data\.num_test=99 cannot be shared"):
+        odd.train_dataloader()
 
 
 PART = """

@@ -115,13 +115,25 @@ def test_half_of_the_evidence_refutes_and_does_not_confirm(psnr, holds):
     table.loc[(table["family"] == "vdl_nl") & (table["zeros"] == 0.95), "psnr"] = np.nan
     verdict = claims.reconstructs_best(findings)
     assert verdict.holds is holds
-    assert "95 % zeros are not reached" in verdict.shown
+    assert "missing: vdl_nl at 95 % zeros" in verdict.shown
+
+
+def test_a_rival_that_does_not_reach_a_sparsity_leaves_the_claim_open():
+    findings = at_zeros(vdl_nl=(17.0, 0.1), sdl=(16.0, 0.1), wdl=(15.0, 0.1))
+    table = findings.more["at_zeros"]
+    table.loc[(table["family"] == "wdl") & (table["zeros"] == 0.9), "psnr"] = np.nan
+    verdict = claims.reconstructs_best(findings)
+    assert verdict.holds is None
+    assert "missing: wdl at 90 % zeros" in verdict.shown
 
 
 def test_on_par_within_half_a_decibel():
     assert claims.linear_on_par(at_zeros(vdl=(16.4, 0.0), sdl=(16.0, 0.0))).holds is True
     assert claims.linear_on_par(at_zeros(vdl=(15.4, 0.0), sdl=(16.0, 0.0))).holds is False
     assert claims.linear_on_par(at_zeros(vdl=(15.4, 0.0))).holds is None
+    half = at_zeros(vdl=(16.4, 0.0), sdl=(16.0, 0.0))
+    half.more["at_zeros"].loc[0, "psnr"] = np.nan
+    assert claims.linear_on_par(half).holds is None
 
 
 def test_classifies_best_at_every_small_count():
@@ -136,21 +148,36 @@ def test_classifies_best_at_every_small_count():
 
     assert claims.classifies_best(summary(0.3)).holds is True
     assert claims.classifies_best(summary(0.5)).holds is False
+    few = summary(0.3).more["summary"].query("labels_per_class == 1")
+    assert claims.classifies_best(Findings(few, {"summary": few})).holds is None
 
 
 def test_collapse_needs_shrinking_codes_and_growing_columns():
     def history(spread: float, norm: float) -> Findings:
-        table = pd.DataFrame(
-            {"family": ["none", "vdl"], "epoch": [5, 5], "code_std": [spread, 0.5]}
-        )
+        # The first epoch, and another λ without a rival, must not count.
+        rows = [
+            ("none", 0.02, 1, 0.9), ("none", 0.02, 5, spread), ("vdl", 0.02, 5, 0.5),
+            ("vdl", 0.02, 1, 0.1), ("vdl", 0.05, 5, 0.01),
+        ]  # fmt: skip
+        table = pd.DataFrame(rows, columns=["family", "sparsity_weight", "epoch", "code_std"])
+        table["run"] = table["family"] + table["sparsity_weight"].astype(str)
         change = pd.DataFrame(
-            {"family": ["none", "vdl"], "code_std": [0.5, 1.0], "column_norm": [norm, 1.0]}
+            {
+                "family": ["none", "vdl"],
+                "sparsity_weight": 0.02,
+                "code_l1": 0.7,
+                "code_std": [0.5, 1.0],
+                "column_norm": [norm, 1.0],
+            }
         )
         return Findings(table, {"change": change})
 
     assert claims.collapses(history(0.1, 2.0)).holds is True
     assert claims.collapses(history(0.4, 2.0)).holds is False
     assert claims.collapses(history(0.1, 0.9)).holds is False
+    alone = history(0.1, 2.0)
+    alone = Findings(alone.table.query("family == 'none'"), alone.more)
+    assert claims.collapses(alone).holds is None
 
 
 def test_atoms_grow_and_atoms_are_gabors():
@@ -162,7 +189,8 @@ def test_atoms_grow_and_atoms_are_gabors():
             "gabor_like": [0.9, 0.6, 0.4],
         }
     )
-    assert claims.atoms_grow(Findings(table, {"summary": table})).holds is True
+    assert claims.atoms_grow(Findings(table[:2], {"summary": table[:2]})).holds is True
+    assert claims.atoms_grow(Findings(table, {"summary": table})).holds is None
     assert claims.atoms_are_gabors(Findings(table, {"summary": table})).holds is False
     assert claims.atoms_are_gabors(Findings(table, {"summary": table[:2]})).holds is True
     assert claims.atoms_grow(Findings(table, {"summary": table[2:]})).holds is None
@@ -170,11 +198,14 @@ def test_atoms_grow_and_atoms_are_gabors():
 
 def test_denoising_claims():
     best = pd.DataFrame(
-        {"noise": [1.0], "family": ["vdl"], "psnr_noisy": [10.0], "psnr_denoised": [15.0]}
+        {"noise": 1.0, "family": ["vdl", "vdl_nl"], "psnr_noisy": 10.0, "psnr_denoised": 15.0}
     )
     peers = pd.DataFrame({"noise": [1.0], "peer": ["wavelet"], "psnr_denoised": [16.0]})
     findings = Findings(best, {"best": best, "peers": peers})
     assert claims.denoises(findings).holds is True
+    alone = claims.denoises(Findings(best[:1], {"best": best[:1]}))
+    assert alone.holds is None
+    assert "missing: vdl_nl" in alone.shown
     assert claims.beats_classical_denoisers(findings).holds is False
 
 

@@ -27,6 +27,24 @@ def test_a_run_is_read_back(compose_small, tmp_path):
     assert float((codes == 0).float().mean()) == pytest.approx(final["test/zeros"], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["os.getcwd", "sparse_lightning.data.build.os.getcwd", "sparse_lightning.data.mnist.torch",
+     "sparse_lightning.data.mnist.read_idx", "torchvision.datasets.MNIST"],
+)  # fmt: skip
+def test_what_a_run_names_as_its_data_is_not_just_called(target, tmp_path):
+    (tmp_path / "config.yaml").write_text(f"data:\n  _target_: {target}\n")
+    with pytest.raises(DataError, match=r"names data of another package .*set data="):
+        Run(tmp_path).data()
+
+
+def test_what_loggers_keep_beside_runs_is_no_run(tmp_path):
+    for folder in ("job", "wandb/run-1/files", ".hydra"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.yaml").write_text("a: 1\n")
+    assert [run.folder.name for run in find_runs(tmp_path)] == ["job"]
+
+
 def test_a_folder_without_a_run_is_named(tmp_path):
     assert find_runs(tmp_path) == []
     with pytest.raises(DataError, match=str(tmp_path)):

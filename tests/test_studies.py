@@ -26,7 +26,7 @@ from sparse_lightning.studies.ablation import ablation
 from sparse_lightning.studies.coding import batches, codes_of
 from sparse_lightning.studies.denoisers import choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
-from sparse_lightning.studies.features import features
+from sparse_lightning.studies.features import features, summary
 from sparse_lightning.studies.hinge_surface import hinge_surface
 from sparse_lightning.studies.memory import Memory
 from sparse_lightning.studies.regret import (
@@ -231,8 +231,28 @@ def test_atoms_are_scaled_by_the_largest_code():
     filters = findings.pictures.where(kind="encoder filter").pixels
     np.testing.assert_array_equal(filters.reshape(12, -1), subject.model.encoder.filters().numpy())
     share = findings.more["summary"].iloc[0]
-    assert share["gabor_like"] == (table["explained"] >= 0.5).mean()
-    assert share["median_active_area"] == table["active_area"].median()
+    used = table[table["active"] >= 0.01]
+    assert share["used"] == len(used) / len(table)
+    assert share["gabor_like"] == (used["explained"] >= 0.5).mean()
+    assert share["median_active_area"] == used["active_area"].median()
+
+
+def test_atoms_that_are_hardly_used_do_not_count():
+    columns = {"data": "d", "family": "sdl", "sparsity_weight": 0.1, "seed": 0}
+    table = pd.DataFrame(
+        {
+            "active": [0.5, 0.2, 0.004, 0.0],
+            "active_area": [0.3, 0.5, 0.9, 0.9],
+            "orientation_share": [0.8, 0.2, 0.9, 0.9],
+        }
+    ).assign(**columns, run="a")
+    table["used"] = table["active"] >= 0.01
+    unused = table.assign(used=False, run="b")
+    first, second = summary(pd.concat([table, unused])).to_dict("records")
+    assert (first["used"], first["dead"], first["oriented"]) == (0.5, 0.25, 0.5)
+    assert first["median_active_area"] == 0.4
+    assert math.isnan(second["median_active_area"])
+    assert second["used"] == 0
 
 
 # Ablation.

@@ -17,7 +17,7 @@ from conftest import Compose
 
 from sparse_lightning.errors import CheckpointError, DataError, DivergenceError, SettingError
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.train import start, train
+from sparse_lightning.train import _accelerator, start, train
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -114,6 +114,66 @@ def test_an_interruption_says_how_to_go_on(compose_small: Compose, tmp_path, cap
     with pytest.raises(SystemExit):
         train_with(config, StopAfter(epochs, KeyboardInterrupt), start)
     assert hint in capsys.readouterr().err
+
+
+def epochs_kept(run: Path) -> dict[str, int]:
+    return {
+        path.stem: torch.load(path, weights_only=True)["epoch"]
+        for path in (run / "checkpoints").iterdir()
+    }
+
+
+def test_the_last_epoch_is_kept_whether_or_not_it_is_the_best(compose_small: Compose, tmp_path):
+    # By the highest energy the first epoch is the best and stays it.
+    train(compose_small("model=sdl", "callbacks.checkpoint.mode=max", "trainer.max_epochs=3"))
+    assert epochs_kept(tmp_path / "run") == {"best": 0, "last": 2}
+
+
+def test_a_moved_run_goes_on_and_keeps_its_best_model(compose_small: Compose, tmp_path: Path):
+    settings = ("model=sdl", "callbacks.checkpoint.mode=max")
+    train(compose_small(*settings, "trainer.max_epochs=2", run_dir=tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    config = compose_small(
+        *settings, "resume=true", "trainer.max_epochs=3", run_dir=tmp_path / "there"
+    )
+    train(config)
+    assert epochs_kept(tmp_path / "there") == {"best": 0, "last": 2}
+    assert not (tmp_path / "here").exists()
+    # With nothing left to train its model is tested all the same.
+    (tmp_path / "there").rename(tmp_path / "elsewhere")
+    config.run_dir = str(tmp_path / "elsewhere")
+    train(config)
+
+
+def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Path):
+    run = tmp_path / "run"
+    train(compose_small("model=sdl", "trainer.max_epochs=1"))
+    for changed, part in (
+        ("model.energy.sparsity_weight=0.1", "energy"),
+        ("model.constraint.norm=2", "constraint"),
+        ("model.optimizer.decoder_learning_rate=0.5", "optimizer"),
+    ):
+        with pytest.raises(CheckpointError, match=f"has another {part} .*another folder"):
+            train(compose_small("model=sdl", "resume=true", changed))
+    last = run / "checkpoints" / "last.ckpt"
+    with pytest.raises(SettingError, match="holds an earlier run"):
+        train(compose_small("model=sdl", f"ckpt_path={last}"))
+    other = {"run_dir": tmp_path / "other"}
+    with pytest.raises(SettingError, match="has 1 epochs behind it, which leaves none"):
+        train(compose_small("model=sdl", f"ckpt_path={last}", "trainer.max_epochs=1", **other))
+    final = train(
+        compose_small("model=sdl", f"ckpt_path={last}", "model.energy.sparsity_weight=0.1", **other)
+    )
+    assert final["epochs"] == 1
+
+
+@pytest.mark.parametrize(("asked", "given"), [("auto", "cpu"), ("gpu", "gpu")])
+def test_an_accelerator_without_float64_is_not_chosen(asked, given, compose, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _accelerator(compose(f"trainer.accelerator={asked}")) == given
+    with pytest.raises(SettingError, match=r"trainer\.accelerator=mps has no float64"):
+        _accelerator(compose("trainer.accelerator=mps"))
 
 
 class Interrupted(Exception):

@@ -111,6 +111,13 @@ def split_by_image(
     return {split: shares[split] for split in SPLITS}, left_out
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, where the operating system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 Pool = Callable[[Callable, Iterable], Iterator]
 
 
@@ -121,7 +128,7 @@ def _workers(num_workers: int | None) -> Iterator[Pool]:
     Decoding and arithmetic release the interpreter's lock, so threads use all cores, and share
     memory.
     """
-    threads = num_workers or len(os.sched_getaffinity(0))
+    threads = num_workers or usable_cores()
     torch_threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 

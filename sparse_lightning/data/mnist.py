@@ -46,6 +46,7 @@ class MNIST(SplitDataModule):
         drop_last: leave out the last, incomplete batch of training.
     """
 
+    is_the_same_everywhere = True
     input_dim = 784
     image_shape = (28, 28)
 

@@ -22,8 +22,12 @@ class SplitDataModule(lightning.LightningDataModule):
 
     Raises:
         SettingError: a size below 1.
+
+    Attributes:
+        is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
     """
 
+    is_the_same_everywhere = False
     input_dim: int
     image_shape: tuple[int, int]
     title: str
@@ -67,8 +71,9 @@ class SplitDataModule(lightning.LightningDataModule):
         if self.trainer is not None:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
         data = self.splits[split]
-        sizes = {f"data.num_{split}": len(data), "data.batch_size": self.batch_size}
-        for setting, size in sizes.items():
+        # All of them at once: the test split's turn comes after hours.
+        sizes = {f"data.num_{name}": len(samples) for name, samples in self.splits.items()}
+        for setting, size in {**sizes, "data.batch_size": self.batch_size}.items():
             if size % processes:
                 raise SettingError(
                     f"{setting}={size} cannot be shared evenly by the {processes} processes of "

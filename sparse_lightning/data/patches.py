@@ -7,7 +7,6 @@ sample photographs of scikit-image and scikit-learn stand in. See `build` for ho
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -52,9 +51,10 @@ class PatchSlices(TensorSlices):
     def __getitems__(self, indices: list[int]) -> Batch:
         # In numpy: too little work for torch's threads, which wait for each other.
         chosen = self.records[self.order[indices]]
-        scale = chosen["local_std"] * np.float32(self.grey_std)
-        shift = chosen["local_mean"] * np.float32(self.grey_std) + np.float32(self.grey_mean)
-        inputs = chosen["pixels"] * np.float32(1 / 255)
+        std, mean = (chosen[name].astype(np.float32) for name in ("local_std", "local_mean"))
+        scale = std * np.float32(self.grey_std)
+        shift = mean * np.float32(self.grey_std) + np.float32(self.grey_mean)
+        inputs = chosen["pixels"].astype(np.float32) * np.float32(1 / 255)
         inputs -= shift
         inputs /= scale
         return Batch(*(torch.from_numpy(field) for field in (inputs, scale, shift)))
@@ -64,8 +64,7 @@ class ImagePatches(SplitDataModule):
     """Patches of photographs as standardised vectors, in three splits that share no image.
 
     Args:
-        root: folder of images at any depth, or None for the environment variable IMAGENET_DIR,
-            or, where that is unset too, for sample photographs.
+        root: folder of images at any depth, or None for sample photographs.
         cache_dir: folder where patches are kept once they are made.
         batch_size: samples in a batch.
         shuffle_seed: fixes the order of training samples in each epoch.
@@ -108,8 +107,7 @@ class ImagePatches(SplitDataModule):
             num_train, num_val, num_test, patch_size, crops_per_image, threshold, shorter_side,
             grey_mean, grey_std, kernel_size, kernel_sigma, split_seed,
         )  # fmt: skip
-        root = root or os.environ.get("IMAGENET_DIR") or None
-        self.root = None if root is None else Path(root)
+        self.root = Path(root) if root else None
         self.cache_dir = Path(cache_dir)
         self.num_workers = num_workers
         self._folder: Path | None = None

@@ -84,12 +84,12 @@ _FAINT = {"s": 12, "color": "0.7", "alpha": 0.6, "linewidths": 0}
 
 def atom_areas(table: pd.DataFrame) -> Figure:
     """How much of the image an atom covers, against λ: from strokes to whole digits."""
-    alive = table[table["active"] > 0]
-    families = families_in_order(alive["family"])
+    used = table[table["used"]]
+    families = families_in_order(used["family"])
     figure = Figure(figsize=(max(1.9 * len(families), 4.0) + 0.6, 3.2), layout="constrained")
     grid = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
     for axes, family in zip(grid, families):
-        groups = alive[alive["family"] == family].groupby("sparsity_weight")["active_area"]
+        groups = used[used["family"] == family].groupby("sparsity_weight")["active_area"]
         axes.boxplot(
             [100 * areas.to_numpy() for _, areas in groups],
             tick_labels=[f"{weight:g}" for weight, _ in groups],
@@ -102,6 +102,6 @@ def atom_areas(table: pd.DataFrame) -> Figure:
     grid[0].set_ylabel("pixels that hold 90 %\nof an atom's energy (%)")
     figure.supxlabel("λ", fontsize=9)
     figure.suptitle(
-        "How much of the image an atom covers (live atoms; box: quartiles)", fontsize=10
+        "How much of the image an atom covers (atoms in use; box: quartiles)", fontsize=10
     )
     return figure

@@ -90,7 +90,7 @@ class Adaptive:
     def remedy(self) -> str:
         """What to do where inference diverged, which it does only with weights that did."""
         return (
-            "the weights have left the range of finite numbers, take a smaller "
+            "the weights have left the range of finite numbers, start again with a smaller "
             "model.optimizer.decoder_learning_rate"
         )
 

@@ -78,8 +78,8 @@ def logistic_regression(
         splits: ``val`` and ``test``.
         inverse_penalties: values of C to choose from; the smallest of equals is taken.
         patience: how many values in a row, from the strongest penalty down, may be no better than
-            the best before them; None tries all. With many labels the weakest penalties take
-            nearly all of the time.
+            the best before them, at least 1; None tries all. With many labels the weakest
+            penalties take nearly all of the time.
     """
     model = LogisticRegression(max_iter=3000, warm_start=True)
     best, in_vain = None, 0
@@ -91,8 +91,8 @@ def logistic_regression(
         error = top_error(val, splits["val"].labels, 1)
         if best is None or error < best[0]:
             best, in_vain = (error, value, val, _in_columns(model, splits["test"].features)), 0
-        else:
-            in_vain += 1
+            continue
+        in_vain += 1
         if in_vain == patience:
             break
     _, value, val, test = best
@@ -115,25 +115,31 @@ def nearest_neighbours(
     Args:
         train: the labelled samples.
         splits: ``val`` and ``test``.
-        num_neighbours: how many may vote, to choose from; those beyond the number of samples
-            are left out.
+        num_neighbours: how many may vote, to choose from; of fewer samples all do. Between
+            classes that get no vote, the votes of the largest number decide: guesses beyond the
+            first one need them.
     """
     counts = sorted({min(count, len(train.labels)) for count in num_neighbours})
     index = NearestNeighbors(n_neighbors=counts[-1], algorithm="brute").fit(train.features)
     near = {split: index.kneighbors(splits[split].features) for split in ("val", "test")}
     found = []
     for count in counts:
-        val, test = (_votes(*near[split], train.labels, count) for split in ("val", "test"))
+        val, test = (
+            _votes(*near[split], train.labels, count)
+            + 1e-9 * _votes(*near[split], train.labels, counts[-1])
+            for split in ("val", "test")
+        )
         found.append(outcome(count, val, test, splits))
     return min(found, key=lambda result: result.val_error)
 
 
 def _votes(distance: np.ndarray, index: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Each class's share of the votes of the nearest ``count``, (n, classes)."""
     votes = np.zeros((len(distance), int(labels.max()) + 1))
     weight = 1 / np.maximum(distance[:, :count], 1e-12)
     rows = np.repeat(np.arange(len(distance)), count)
     np.add.at(votes, (rows, labels[index[:, :count]].ravel()), weight.ravel())
-    return votes
+    return votes / votes.sum(1, keepdims=True)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from sparse_lightning.model import SparseAutoencoder
 def batches(data: SplitDataModule, split: str, count: int | None = None) -> Iterator[Batch]:
     """The first ``count`` samples of a split (None: all), in order, as mini-batches.
 
-    They have ``data.batch_size`` samples or a few more, none of them much fewer, so that the
-    variance over a batch always means the same.
+    They are of equal size, as near to ``data.batch_size`` as that allows: a last batch of a few
+    samples would have a variance of its own.
     """
     samples = data.splits[split]
     count = len(samples) if count is None else min(count, len(samples))
-    for rows in np.array_split(np.arange(count), max(1, count // data.batch_size)):
+    for rows in np.array_split(np.arange(count), max(1, round(count / data.batch_size))):
         yield samples.__getitems__(rows.tolist())
 
 

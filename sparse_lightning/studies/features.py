@@ -34,6 +34,7 @@ def features(
     num_images: int | None = 2000,
     gabor_threshold: float = 0.5,
     gabors: bool = True,
+    least_active: float = 0.01,
 ) -> Findings:
     """Atoms and encoder filters, and what can be measured of them.
 
@@ -45,12 +46,14 @@ def features(
         gabor_threshold: share of an atom's energy that a Gabor function must explain for the
             atom to count as Gabor-like.
         gabors: whether to fit them at all.
+        least_active: fraction of images from which on an atom counts as used. One that is used
+            less has hardly been trained: it looks as it was drawn at the start, and what can be
+            measured of it says nothing.
 
     Returns:
-        ``table``: one row per atom: ``scale`` (s_j), ``active`` (fraction of images),
+        ``table``: one row per atom: ``scale`` (s_j), ``active`` (fraction of images), ``used``,
         ``orientation_share``, ``active_area`` and the fields of `GaborFit`; ``summary``: one row
-        per model with the share of Gabor-like and of oriented atoms, and the median area; pictures
-        of atoms and filters.
+        per model, see `summary`; pictures of atoms and filters.
     """
     samples = fingerprint(data)
     rows, index, pixels = [], [], []
@@ -72,6 +75,7 @@ def features(
             index += [subject.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
             pixels.append(tiles)
     table = pd.DataFrame(rows)
+    table["used"] = table["active"] >= least_active
     if gabors:
         table["gabor_like"] = table["explained"] >= gabor_threshold
     pictures = Pictures(pd.DataFrame(index), np.concatenate(pixels))
@@ -108,10 +112,16 @@ def _measure(codes: np.ndarray, atoms: np.ndarray, gabors: bool) -> list[dict]:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per model: shares of atoms, and the median share of the image that an atom covers."""
+    """One row per model.
+
+    Returns:
+        The shares of its atoms that are ``dead`` (never active) and ``used``; and of those that
+        are used the shares ``oriented`` and ``gabor_like`` and the ``median_active_area``, all
+        missing where none is.
+    """
     keys = ["data", "family", "sparsity_weight", "seed", "run"]
-    oriented = table.assign(oriented=table["orientation_share"] >= 0.5, dead=table["active"] == 0)
-    means = ["oriented", "dead", *({"gabor_like"} & set(table.columns))]
-    grouped = oriented.groupby(keys)
-    area = grouped["active_area"].median().rename("median_active_area")
-    return grouped[means].mean().join(area).reset_index()
+    flags = table.assign(oriented=table["orientation_share"] >= 0.5, dead=table["active"] == 0)
+    used = flags[flags["used"]].groupby(keys)
+    shares = used[["oriented", *({"gabor_like"} & set(table.columns))]].mean()
+    area = used["active_area"].median().rename("median_active_area")
+    return flags.groupby(keys)[["dead", "used"]].mean().join([shares, area]).reset_index()

@@ -23,7 +23,7 @@ from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import SettingError, require_positive
 from sparse_lightning.findings import Findings
 from sparse_lightning.studies.classifiers import (
     Outcome,
@@ -75,8 +75,11 @@ def low_data(
         model seeds.
 
     Raises:
-        SettingError: data without labels, or fewer samples of a class than are to be drawn.
+        SettingError: data without labels, fewer samples of a class than are to be drawn, or a
+            patience below 1.
     """
+    if patience is not None:
+        require_positive("study.compute.patience", patience)
     labels = {split: all_labels(data, split) for split in SPLITS}
     draws = _draws(labels["train"], labels_per_class, label_seeds)
     samples = fingerprint(data)
@@ -113,11 +116,13 @@ class Method(NamedTuple):
         classifier: from training samples, splits and a seed to an outcome.
         features: gives the features of each split; only called where something is not known yet.
         settings: what tells it from others, beside the data.
+        is_seeded: whether the outcome depends on the seed where all labels are used.
     """
 
     classifier: Callable[[Split, dict[str, Split], int], Outcome]
     features: Callable[[], dict[str, np.ndarray]]
     settings: list
+    is_seeded: bool = False
 
 
 def _codes(
@@ -145,7 +150,10 @@ def _baselines(
     return {
         "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", *penalties]),
         "LISTA + linear on raw": Method(
-            partial(_scratch, settings=scratch), lambda: inputs, ["LISTA", asdict(scratch)]
+            partial(_scratch, settings=scratch),
+            lambda: inputs,
+            ["LISTA", asdict(scratch)],
+            is_seeded=True,
         ),
         "nearest neighbours on raw": Method(
             partial(_nearest, num_neighbours=num_neighbours),
@@ -202,12 +210,12 @@ def draw_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 def _draws(
     labels: np.ndarray, labels_per_class: Sequence[int | str], seeds: Sequence[int]
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Training samples by (labels per class, seed); of ``all`` there is one draw."""
+    """Training samples by (labels per class, seed); ``all`` are the same for every seed."""
     draws = {}
     for per_class in labels_per_class:
         for seed in seeds:
             if per_class == ALL:
-                draws[ALL, seeds[0]] = np.arange(len(labels))
+                draws[ALL, seed] = np.arange(len(labels))
             else:
                 draws[str(per_class), seed] = draw_labels(labels, int(per_class), seed)
     return draws
@@ -232,7 +240,10 @@ def _classify(
         return [method.classifier(train, splits(), seed)._asdict()]
 
     rows = []
+    _, first_seed = next(iter(draws))
     for (per_class, seed), chosen in draws.items():
+        if per_class == ALL and seed != first_seed and not method.is_seeded:
+            continue
         key = ["low_data", method.settings, samples, per_class, seed]
         found = memory.rows(key, partial(outcome_of, chosen, seed))
         drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}

@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.identity import effective_settings, without_seed
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.runs import Run, find_runs
 
 # Settings of a data set that change neither the samples of a split nor their order in it.
-IMMATERIAL = {"root", "cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers"}
+IMMATERIAL = {"cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def find_subjects(
             None for all.
 
     Raises:
-        SettingError: not exactly one of the two is given, or nothing is found or kept.
+        SettingError: not exactly one of the two is given, nothing is found or kept, or models
+            that a study would take for seeds of one another differ in more than the seed.
         CheckpointError: a file that is missing or no checkpoint.
     """
     if (checkpoint is None) == (runs is None):
@@ -93,7 +95,39 @@ def find_subjects(
             known = sorted({subject.columns[column] for subject in found})
             raise SettingError(f"where.{column}={list(values)} leaves no model: there are {known}.")
         found = kept
+    _require_seeds_of_one_another(found)
     return found
+
+
+def _require_seeds_of_one_another(subjects: Sequence[Subject]) -> None:
+    """Refuse models of one family and λ that differ in more than the seed, or not even in that."""
+    firsts: dict[tuple, Subject] = {}
+    seen: dict[tuple, Subject] = {}
+    for subject in subjects:
+        kind = subject.columns["family"], subject.columns["sparsity_weight"]
+        first = firsts.setdefault(kind, subject)
+        ours, theirs = _settings(first), _settings(subject)
+        names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
+        about = f"{first.checkpoint} and {subject.checkpoint} have one family and λ"
+        if names:
+            name = names[0]
+            raise SettingError(
+                f"{about}, and differ in {name} ({ours.get(name)} and {theirs.get(name)}): they "
+                "would be averaged as if they differed in the seed alone. Keep some of them by "
+                "where., checkpoint= or runs=."
+            )
+        if (twin := seen.setdefault((*kind, subject.columns["seed"]), subject)) is not subject:
+            raise SettingError(
+                f"{twin.checkpoint} and {subject.checkpoint} have one family, λ and seed: "
+                "give one of them."
+            )
+
+
+def _settings(subject: Subject) -> dict[str, object]:
+    settings = without_seed(effective_settings(subject.run.config))
+    if subject.run.data_class().is_the_same_everywhere:
+        settings.pop("data.root", None)
+    return settings
 
 
 def _of_folder(folder: Path) -> list[Subject]:
@@ -127,8 +161,9 @@ def shared_data(subjects: Sequence[Subject], config: DictConfig | None = None) -
         first, *others = subjects
         for other in others:
             _require_same_data(first, other)
-        config = first.run.config.data
-    data = instantiate(config)
+        data = first.run.data()
+    else:
+        data = instantiate(config)
     for subject in subjects:
         if subject.model.decoder.input_dim != data.input_dim:
             raise SettingError(
@@ -141,7 +176,7 @@ def shared_data(subjects: Sequence[Subject], config: DictConfig | None = None) -
 
 
 def _require_same_data(first: Subject, other: Subject) -> None:
-    ours, theirs = (_material(subject.run.config.data) for subject in (first, other))
+    ours, theirs = (_material(subject.run) for subject in (first, other))
     if ours == theirs:
         return
     names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
@@ -151,6 +186,7 @@ def _require_same_data(first: Subject, other: Subject) -> None:
     )
 
 
-def _material(config: DictConfig) -> dict[str, object]:
-    settings = OmegaConf.to_container(config, resolve=True)
-    return {name: value for name, value in settings.items() if name not in IMMATERIAL}
+def _material(run: Run) -> dict[str, object]:
+    settings = OmegaConf.to_container(run.config.data, resolve=True)
+    ignored = IMMATERIAL | ({"root"} if run.data_class().is_the_same_everywhere else set())
+    return {name: value for name, value in settings.items() if name not in ignored}
