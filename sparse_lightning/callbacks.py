@@ -37,16 +37,15 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        here = Path(self.dirpath)
-        best = Path(state_dict["best_model_path"])
-        is_here = not best.name or (here / best.name).is_file()
-        if Path(state_dict["dirpath"]) != here and is_here:
+        here, best = Path(self.dirpath), Path(state_dict["best_model_path"])
+        if Path(state_dict["dirpath"]) != here:
+            if best.name and not (here / best.name).is_file():
+                return  # Another run's, from whose checkpoint this one starts.
+            scores = state_dict["best_k_models"]
             state_dict = state_dict | {
                 "dirpath": self.dirpath,
                 **{name: _moved(state_dict[name], here) for name in _PATHS},
-                "best_k_models": {
-                    _moved(path, here): score for path, score in state_dict["best_k_models"].items()
-                },
+                "best_k_models": {_moved(path, here): scores[path] for path in scores},
             }
         super().load_state_dict(state_dict)
 

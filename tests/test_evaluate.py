@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import hydra
 import pandas as pd
@@ -21,7 +20,8 @@ from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.evaluate import draw, evaluate
 from sparse_lightning.findings import Findings
-from sparse_lightning.studies.subjects import shared_data
+from sparse_lightning.runs import Run, record_settings
+from sparse_lightning.studies.subjects import Subject, shared_data
 from sparse_lightning.train import train
 
 STUDIES = sorted(path.stem for path in (CONFIG_DIR / "study").glob("*.yaml"))
@@ -162,15 +162,13 @@ def test_mixed_data_are_refused(compose_study, sweep: Path, tmp_path: Path):
     evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
 
 
-def test_photographs_of_another_folder_are_other_data(compose: Compose):
+def test_photographs_of_another_folder_are_other_data(compose: Compose, tmp_path: Path):
+    subjects = []
+    for root in ("one", "two"):
+        record_settings(compose("data=imagenet_patches", f"data.root={root}"), tmp_path / root)
+        subjects.append(Subject(Run(tmp_path / root), tmp_path))
     with pytest.raises(SettingError, match=r"different data \(data.root\)"):
-        shared_data(
-            [
-                SimpleNamespace(run=SimpleNamespace(folder=root, config=compose(
-                    "data=imagenet_patches", f"data.root={root}")))
-                for root in ("one", "two")
-            ]
-        )  # fmt: skip
+        shared_data(subjects)
 
 
 @pytest.mark.parametrize(

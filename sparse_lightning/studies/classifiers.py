@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -65,6 +66,8 @@ def outcome(setting: float, val: np.ndarray, test: np.ndarray, splits: dict[str,
     )
 
 
+# Its products are small: threads would wait for one another, three to five times as long in all.
+@threadpool_limits.wrap(limits=1)
 def logistic_regression(
     train: Split,
     splits: dict[str, Split],
