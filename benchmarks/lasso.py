@@ -2,9 +2,11 @@ r"""The positive lasso against SPAMS, scikit-learn and skglm: ``python -m benchm
 
 :math:`\min_{z \ge 0} \frac1d \|x - W z\|^2 + \lambda \|z\|_1` for 2,500 digits and the 128 atoms of
 an SDL dictionary, from codes of zero, at two levels of sparsity. The denser one takes a dictionary
-of fewer training steps: after 200 even codes without a penalty have 83 % zeros. Each solver is timed at the
-loosest setting of its own stopping rule that ends within 1e-6 of the minimum, relative, as judged
-from outside in float64; one that has no such setting is timed at its tightest. Its gap is printed.
+of fewer training steps: after 200 even codes without a penalty have 83 % zeros.
+
+Each solver is timed at the loosest setting of its own stopping rule that ends within 1e-6 of the
+minimum, relative, as judged from outside in float64; one that has no such setting is timed at its
+tightest. Its gap is printed.
 With ``--folder`` the gap at looser settings is drawn against time.
 
 Peers: ``pip install -e ".[bench]"``; those that are not installed are left out.

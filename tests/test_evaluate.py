@@ -217,6 +217,18 @@ def test_data_can_be_chosen_and_must_fit(compose_study, sweep: Path, mnist_root:
         )
 
 
+def test_data_of_another_package_are_only_used_when_asked_for(
+    compose_study, sweep: Path, mnist_root: Path, tmp_path: Path
+):
+    shutil.copytree(sweep / "sdl", tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("sparse_lightning.data.mnist.MNIST", "theirs.Digits"))
+    with pytest.raises(DataError, match=r"data of another package \(theirs.Digits\).*set data="):
+        evaluate(compose_study("regret", f"runs={tmp_path / 'run'}"))
+    chosen = ["data=mnist", f"data.root={mnist_root}", "data.num_test=50"]
+    evaluate(compose_study("regret", f"runs={tmp_path / 'run'}", *chosen))
+
+
 def test_a_checkpoint_of_another_version_is_refused(compose_study, sweep: Path, tmp_path: Path):
     shutil.copytree(sweep / "sdl", tmp_path / "later")
     path = tmp_path / "later" / "checkpoints" / "best.ckpt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.identity import effective_settings, without_seed
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.runs import Run, find_runs
@@ -43,7 +44,7 @@ class Subject:
         """The columns of a table that say which model a row is about."""
         config, energy = self.run.config, self.model.energy
         return {
-            "data": self.run.data().title,
+            "data": _title(self.run),
             "family": self.model.family,
             "sparsity_weight": energy.sparsity_weight,
             "variance_weight": energy.variance_weight,
@@ -58,6 +59,13 @@ class Subject:
         """SHA-256 of the checkpoint."""
         with self.checkpoint.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _title(run: Run) -> str:
+    try:
+        return run.data().title
+    except DataError:  # Another package's, known by name alone.
+        return run.config.data_name
 
 
 def find_subjects(
@@ -125,8 +133,9 @@ def _require_seeds_of_one_another(subjects: Sequence[Subject]) -> None:
 
 def _settings(subject: Subject) -> dict[str, object]:
     settings = without_seed(effective_settings(subject.run.config))
-    if subject.run.data_class().is_the_same_everywhere:
-        settings.pop("data.root", None)
+    with contextlib.suppress(DataError):  # Of another package's data nothing is known.
+        if subject.run.data_class().is_the_same_everywhere:
+            settings.pop("data.root", None)
     return settings
 
 
