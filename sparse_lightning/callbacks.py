@@ -1,7 +1,8 @@
 """Callbacks of training.
 
 `Figures` shows what the model has learned, on disk and in the loggers. `RunCheckpoint` keeps the
-best and the last model of a run's folder.
+best and the last model of a run's folder, and `EarlyStopping` ends it; `FreshCallbacks` makes them
+forget the run that another one starts from.
 """
 
 from __future__ import annotations
@@ -37,11 +38,8 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        here, best = Path(self.dirpath), Path(state_dict["best_model_path"])
+        here, scores = Path(self.dirpath), state_dict["best_k_models"]
         if Path(state_dict["dirpath"]) != here:
-            if best.name and not (here / best.name).is_file():
-                return  # Another run's, from whose checkpoint this one starts.
-            scores = state_dict["best_k_models"]
             state_dict = state_dict | {
                 "dirpath": self.dirpath,
                 **{name: _moved(state_dict[name], here) for name in _PATHS},
@@ -55,6 +53,22 @@ _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 def _moved(path: str, folder: Path) -> str:
     return str(folder / Path(path).name) if path else path
+
+
+class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
+    """Lightning's, with the patience of the settings also where a run goes on."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+
+class FreshCallbacks(lightning.Callback):
+    """For a run that starts from another's checkpoint: its best model and time are its own."""
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: SparseAutoencoder, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["callbacks"] = {}
 
 
 class Figures(lightning.Callback):

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sparse_lightning.errors import FOR_THE_USER, DataError
 from sparse_lightning.files import replaced_whole, write_figure, write_json
-from sparse_lightning.identity import digest, effective_settings, without_seed
+from sparse_lightning.identity import SEED, SHUFFLE_SEED, digest, effective_settings, without_seed
 from sparse_lightning.plots_sweep import regret_curve
 from sparse_lightning.runs import Run, State, find_runs
 
@@ -32,12 +32,14 @@ COLUMNS = {
     "variance_weight": "model.energy.variance_weight",
     "variance_threshold": "model.energy.variance_threshold",
     "encoder_weight": "model.energy.encoder_weight",
-    "seed": "seed",
+    "seed": SEED,
+    "shuffle_seed": SHUFFLE_SEED,
     "max_epochs": "trainer.max_epochs",
 }
 FIRST = ("run", "state", "data", *COLUMNS)
 LAST = ("decoder", "failure", "settings")
-PER_RUN = ("run", "state", "seed", "failure")
+SEEDS = ("seed", "shuffle_seed")
+PER_RUN = ("run", "state", *SEEDS, "failure")
 RESULT = "test/psnr"
 REGRET_FILE = "regret.png"
 HEADINGS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}
@@ -48,9 +50,9 @@ def collect(folder: str | Path) -> pd.DataFrame:
 
     Columns: ``run`` (its folder, below this one), ``state``, ``data``, ``family``, λ
     ``sparsity_weight``, β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
-    ``seed``, ``max_epochs``; every other setting that tells runs apart which these do not, by its
-    dotted name; ``epochs``, ``seconds`` and every final metric; ``decoder``; ``failure``, a
-    sentence; and ``settings``, which is equal for runs that differ in the seed alone.
+    ``seed``, ``shuffle_seed``, ``max_epochs``; every other setting that tells runs apart which
+    these do not, by its dotted name; ``epochs``, ``seconds`` and every final metric; ``decoder``;
+    ``failure``, a sentence; and ``settings``, equal for runs that differ in the seeds alone.
 
     Raises:
         DataError: there is no run and no plan in the folder, or a run's files are damaged.
@@ -80,7 +82,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
 def _row(folder: Path, run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         **_ending(folder, run),
-        "data": run.config.data_name,
+        "data": run.data_label,
         **{column: settings.get(setting) for column, setting in COLUMNS.items()},
         "decoder": str(settings.get("model.decoder._target_", "")).rpartition(".")[2],
         "settings": digest(without_seed(settings)),
@@ -101,7 +103,8 @@ def _telling_settings(rows: list[dict[str, Any]], settings: list[dict[str, Any]]
     """Settings that differ between runs which are equal in every column that is always there."""
     alike: dict[tuple, list[dict[str, Any]]] = {}
     for row, own in zip(rows, settings):
-        alike.setdefault((row["data"], *(row[name] for name in COLUMNS)), []).append(own)
+        key = (row["data"], *(row[name] for name in COLUMNS if name not in SEEDS))
+        alike.setdefault(key, []).append(without_seed(own))
     telling: set[str] = set()
     for group in alike.values():
         names = {name for own in group for name in own}
@@ -127,7 +130,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """
     if RESULT not in table:
         return pd.DataFrame()
-    runs = table[table["state"] == State.FINISHED].drop_duplicates(["settings", "seed"])
+    runs = table[table["state"] == State.FINISHED].drop_duplicates(["settings", *SEEDS])
     metrics = [name for name in runs if name.startswith(("val/", "test/"))]
     metrics += [name for name in ("epochs", "seconds") if name in runs]
     about = [name for name in runs if name not in {*metrics, *PER_RUN}]

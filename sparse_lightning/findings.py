@@ -52,6 +52,11 @@ class Findings:
     pictures: Pictures | None = None
 
     @property
+    def data(self) -> str:
+        """What titles call the data."""
+        return ", ".join(sorted(self.table["data"].dropna().unique()))
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables by name, the main one as ``table``."""
         return {"table": self.table, **self.more}

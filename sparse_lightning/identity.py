@@ -81,11 +81,8 @@ def _is_without_effect(name: str) -> bool:
 
 
 def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings less the seed, and less the seed of shuffling where it follows the seed."""
-    rest = {name: value for name, value in settings.items() if name != SEED}
-    if SHUFFLE_SEED in rest and rest[SHUFFLE_SEED] == settings.get(SEED):
-        del rest[SHUFFLE_SEED]
-    return rest
+    """The settings less the seeds: that of the weights, and that of the order of samples."""
+    return {name: value for name, value in settings.items() if name not in (SEED, SHUFFLE_SEED)}
 
 
 def digest(settings: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ class MetricsTable(Logger):
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Settings have a file of their own, ``.hydra/config.yaml``."""
+        """Settings have a file of their own, ``config.yaml``."""
 
     def begin(self, first_epoch: int) -> None:
         """Start the clock at ``first_epoch``, keeping the rows of earlier epochs."""

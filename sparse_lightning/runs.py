@@ -145,6 +145,15 @@ class Run:
         """The best model, on the CPU, in evaluation mode."""
         return SparseAutoencoder.load_from_checkpoint(self.best_checkpoint).eval()
 
+    @property
+    def data_label(self) -> str:
+        """The name of the data, and what must be said of it beside that, for tables."""
+        try:
+            tags = self.data_class().tags_of(self.config.data.get("root"))
+        except DataError:  # Another package's.
+            tags = []
+        return " ".join([self.config.data_name, *(f"({tag})" for tag in tags)])
+
     def data(self) -> SplitDataModule:
         """The data that the run was trained on, not yet prepared.
 
@@ -163,7 +172,7 @@ class Run:
         Raises:
             DataError: it is something else.
         """
-        target = str(self.config.data.get("_target_"))
+        target = str(OmegaConf.select(self.config, "data._target_"))
         module, _, name = target.rpartition(".")
         if module.startswith("sparse_lightning.data."):
             with contextlib.suppress(ImportError):

@@ -96,7 +96,7 @@ class Sweep:
             settings = _job_config(config, loader, overrides)
             require_one_device(settings)
             run = Run(Path(settings.run_dir))
-            jobs[run.folder] = Job(tuple(overrides), run, settings.trainer.max_epochs)
+            jobs[run.folder] = Job(tuple(overrides), run, settings.trainer.max_epochs or 1)
         return cls(folder, list(jobs.values()), settings)
 
     def states(self) -> dict[Path, State]:

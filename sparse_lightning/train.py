@@ -24,6 +24,7 @@ from rich.table import Table
 
 from sparse_lightning import config as configuration
 from sparse_lightning import jobs
+from sparse_lightning.callbacks import FreshCallbacks
 from sparse_lightning.checkpoints import read_checkpoint
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.files import require_writable, write_json
@@ -49,12 +50,12 @@ def train(config: DictConfig) -> dict[str, float]:
     model = instantiate(config.model)
     _require_fit(model, data)
     checkpoint = _checkpoint_to_continue(config, run_dir)
+    goes_on = checkpoint == _last_checkpoint(run_dir)
     first_epoch = 0
     if checkpoint is not None:
-        first_epoch = _require_same_model(checkpoint, model, to_the_letter=config.ckpt_path is None)
-        if config.ckpt_path is not None:
-            _require_epochs_left(config, first_epoch)
-    rank_zero_only(record_settings)(config, run_dir)
+        first_epoch = _require_same_model(checkpoint, model, goes_on)
+        _require_resumable(config, first_epoch, goes_on)
+    rank_zero_only(_begin)(config, run_dir)
 
     table = MetricsTable(run_dir / "metrics.csv")
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
@@ -66,6 +67,8 @@ def train(config: DictConfig) -> dict[str, float]:
             # Lightning refuses a progress bar where it was told to have none.
             if name != "progress_bar" or config.trainer.enable_progress_bar
         ]
+        if checkpoint is not None and not goes_on:
+            callbacks.append(FreshCallbacks())
         trainer = instantiate(
             config.trainer, logger=loggers, callbacks=callbacks, accelerator=_accelerator(config)
         )
@@ -76,16 +79,22 @@ def train(config: DictConfig) -> dict[str, float]:
         return _conclude(trainer, model, data, table, run_dir)
 
 
+def _begin(config: DictConfig, run_dir: Path) -> None:
+    """Record the settings; results of an earlier part of the run are not those of the whole."""
+    record_settings(config, run_dir)
+    (run_dir / RESULTS_FILE).unlink(missing_ok=True)
+
+
 def _accelerator(config: DictConfig) -> str:
     """The one of the settings; ``auto`` is never Apple's, which lacks float64."""
     chosen = config.trainer.accelerator
-    if chosen == "mps":
+    only_apple = torch.backends.mps.is_available() and not torch.cuda.is_available()
+    if chosen == "mps" or (chosen == "gpu" and only_apple):
         raise SettingError(
-            "trainer.accelerator=mps has no float64, in which metrics are summed: set "
+            f"trainer.accelerator={chosen} has no float64 here, in which metrics are summed: set "
             "trainer.accelerator=cpu."
         )
-    has_other = torch.backends.mps.is_available() and not torch.cuda.is_available()
-    return "cpu" if chosen == "auto" and has_other else chosen
+    return "cpu" if chosen == "auto" and only_apple else chosen
 
 
 def _require_fit(model: SparseAutoencoder, data: lightning.LightningDataModule) -> None:
@@ -100,26 +109,31 @@ def _require_fit(model: SparseAutoencoder, data: lightning.LightningDataModule) 
 
 def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     """The checkpoint to start from, None for a fresh start."""
-    last = run_dir / "checkpoints" / "last.ckpt"
+    last = _last_checkpoint(run_dir)
     if last.exists() and not config.resume:
         raise SettingError(
             f"hydra.run.dir={run_dir} holds an earlier run: add resume=true to continue it, or "
             "choose another folder."
         )
+    if last.exists():
+        return last
     if config.ckpt_path is not None:
         return Path(config.ckpt_path)
-    if not last.exists():
-        if config.resume:
-            rank_zero_info(f"resume=true, and {run_dir} holds no checkpoint: starting afresh.")
-        return None
-    return last
+    if config.resume:
+        rank_zero_info(f"resume=true, and {run_dir} holds no checkpoint: starting afresh.")
+    return None
 
 
-def _require_same_model(checkpoint: Path, model: SparseAutoencoder, to_the_letter: bool) -> int:
+def _last_checkpoint(run_dir: Path) -> Path:
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
+def _require_same_model(checkpoint: Path, model: SparseAutoencoder, goes_on: bool) -> int:
     """Check that a checkpoint fits the model, and return the epoch that it continues with.
 
-    A run that goes on keeps its energy and its constraint as well, since the best of its models is
-    that of the lowest energy. The optimizer's settings come from the checkpoint in any case.
+    A run that goes on from its own checkpoint keeps its energy and its constraint as well, since
+    the best of its models is that of the lowest energy. The optimizer's settings come from the
+    checkpoint in any case.
     """
     contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
@@ -130,7 +144,7 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder, to_the_lette
         )
     parts = {"decoder": model.decoder, "encoder": model.encoder}
     parts["optimizer"] = model.optimizer_settings
-    if to_the_letter:
+    if goes_on:
         parts |= {"energy": model.energy, "constraint": model.constraint}
     for part, own in parts.items():
         ours = describe(own)
@@ -138,14 +152,19 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder, to_the_lette
             raise CheckpointError(
                 f"{checkpoint} has another {part} ({parameters[part]}) than the settings "
                 f"({ours}): make them equal, or choose another "
-                f"{'folder' if to_the_letter else 'ckpt_path'}."
+                f"{'folder' if goes_on else 'ckpt_path'}."
             )
     return contents["epoch"] + 1
 
 
-def _require_epochs_left(config: DictConfig, first_epoch: int) -> None:
+def _require_resumable(config: DictConfig, first_epoch: int, goes_on: bool) -> None:
+    if config.trainer.max_steps != -1:
+        raise SettingError(
+            f"trainer.max_steps={config.trainer.max_steps} and a checkpoint do not go together: "
+            "Lightning would count an epoch twice. Set trainer.max_epochs instead."
+        )
     limit = config.trainer.max_epochs
-    if limit is not None and 0 <= limit <= first_epoch:
+    if not goes_on and limit is not None and 0 <= limit <= first_epoch:
         raise SettingError(
             f"ckpt_path={config.ckpt_path} has {first_epoch} epochs behind it, which leaves none "
             f"of trainer.max_epochs={limit}: set a larger one."
@@ -171,7 +190,7 @@ def _conclude(
     if not trainer.is_global_zero:
         return {}
     rows = table.frame()
-    row = rows.loc[rows["val/energy"].idxmin()]
+    row = rows.set_index("epoch", drop=False).loc[read_checkpoint(best)["epoch"]]
     names = [name.removeprefix("test/") for name in tested]
     final = {f"val/{name}": float(row[f"val/{name}"]) for name in names} | tested
     final |= {"epochs": len(rows), "seconds": round(float(rows["seconds"].sum()), 3)}
@@ -219,7 +238,7 @@ def _interruption_explained(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        if (run_dir / "checkpoints" / "last.ckpt").exists():
+        if _last_checkpoint(run_dir).exists():
             message = (
                 f"Interrupted: the same command with hydra.run.dir={run_dir} resume=true goes on "
                 "from the last finished epoch."

@@ -55,6 +55,23 @@ def test_mean_and_spread_over_seeds_alone(add_run, tmp_path: Path):
     assert alone["test/psnr_std"].isna().all()
 
 
+def test_a_setting_that_differs_with_the_seed_is_told(add_run, tmp_path: Path):
+    for seed, step in ((0, 0.5), (1, 1.0)):
+        add_run(f"a{seed}", "model=sdl", f"seed={seed}", f"solver.step_size={step}", psnr=15.0)
+    summary = summarize(collect(tmp_path / "sweep"))
+    assert summary["n"].to_list() == [1, 1]
+    assert sorted(summary["model.solver.step_size"]) == [0.5, 1.0]
+
+
+def test_a_fixed_order_of_samples_does_not_split_seeds(add_run, tmp_path: Path):
+    for seed in range(3):
+        add_run(f"a{seed}", "model=sdl", f"seed={seed}", "data.shuffle_seed=0", psnr=15.0)
+    # The same seed of the weights with another order is one more.
+    add_run("b", "model=sdl", "seed=0", "data.shuffle_seed=7", psnr=15.0)
+    add_run("copy", "model=sdl", "seed=0", "data.shuffle_seed=7", psnr=15.0)
+    assert summarize(collect(tmp_path / "sweep"))["n"].to_list() == [4]
+
+
 def test_columns_are_few_where_the_settings_follow_from_the_family(add_run, tmp_path: Path):
     for family in ("sdl", "vdl_nl"):
         add_run(family, f"model={family}", psnr=15.0)

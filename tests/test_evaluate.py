@@ -94,9 +94,13 @@ def test_every_study_leaves_tables_and_figures(study, compose_study, sweep: Path
         assert set(table["family"].dropna()) == {"sdl", "do_nl"}
     drawn = {path.stem for path in (tmp_path / "study").glob("*.png")}
     assert drawn
-    # What was written says all that the figures show.
-    again = Findings.read(tmp_path / "study")
-    assert {name for name, _ in draw(config, again)} == drawn
+    # What was written says all that the figures show, and each says of which data.
+    figures = dict(draw(config, Findings.read(tmp_path / "study")))
+    assert set(figures) == drawn
+    if study != "hinge_surface":
+        for name, figure in figures.items():
+            titles = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+            assert any("MNIST" in title for title in titles), name
 
 
 def test_a_checkpoint_alone_or_several(compose_study, sweep: Path):

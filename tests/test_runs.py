@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparse_lightning.errors import DataError
-from sparse_lightning.runs import Run, find_runs
+from sparse_lightning.runs import Run, find_runs, record_settings
 from sparse_lightning.train import train
 
 
@@ -36,6 +36,14 @@ def test_what_a_run_names_as_its_data_is_not_just_called(target, tmp_path):
     (tmp_path / "config.yaml").write_text(f"data:\n  _target_: {target}\n")
     with pytest.raises(DataError, match=r"names data of another package .*set data="):
         Run(tmp_path).data()
+
+
+def test_tables_say_where_sample_photographs_stand_in(compose, tmp_path):
+    for root in ("null", "photos"):
+        record_settings(compose("data=imagenet_patches", f"data.root={root}"), tmp_path / root)
+    labels = {root: Run(tmp_path / root).data_label for root in ("null", "photos")}
+    assert labels["null"].endswith(" (sample photographs)")
+    assert "(" not in labels["photos"]
 
 
 def test_what_loggers_keep_beside_runs_is_no_run(tmp_path):

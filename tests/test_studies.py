@@ -16,9 +16,11 @@ from sparse_lightning import SparseAutoencoder
 from sparse_lightning.data.batch import TensorSlices
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.decoders import LinearDecoder
+from sparse_lightning.drawing.features import draw as draw_features
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import DataError
+from sparse_lightning.findings import Findings, Pictures
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.solvers import FISTA
 from sparse_lightning.studies import ablation as ablation_study
@@ -235,6 +237,19 @@ def test_atoms_are_scaled_by_the_largest_code():
     assert share["used"] == len(used) / len(table)
     assert share["gabor_like"] == (used["explained"] >= 0.5).mean()
     assert share["median_active_area"] == used["active_area"].median()
+
+
+def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
+    columns = {"family": "sdl", "sparsity_weight": 0.1, "seed": 0}
+    table = pd.DataFrame(
+        {"gabor_like": [True, False, True, True], "used": [True, True, False, False],
+         "explained": [0.8, 0.2, 0.9, 0.9]}
+    ).assign(**columns, data="MNIST", orientation=1.0, frequency=0.1, size_along=2.0,
+             size_across=3.0, active_area=0.3)  # fmt: skip
+    index = pd.DataFrame([columns | {"kind": "atom", "unit": 0}])
+    pictures = Pictures(index, np.random.default_rng(0).normal(size=(1, 6, 6)))
+    figures = dict(draw_features(Findings(table, {}, pictures)))
+    assert "50 % Gabor-like" in figures["gabors_sdl_lambda0.1_seed0"].get_suptitle()
 
 
 def test_atoms_that_are_hardly_used_do_not_count():

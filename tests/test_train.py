@@ -48,7 +48,7 @@ def test_what_a_run_leaves_behind(compose_small: Compose, tmp_path: Path):
     assert table["train/column_norm"].gt(0).all()
     assert stored["val/energy"] == table["val/energy"].min()
 
-    assert (run / "csv" / "metrics.csv").exists()
+    assert (run / "csv" / "version_0" / "metrics.csv").exists()
     assert list((run / "tensorboard").glob("events*"))
     best = SparseAutoencoder.load_from_checkpoint(run / "checkpoints" / "best.ckpt")
     assert best.family == "vdl"
@@ -167,13 +167,64 @@ def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Pa
     assert final["epochs"] == 1
 
 
-@pytest.mark.parametrize(("asked", "given"), [("auto", "cpu"), ("gpu", "gpu")])
-def test_an_accelerator_without_float64_is_not_chosen(asked, given, compose, monkeypatch):
+def test_an_interrupted_run_goes_on_though_it_began_from_another(compose_small: Compose, tmp_path):
+    one, other = ({"run_dir": tmp_path / name} for name in ("one", "other"))
+    train(compose_small("model=sdl", "trainer.max_epochs=1", **one))
+    # Of higher energy than the run that it starts from, whose best model it must forget.
+    config = compose_small(
+        "model=sdl", f"ckpt_path={tmp_path / 'one' / 'checkpoints' / 'last.ckpt'}",
+        "model.energy.sparsity_weight=0.5", "trainer.max_epochs=4", **other,
+    )  # fmt: skip
+    with pytest.raises(Interrupted):
+        train_with(config, StopAfter(epochs=2))
+    assert epochs_kept(tmp_path / "other")["last"] == 1
+    config.resume = True
+    final = train(config)
+    table = pd.read_csv(tmp_path / "other" / "metrics.csv").set_index("epoch")
+    assert table.index.to_list() == [1, 2, 3]
+    kept = epochs_kept(tmp_path / "other")
+    assert kept == {"best": table["val/energy"].idxmin(), "last": 3}
+    assert final["val/energy"] == table["val/energy"].min()
+
+
+def test_results_are_of_the_model_that_was_kept(compose_small: Compose, tmp_path: Path):
+    settings = ("model=sdl", "callbacks.checkpoint.mode=max")
+    final = train(compose_small(*settings, "trainer.max_epochs=2"))
+    first = pd.read_csv(tmp_path / "run" / "metrics.csv").set_index("epoch").loc[0]
+    assert final["val/energy"] == pytest.approx(first["val/energy"])
+    # While more is trained, the old results are not those of the run.
+    config = compose_small(*settings, "trainer.max_epochs=4", "resume=true")
+    with pytest.raises(Interrupted):
+        train_with(config, StopAfter(epochs=3))
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_limit_of_steps_cannot_be_resumed(compose_small: Compose):
+    train(compose_small("model=sdl", "trainer.max_epochs=1"))
+    with pytest.raises(SettingError, match=r"trainer\.max_steps=9 and a checkpoint"):
+        train(compose_small("model=sdl", "resume=true", "trainer.max_steps=9"))
+
+
+def test_patience_is_that_of_the_settings(compose_small: Compose):
+    settings = (
+        "model=sdl", "callbacks=early_stopping", "+callbacks.early_stopping.min_delta=100.0",
+        "trainer.max_epochs=10",
+    )  # fmt: skip
+    train(compose_small(*settings, "callbacks.early_stopping.patience=1"))
+    final = train(compose_small(*settings, "callbacks.early_stopping.patience=3", "resume=true"))
+    assert final["epochs"] == 4
+
+
+def test_an_accelerator_without_float64_is_not_chosen(compose, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert _accelerator(compose(f"trainer.accelerator={asked}")) == given
-    with pytest.raises(SettingError, match=r"trainer\.accelerator=mps has no float64"):
-        _accelerator(compose("trainer.accelerator=mps"))
+    assert _accelerator(compose("trainer.accelerator=auto")) == "cpu"
+    for asked in ("mps", "gpu"):
+        with pytest.raises(SettingError, match=f"trainer.accelerator={asked} has no float64"):
+            _accelerator(compose(f"trainer.accelerator={asked}"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for asked in ("auto", "gpu"):
+        assert _accelerator(compose(f"trainer.accelerator={asked}")) == asked
 
 
 class Interrupted(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning
 from torch.utils.data import DataLoader
 
@@ -44,10 +46,15 @@ class SplitDataModule(lightning.LightningDataModule):
         self.shuffle_seed, self.drop_last = shuffle_seed, drop_last
         self.splits: dict[str, TensorSlices] = {}
 
+    @classmethod
+    def tags_of(cls, root: str | Path | None) -> list[str]:
+        """What a run's record must say of data from there beyond their name."""
+        return []
+
     @property
     def tags(self) -> list[str]:
-        """What a run's record must say of the data beyond its name."""
-        return []
+        """What a run's record must say of these data beyond their name."""
+        return self.tags_of(None)
 
     def require_variance(self) -> None:
         """Raise `SettingError` if any batch would hold a single sample."""

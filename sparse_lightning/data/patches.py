@@ -127,10 +127,13 @@ class ImagePatches(SplitDataModule):
         """What figures say of the data."""
         return SAMPLE_TITLE if self.root is None else f"natural image patches ({self.root.name})"
 
+    @classmethod
+    def tags_of(cls, root: str | Path | None) -> list[str]:
+        return [] if root else ["sample photographs"]
+
     @property
     def tags(self) -> list[str]:
-        """What a run's record must say of the data beyond its name."""
-        return ["sample photographs"] if self.root is None else []
+        return self.tags_of(self.root)
 
     def prepare_data(self) -> None:
         """Make the patches, unless they have been made before.

@@ -20,10 +20,10 @@ PANELS = {
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """One figure, a panel for each quantity."""
-    yield "ablation", histories(findings.table)
+    yield "ablation", histories(findings.table, findings.data)
 
 
-def histories(table: pd.DataFrame) -> Figure:
+def histories(table: pd.DataFrame, data: str) -> Figure:
     """One line for each family and λ, mean over seeds."""
     figure = Figure(figsize=(8.2, 3.4), layout="constrained")
     curves = table.groupby(["family", "sparsity_weight", "epoch"])[list(PANELS)].mean()
@@ -43,5 +43,5 @@ def histories(table: pd.DataFrame) -> Figure:
         tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-    figure.suptitle("Training codes and decoders, epoch by epoch", fontsize=10)
+    figure.suptitle(f"Training codes and decoders, epoch by epoch, {data}", fontsize=10)
     return figure

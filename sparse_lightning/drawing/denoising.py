@@ -14,13 +14,13 @@ from sparse_lightning.findings import Findings, Pictures
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """One figure of PSNR for all noise levels, and a strip for each family and level."""
-    yield "denoising", psnr_bars(findings.more["best"], findings.more["peers"])
+    yield "denoising", psnr_bars(findings.more["best"], findings.more["peers"], findings.data)
     for (noise, family), _ in findings.pictures.index.groupby(["noise", "family"]):
         strip = findings.pictures.where(noise=noise, family=family)
-        yield f"strip_{family}_noise_{noise:g}", picture_strip(strip)
+        yield f"strip_{family}_noise_{noise:g}", picture_strip(strip, findings.data)
 
 
-def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame) -> Figure:
+def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame, data: str) -> Figure:
     """PSNR of the noisy image (line) and of what families and peers make of it (bars)."""
     levels = sorted(best["noise"].unique())
     figure = Figure(figsize=(8.2, 2.9 * len(levels) + 0.4), layout="constrained")
@@ -55,19 +55,19 @@ def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame) -> Figure:
         tidy(axes)
         axes.grid(visible=False, axis="x")
     figure.suptitle(
-        "Denoising, test images: families (λ chosen on validation; linear hatched), scikit-image "
-        "(grey)",
+        f"Denoising, test images of {data}:\nfamilies (λ chosen on validation; linear hatched), "
+        "scikit-image (grey)",
         fontsize=10,
     )
     return figure
 
 
-def picture_strip(pictures: Pictures) -> Figure:
+def picture_strip(pictures: Pictures, data: str) -> Figure:
     """Clean, its reconstruction, noisy, its reconstruction; one column per image."""
     first = pictures.index.iloc[0]
     rows = {name: pictures.where(row=name).pixels for name in pictures.index["row"].unique()}
     title = (
         f"{family_name(first['family'])}, λ = {first['sparsity_weight']:g}, "
-        f"noise σ = {first['noise']:g}"
+        f"noise σ = {first['noise']:g}, {data}"
     )
     return plots.reconstructions(rows, title)

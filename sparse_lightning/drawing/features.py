@@ -20,21 +20,21 @@ def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     for values, _ in findings.pictures.index.groupby(keys):
         model = dict(zip(keys, values))
         tiles = findings.pictures.where(**model)
-        yield from _tiles(tiles, *_names(model))
+        name, title = _names(model, findings.data)
+        yield from _tiles(tiles, name, title)
         if "explained" in findings.table:
-            rows = findings.table
+            rows = findings.table[findings.table["used"]]
             for column, value in model.items():
                 rows = rows[rows[column] == value]
-            name, title = _names(model)
             yield f"gabors_{name}", gabor_scatter(rows, title)
-    yield "atom_areas", atom_areas(findings.table)
+    yield "atom_areas", atom_areas(findings.table, findings.data)
 
 
-def _names(model: dict) -> tuple[str, str]:
+def _names(model: dict, data: str) -> tuple[str, str]:
     """The end of a file's name, and of a title."""
     family, weight, seed = model["family"], model["sparsity_weight"], model["seed"]
     name = f"{family}_lambda{weight:g}_seed{seed}"
-    return name, f"{family_name(family)}, λ = {weight:g}, seed {seed}"
+    return name, f"{family_name(family)}, λ = {weight:g}, seed {seed}, {data}"
 
 
 def _tiles(pictures: Pictures, name: str, title: str) -> Iterator[tuple[str, Figure]]:
@@ -82,7 +82,7 @@ _BOLD = {"s": 12, "color": "tab:blue", "alpha": 0.9, "linewidths": 0}
 _FAINT = {"s": 12, "color": "0.7", "alpha": 0.6, "linewidths": 0}
 
 
-def atom_areas(table: pd.DataFrame) -> Figure:
+def atom_areas(table: pd.DataFrame, data: str) -> Figure:
     """How much of the image an atom covers, against λ: from strokes to whole digits."""
     used = table[table["used"]]
     families = families_in_order(used["family"])
@@ -102,6 +102,7 @@ def atom_areas(table: pd.DataFrame) -> Figure:
     grid[0].set_ylabel("pixels that hold 90 %\nof an atom's energy (%)")
     figure.supxlabel("λ", fontsize=9)
     figure.suptitle(
-        "How much of the image an atom covers (atoms in use; box: quartiles)", fontsize=10
+        f"How much of the image an atom covers, {data}\n(atoms in use; box: quartiles)",
+        fontsize=10,
     )
     return figure

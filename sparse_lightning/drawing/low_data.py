@@ -26,10 +26,10 @@ BASELINE_STYLES = {
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """Top-1 and top-3 error side by side."""
-    yield "low_data", error_curves(findings.more["summary"])
+    yield "low_data", error_curves(findings.more["summary"], findings.data)
 
 
-def error_curves(summary: pd.DataFrame) -> Figure:
+def error_curves(summary: pd.DataFrame, data: str) -> Figure:
     """One curve per method; bars are one standard deviation over draws and model seeds."""
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     methods = set(summary["method"])
@@ -48,7 +48,8 @@ def error_curves(summary: pd.DataFrame) -> Figure:
     handles, labels = axes_pair[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
     figure.suptitle(
-        "Classification with few labels; λ, penalty and neighbours chosen on validation data",
+        f"Classification of {data} with few labels; λ, penalty and neighbours chosen on "
+        "validation data",
         fontsize=10,
     )
     return figure

@@ -14,13 +14,13 @@ from sparse_lightning.findings import Findings
 
 def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
     """The regret curves, the PSNR at equal zeros, and what the encoder costs."""
-    yield "regret", regret_curves(findings.table)
-    yield "psnr_at_zeros", psnr_at_zeros(findings.more["at_zeros"])
+    yield "regret", regret_curves(findings.table, findings.data)
+    yield "psnr_at_zeros", psnr_at_zeros(findings.more["at_zeros"], findings.data)
     if not findings.more["amortisation"].empty:
-        yield "amortisation", amortisation(findings.table)
+        yield "amortisation", amortisation(findings.table, findings.data)
 
 
-def regret_curves(table: pd.DataFrame) -> Figure:
+def regret_curves(table: pd.DataFrame, data: str) -> Figure:
     """Mean over seeds of each family and λ, with bars of one standard deviation both ways."""
     figure = Figure(figsize=(8.2, 5.0), layout="constrained")
     axes = figure.subplots()
@@ -32,7 +32,7 @@ def regret_curves(table: pd.DataFrame) -> Figure:
         _curve(axes, chosen, label=label, **family_style(family))
     _label(axes)
     axes.legend(fontsize=8, handlelength=3.5)
-    figure.suptitle(f"Reconstruction against sparsity, test images of {_data(table)}", fontsize=10)
+    figure.suptitle(f"Reconstruction against sparsity, test images of {data}", fontsize=10)
     return figure
 
 
@@ -58,11 +58,7 @@ def _label(axes: Axes) -> None:
     tidy(axes)
 
 
-def _data(table: pd.DataFrame) -> str:
-    return ", ".join(sorted(table["data"].unique()))
-
-
-def psnr_at_zeros(summary: pd.DataFrame) -> Figure:
+def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
     """PSNR read off each family's curve at equal shares of zeros."""
     figure = Figure(figsize=(8.2, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -87,11 +83,13 @@ def psnr_at_zeros(summary: pd.DataFrame) -> Figure:
     axes.set(xlabel="zeros among code components", ylabel="PSNR (dB), interpolated")
     tidy(axes)
     axes.legend(fontsize=8, ncols=2)
-    figure.suptitle("Reconstruction at equal sparsity (no mark: no point there)", fontsize=10)
+    figure.suptitle(
+        f"Reconstruction at equal sparsity, {data} (no mark: no point there)", fontsize=10
+    )
     return figure
 
 
-def amortisation(table: pd.DataFrame) -> Figure:
+def amortisation(table: pd.DataFrame, data: str) -> Figure:
     """Each family with an encoder twice: its predicted codes, and inference from there."""
     families = families_in_order(table.loc[table["codes"] == "encoder", "family"])
     columns = min(len(families), 3)
@@ -111,5 +109,5 @@ def amortisation(table: pd.DataFrame) -> Figure:
         tidy(axes)
     figure.supxlabel("zeros among code components (%)", fontsize=9)
     figure.supylabel("PSNR (dB)", fontsize=9)
-    figure.suptitle(f"What predicting the codes costs, test images of {_data(table)}", fontsize=10)
+    figure.suptitle(f"What predicting the codes costs, test images of {data}", fontsize=10)
     return figure

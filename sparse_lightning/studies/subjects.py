@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
-from sparse_lightning.identity import effective_settings, without_seed
+from sparse_lightning.identity import SHUFFLE_SEED, effective_settings, without_seed
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.runs import Run, find_runs
 
@@ -113,6 +113,7 @@ def _require_seeds_of_one_another(subjects: Sequence[Subject]) -> None:
     seen: dict[tuple, Subject] = {}
     for subject in subjects:
         kind = subject.columns["family"], subject.columns["sparsity_weight"]
+        seeds = subject.columns["seed"], OmegaConf.select(subject.run.config, SHUFFLE_SEED)
         first = firsts.setdefault(kind, subject)
         ours, theirs = _settings(first), _settings(subject)
         names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
@@ -124,7 +125,7 @@ def _require_seeds_of_one_another(subjects: Sequence[Subject]) -> None:
                 "would be averaged as if they differed in the seed alone. Keep some of them by "
                 "where., checkpoint= or runs=."
             )
-        if (twin := seen.setdefault((*kind, subject.columns["seed"]), subject)) is not subject:
+        if (twin := seen.setdefault((*kind, *seeds), subject)) is not subject:
             raise SettingError(
                 f"{twin.checkpoint} and {subject.checkpoint} have one family, λ and seed: "
                 "give one of them."
