@@ -140,7 +140,7 @@ class Adaptive:
                     )
             change = torch.sub(new, codes, out=codes)
             momentum = pace.momentum(correction, change)
-            torch.add(new, change.mul_(momentum), out=point)
+            torch.addcmul(new, change, momentum, out=point)
             codes, new = new, codes
         return batch.solution(codes)
 
