@@ -239,15 +239,15 @@ CLAIMS = (
     Claim(
         "features",
         "Atoms go from strokes to whole digits as λ grows.",
-        "For every family the median share of pixels that hold 90 % of an atom's energy is 1.2 "
-        "times as large at the largest λ as at the smallest.",
+        "For every family the median share of pixels that hold 90 % of the energy of an atom in "
+        "use is 1.2 times as large at the largest λ as at the smallest.",
         atoms_grow,
         "mnist",
     ),
     Claim(
         "features",
         "Atoms of natural image patches are Gabor-like.",
-        "A Gabor function explains half the energy of at least half of each model's atoms.",
+        "A Gabor function explains half the energy of at least half of each model's atoms in use.",
         atoms_are_gabors,
         "imagenet_patches",
     ),

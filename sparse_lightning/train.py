@@ -147,12 +147,13 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder, goes_on: boo
     if goes_on:
         parts |= {"energy": model.energy, "constraint": model.constraint}
     for part, own in parts.items():
-        ours = describe(own)
-        if parameters[part] != ours:
+        theirs, ours = parameters[part] or {}, describe(own) or {}
+        names = sorted(name for name in theirs.keys() | ours if theirs.get(name) != ours.get(name))
+        if names:
+            told = ", ".join(f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names)
             raise CheckpointError(
-                f"{checkpoint} has another {part} ({parameters[part]}) than the settings "
-                f"({ours}): make them equal, or choose another "
-                f"{'folder' if goes_on else 'ckpt_path'}."
+                f"{checkpoint} has another model.{part} than the settings ({told}): make them "
+                f"equal, or choose another {'folder' if goes_on else 'ckpt_path'}."
             )
     return contents["epoch"] + 1
 

@@ -66,7 +66,7 @@ def outcome(setting: float, val: np.ndarray, test: np.ndarray, splits: dict[str,
     )
 
 
-# Its products are small: threads would wait for one another, three to five times as long in all.
+# Its products are small: threads would wait for one another longer than they work.
 @threadpool_limits.wrap(limits=1)
 def logistic_regression(
     train: Split,
