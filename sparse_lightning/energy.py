@@ -33,7 +33,10 @@ from torch import Tensor
 from sparse_lightning.errors import SettingError, require_non_negative
 from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
-from sparse_lightning.smooth import Attraction, Curvature, SmoothTerm
+from sparse_lightning.reconstruction import QuadraticTerm
+from sparse_lightning.smooth import Attraction, Curvature, Quadratic, SmoothTerm
+
+LARGEST_COMPILED = 2**26  # bytes of a Gram matrix: 4096 atoms in float32
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 
@@ -183,6 +186,22 @@ class ActiveObjective:
         """These moments with those of the held samples and of the other processes."""
         moments = moments.merge(self.held)
         return moments if self.peers is None else self.peers.merge(moments)
+
+    @property
+    def quadratic(self) -> Quadratic | None:
+        """E as a quadratic, for a solver that is compiled; None where that does not pay.
+
+        Compiled loops read the Gram matrix row by row for every sample, and it must stay in a
+        core's cache. On an accelerator, and where other processes share the hinge, there are none.
+        """
+        smooth = self.smooth
+        if not isinstance(smooth, QuadraticTerm) or self.peers is not None:
+            return None
+        if smooth.gram.device.type != "cpu" or smooth.gram.nbytes > LARGEST_COMPILED:
+            return None
+        energy = self.energy
+        hinge = (energy.variance_weight, energy.variance_threshold) if energy.has_hinge else None
+        return Quadratic(smooth.gram, smooth.drive, energy.sparsity_weight, hinge)
 
     def agree(self, holds: bool) -> bool:
         """Whether something holds in every process that shares the batch."""

@@ -47,6 +47,11 @@ class Moments:
         return (self.scatter / (self.count - 1)).sqrt()
 
 
+def rounding_of_a_scatter(count: int, dtype: torch.dtype) -> float:
+    """The largest scatter, in units of the squared total, that rounding of the mean can make."""
+    return (16 * EPSILON[dtype] / count) ** 2 * (count - 1)
+
+
 def relative_shortfall(threshold: float, count: int, total: Tensor, scatter: Tensor) -> Tensor:
     r""":math:`(T/\sigma_j - 1)_+`, and 0 where :math:`\sigma_j = 0`, shape (l,).
 
@@ -58,7 +63,7 @@ def relative_shortfall(threshold: float, count: int, total: Tensor, scatter: Ten
     """
     # A component that is constant up to the rounding of its mean has no direction to grow in:
     # an infinite scatter gives it a shortfall of 0.
-    rounding = (16 * EPSILON[total.dtype] / count) ** 2 * (count - 1)
+    rounding = rounding_of_a_scatter(count, total.dtype)
     scatter = torch.addcmul(scatter, total, total, value=-rounding)
     inverse = torch.threshold_(scatter, 0.0, math.inf).rsqrt_()
     return inverse.mul_(threshold * math.sqrt(count - 1)).sub_(1.0).relu_()

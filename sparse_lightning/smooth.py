@@ -46,6 +46,26 @@ class Curvature:
 
 
 @dataclass(frozen=True)
+class Quadratic:
+    r"""All that inference has to know where the smooth terms are quadratic in the codes.
+
+    :math:`\sum_i \big[\frac12 z_i^\top G z_i - c_i^\top z_i + \lambda \|z_i\|_1\big]`, and the
+    variance hinge.
+
+    Attributes:
+        gram: G, (l, l).
+        drive: c, (n, l).
+        sparsity_weight: :math:`\lambda`.
+        hinge: weight and threshold of the variance hinge, None without one.
+    """
+
+    gram: Tensor
+    drive: Tensor
+    sparsity_weight: float
+    hinge: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class Attraction:
     r"""The quadratic :math:`\frac{c}{2} \sum_i \|z_i - \bar z_i\|^2` that pulls codes to a centre.
 

@@ -97,9 +97,19 @@ class Adaptive:
     @torch.no_grad()
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        before, gradient = objective.comparable_and_gradient(initial_codes)
-        pace = _pace_of(objective, initial_codes, before, self.max_iterations)
-        solution = self._descend(objective, initial_codes, gradient, pace)
+        if objective.quadratic is not None:
+            from sparse_lightning.solvers.compiled import descend  # takes long to import
+
+            before = objective.comparable(initial_codes)
+            bend = objective.curvature(initial_codes)
+            pace = _Pace(bend, initial_codes, objective, self.max_iterations)
+            solution = descend(
+                objective.quadratic, initial_codes, pace.step, pace.momenta, self.tolerance, True
+            )
+        else:
+            before, gradient = objective.comparable_and_gradient(initial_codes)
+            pace = _pace_of(objective, initial_codes, before, self.max_iterations)
+            solution = self._descend(objective, initial_codes, gradient, pace)
         # Also where the codes are not finite.
         lower = objective.comparable(solution.codes) <= before
         codes = torch.where(lower, solution.codes, initial_codes)

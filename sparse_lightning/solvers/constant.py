@@ -17,20 +17,21 @@ iterations are spent on the others; an objective that couples samples goes on co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sparse_lightning.errors import require_positive
+from sparse_lightning.smooth import Quadratic
 from sparse_lightning.solvers.solution import ShrinkingBatch, Solution, require_limits
 
 
 class ProximalObjective(Protocol):
     """A smooth function plus one with a simple proximal step, over a batch of codes (n, l)."""
+
+    quadratic: Quadratic | None
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor: ...
 
@@ -71,15 +72,23 @@ class ISTA:
             "one, or solver=adaptive, which follows the decoder"
         )
 
-    def _momenta(self) -> Iterator[float]:
-        return repeat(0.0)
+    def _momenta(self) -> list[float]:
+        """One for each iteration."""
+        return [0.0] * self.max_iterations
 
     @torch.no_grad()
     def __call__(self, objective: ProximalObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
+        if objective.quadratic is not None:
+            from sparse_lightning.solvers.compiled import descend  # takes long to import
+
+            momenta = torch.tensor(self._momenta(), dtype=torch.float64)
+            return descend(
+                objective.quadratic, initial_codes, self.step_size, momenta, self.tolerance, False
+            )
         batch = ShrinkingBatch(initial_codes, self.max_iterations)
         codes, point, spare = (initial_codes.clone() for _ in range(3))
-        for iteration, momentum in zip(range(1, self.max_iterations + 1), self._momenta()):
+        for iteration, momentum in enumerate(self._momenta(), start=1):
             new = objective.gradient(point, out=spare)
             torch.sub(point, new, alpha=self.step_size, out=new)
             new = objective.shrink(new, self.step_size, out=new)
@@ -108,9 +117,10 @@ class ISTA:
 class FISTA(ISTA):
     """Accelerated iterative shrinkage with a constant step; arguments as for `ISTA`."""
 
-    def _momenta(self) -> Iterator[float]:
-        t = 1.0
-        while True:
+    def _momenta(self) -> list[float]:
+        momenta, t = [], 1.0
+        for _ in range(self.max_iterations):
             t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2
-            yield (t - 1) / t_new
+            momenta.append((t - 1) / t_new)
             t = t_new
+        return momenta

@@ -1,0 +1,259 @@
+r"""Proximal gradient for quadratics on the CPU, compiled.
+
+The smooth function is :math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`, with or without the
+variance hinge. Codes are sparse, so that a row of :math:`Z G` is a sum over the few atoms that are
+active in that row, which a dense matrix product cannot see; and a sample whose iterations are all
+made in one go stays in the cache. Without the hinge samples are independent, and each ends when it
+has converged. With it they move in step, and each step takes two passes over the samples.
+
+These loops do what `sparse_lightning.solvers.constant` and `sparse_lightning.solvers.adaptive` do,
+and are tested to give the same.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from sparse_lightning.moments import rounding_of_a_scatter
+from sparse_lightning.smooth import Quadratic
+from sparse_lightning.solvers.solution import Solution
+
+# NaN and infinities keep their meaning: they say that inference diverged.
+OPTIONS = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+}
+compiled = njit(**OPTIONS)
+in_parallel = njit(**OPTIONS, parallel=True)
+
+# Samples that one thread takes at a time; sums do not depend on how many threads there are.
+ROWS = 32
+
+
+class Rule(NamedTuple):
+    """How to step, in the numbers' own type.
+
+    Attributes:
+        step: step size.
+        shrinkage: step size times the weight of the l1 norm.
+        tolerance: squared; 0 never stops.
+        momenta: by iteration since the start, or since the last restart; one per iteration that
+            may be taken.
+        restarts: whether momentum restarts where it points uphill and convergence is judged by
+            the residual of the fixed-point equation, rather than by the last change.
+    """
+
+    step: np.floating
+    shrinkage: np.floating
+    tolerance: np.floating
+    momenta: np.ndarray
+    restarts: bool
+
+
+class Hinge(NamedTuple):
+    """The variance hinge: its weight, its threshold, and what passes for rounding in a scatter."""
+
+    weight: float
+    threshold: float
+    rounding: float
+
+
+def descend(
+    quadratic: Quadratic,
+    initial_codes: Tensor,
+    step: float,
+    momenta: Tensor,
+    tolerance: float,
+    restarts: bool,
+) -> Solution:
+    """Minimise from ``initial_codes`` (n, l), which are left as they are; see `Rule`."""
+    gram = quadratic.gram
+    codes = initial_codes.detach().to(gram.dtype, copy=True, memory_format=torch.contiguous_format)
+    iterations = torch.full((len(codes),), len(momenta))
+    converged = torch.zeros(len(codes), dtype=torch.bool)
+    number = np.dtype(str(gram.dtype).removeprefix("torch.")).type
+    rule = Rule(
+        number(step),
+        number(step * quadratic.sparsity_weight),
+        number(tolerance * tolerance),
+        momenta.to(gram.dtype).numpy(),
+        restarts,
+    )
+    arrays = [codes, gram.contiguous(), quadratic.drive.contiguous(), iterations, converged]
+    codes_, gram_, drive_, iterations_, converged_ = (array.numpy() for array in arrays)
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    if quadratic.hinge is None:
+        _separable(codes_, gram_, drive_, rule, iterations_, converged_)
+    else:
+        hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), codes.dtype))
+        _coupled(codes_, gram_, drive_, rule, hinge, iterations_, converged_)
+    return Solution(codes, iterations, converged)
+
+
+@compiled
+def _gradient(point, gram, drive, active, out):
+    """Write G a - c to ``out``, by the rows of G where a is not 0."""
+    length = len(point)
+    count = 0
+    for j in range(length):
+        active[count] = j
+        count += point[j] != 0
+    for j in range(length):
+        out[j] = -drive[j]
+    k = 0
+    while k + 4 <= count:
+        first, second, third, fourth = active[k], active[k + 1], active[k + 2], active[k + 3]
+        p, q, r, s = point[first], point[second], point[third], point[fourth]
+        for j in range(length):
+            out[j] += (
+                p * gram[first, j] + q * gram[second, j] + r * gram[third, j] + s * gram[fourth, j]
+            )
+        k += 4
+    while k < count:
+        first = active[k]
+        p = point[first]
+        for j in range(length):
+            out[j] += p * gram[first, j]
+        k += 1
+
+
+@compiled
+def _step(codes, point, gradient, rule):
+    """One proximal step of a sample.
+
+    ``codes`` become the new ones, ``gradient`` their change. Returns the squares of what has moved
+    and of what it is compared with, whose ratio is held against the tolerance, and whether (by how
+    much, rather, below 0) momentum points uphill.
+    """
+    zero = point.dtype.type(0)
+    old_size, new_size, moved, corrected, uphill = zero, zero, zero, zero, zero
+    for j in range(len(codes)):
+        old = codes[j]
+        new = point[j] - rule.step * gradient[j] - rule.shrinkage
+        new = zero if new < zero else new
+        change, correction = new - old, new - point[j]
+        old_size += old * old
+        new_size += new * new
+        moved += change * change
+        corrected += correction * correction
+        uphill += change * correction
+        codes[j] = new
+        gradient[j] = change
+    if rule.restarts:
+        return corrected, new_size, uphill
+    return moved, old_size, zero
+
+
+@compiled
+def _has_converged(moved, size, rule):
+    if rule.restarts:
+        return rule.tolerance > 0 and moved <= rule.tolerance * size
+    return rule.tolerance > 0 and (moved < rule.tolerance * size or moved == 0)
+
+
+@in_parallel
+def _separable(codes, gram, drive, rule, iterations, converged):
+    """Each sample by itself, until it has converged."""
+    count, length = codes.shape
+    for chunk in prange((count + ROWS - 1) // ROWS):
+        point, change = np.empty(length, codes.dtype), np.empty(length, codes.dtype)
+        active = np.empty(length + 1, np.int64)
+        for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
+            point[:] = codes[i]
+            age = 0
+            for iteration in range(len(rule.momenta)):
+                _gradient(point, gram, drive[i], active, change)
+                moved, size, uphill = _step(codes[i], point, change, rule)
+                if _has_converged(moved, size, rule):
+                    iterations[i], converged[i] = iteration + 1, True
+                    break
+                momentum = rule.momenta[age]
+                if uphill < 0:
+                    momentum, age = gram.dtype.type(0), age >> 1
+                age += 1
+                for j in range(length):
+                    point[j] = codes[i, j] + momentum * change[j]
+
+
+@in_parallel
+def _coupled(codes, gram, drive, rule, hinge, iterations, converged):
+    """All samples in step, since the hinge's gradient needs the moments of the batch.
+
+    The moments of each chunk of samples are taken about the last mean, which loses no digits.
+    """
+    count, length = codes.shape
+    chunks = (count + ROWS - 1) // ROWS
+    points, changes = codes.copy(), np.zeros_like(codes)
+    sums, squares = np.zeros((chunks, length)), np.zeros((chunks, length))
+    judged = np.zeros((chunks, 3))
+    mean, pull = np.zeros(length, codes.dtype), np.zeros(length, codes.dtype)
+    for i in range(count):
+        mean += codes[i]
+    mean /= count
+    momentum, age = gram.dtype.type(0), 0
+    for iteration in range(len(rule.momenta)):
+        for chunk in prange(chunks):
+            sums[chunk], squares[chunk] = 0, 0
+            for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
+                if not converged[i]:
+                    for j in range(length):
+                        points[i, j] = codes[i, j] + momentum * changes[i, j]
+                for j in range(length):
+                    deviation = points[i, j] - mean[j]
+                    sums[chunk, j] += deviation
+                    squares[chunk, j] += deviation * deviation
+        _pull_of(hinge, count, sums, squares, mean, pull)
+        for chunk in prange(chunks):
+            active = np.empty(length + 1, np.int64)
+            judged[chunk] = 0
+            for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
+                if converged[i]:
+                    continue
+                _gradient(points[i], gram, drive[i], active, changes[i])
+                for j in range(length):
+                    changes[i, j] += pull[j] * (points[i, j] - mean[j])
+                moved, size, uphill = _step(codes[i], points[i], changes[i], rule)
+                judged[chunk, 0] += moved
+                judged[chunk, 1] += size
+                judged[chunk, 2] += uphill
+                if not rule.restarts and _has_converged(moved, size, rule):
+                    iterations[i], converged[i] = iteration + 1, True
+                    points[i] = codes[i]
+        moved, size, uphill = judged[:, 0].sum(), judged[:, 1].sum(), judged[:, 2].sum()
+        if rule.restarts and _has_converged(moved, size, rule):
+            iterations[:], converged[:] = iteration + 1, True
+        if converged.all():
+            break
+        momentum = rule.momenta[age]
+        if uphill < 0:
+            momentum, age = gram.dtype.type(0), age >> 1
+        age += 1
+
+
+@compiled
+def _pull_of(hinge, count, sums, squares, mean, pull):
+    """Update ``mean``, and ``pull``: the hinge's gradient by the deviation from the mean.
+
+    See `sparse_lightning.moments.relative_shortfall`.
+    """
+    for j in range(len(mean)):
+        total, square = 0.0, 0.0
+        for chunk in range(len(sums)):
+            total += sums[chunk, j]
+            square += squares[chunk, j]
+        mean[j] += total / count
+        scatter = square - total * total / count
+        scatter -= hinge.rounding * (mean[j] * count) ** 2
+        pull[j] = 0
+        if scatter > 0 or scatter != scatter:
+            shortfall = hinge.threshold * np.sqrt((count - 1) / scatter) - 1
+            if shortfall > 0 or shortfall != shortfall:
+                pull[j] = -2 * hinge.weight / (count - 1) * shortfall

@@ -1,0 +1,120 @@
+"""The compiled loops give what the loops over torch's operations give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_lightning import energy
+from sparse_lightning.decoders import LinearDecoder
+from sparse_lightning.energy import Energy, Objective
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution
+
+ENERGIES = {
+    "plain": Energy(0.02),
+    "encoder": Energy(0.02, encoder_weight=1.0),
+    "hinge": Energy(0.02, 10.0, 0.5, 5.0),
+    "hinge alone": Energy(0.02, 3.0, 2.0),
+}
+
+
+def problem(weights: Energy, count: int = 70, dtype=torch.float64) -> tuple[Objective, Tensor]:
+    """Samples of very different difficulty; one component is constant over the batch."""
+    inputs, prediction = torch.randn(count, 30, dtype=dtype), torch.rand(count, 17, dtype=dtype)
+    inputs *= torch.logspace(-2, 1, count, dtype=dtype)[:, None]
+    prediction[::7] = 0
+    prediction[:, 3] = 0.7
+    return weights.bind(LinearDecoder(17, 30).to(dtype), inputs, prediction), prediction
+
+
+def by_torch(monkeypatch, solver: ISTA | Adaptive, objective: Objective, start: Tensor) -> Solution:
+    with monkeypatch.context() as patch:
+        patch.setattr(energy, "LARGEST_COMPILED", 0)
+        assert objective.quadratic is None
+        return solver(objective, start)
+
+
+@pytest.mark.parametrize("weights", ENERGIES.values(), ids=ENERGIES)
+@pytest.mark.parametrize("tolerance", [0.0, 1e-4, 3e-2])
+@pytest.mark.parametrize("kind", ["fista", "ista", "adaptive"])
+def test_equals_the_loop_over_operations(monkeypatch, weights, tolerance, kind):
+    solver = {
+        "fista": FISTA(0.3, 80, tolerance),
+        "ista": ISTA(0.3, 80, tolerance),
+        "adaptive": Adaptive(80, tolerance),
+    }[kind]
+    objective, start = problem(weights)
+    kept = start.clone()
+    assert objective.quadratic is not None
+    found, expected = solver(objective, start), by_torch(monkeypatch, solver, objective, start)
+    torch.testing.assert_close(found.codes, expected.codes, rtol=1e-9, atol=1e-11)
+    assert torch.equal(found.iterations, expected.iterations)
+    assert torch.equal(found.converged, expected.converged)
+    assert torch.equal(start, kept)
+    if tolerance == 3e-2:
+        assert found.converged.any()
+
+
+@pytest.mark.parametrize("weights", ENERGIES.values(), ids=ENERGIES)
+def test_in_float32(monkeypatch, weights):
+    objective, start = problem(weights, dtype=torch.float32)
+    solver = FISTA(0.3, 200, 0.0)
+    found, expected = solver(objective, start), by_torch(monkeypatch, solver, objective, start)
+    assert found.codes.dtype == torch.float32
+    torch.testing.assert_close(found.codes, expected.codes, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [ENERGIES["plain"], ENERGIES["hinge"]], ids=["plain", "hinge"])
+def test_the_number_of_threads_changes_no_digit(weights):
+    objective, start = problem(weights, count=200, dtype=torch.float32)
+    threads, codes = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            codes.append(FISTA(0.3, 50, 1e-4)(objective, start).codes)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*codes)
+
+
+@pytest.mark.parametrize("weights", ENERGIES.values(), ids=ENERGIES)
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_divergence_is_not_hidden(weights, tolerance):
+    objective, start = problem(weights, dtype=torch.float32)
+    codes = FISTA(1e4, 200, tolerance)(objective, start).codes
+    assert not codes.isfinite().all()
+    start[5, 2] = torch.nan
+    assert FISTA(0.3, 20, tolerance)(objective, start).codes[5].isnan().any()
+
+
+def test_samples_do_not_disturb_each_other():
+    """Alone, in any order and in any company, a sample's code is the same to the last bit."""
+    objective, start = problem(ENERGIES["plain"], dtype=torch.float32)
+    solver, rows = Adaptive(200, 1e-5), torch.randperm(70)
+    whole = solver(objective, start).codes
+    some = objective.restrict(rows[:40], start[rows[40:]])
+    # The step is of the Gram matrix, which is the same.
+    assert torch.equal(solver(some, start[rows[:40]]).codes, whole[rows[:40]])
+    assert torch.equal(
+        solver(objective.restrict(rows[:1], start[1:]), start[rows[:1]]).codes, whole[rows[:1]]
+    )
+
+
+def test_takes_what_torch_has(monkeypatch):
+    """Strided codes, and tensors that may not enter autograd."""
+    with torch.inference_mode():
+        objective, start = problem(ENERGIES["encoder"])
+        strided = start.T.contiguous().T
+        assert not strided.is_contiguous()
+        codes = FISTA(0.3, 30, 0.0)(objective, strided).codes
+    assert np.array_equal(codes, FISTA(0.3, 30, 0.0)(objective, start).codes)
+
+
+def test_a_large_dictionary_is_left_to_matrix_products(monkeypatch):
+    objective, _ = problem(ENERGIES["plain"])
+    monkeypatch.setattr(energy, "LARGEST_COMPILED", 17 * 17 * 8)
+    assert objective.quadratic is not None
+    monkeypatch.setattr(energy, "LARGEST_COMPILED", 17 * 17 * 8 - 1)
+    assert objective.quadratic is None
