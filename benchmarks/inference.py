@@ -3,6 +3,7 @@
 200 iterations at tolerance 0, batch 250, at the sizes of MNIST and of patches, with each family's
 own settings: ``python -m benchmarks.inference``. Then SDL-NL at its default tolerance, where
 converged samples leave the batch; the textbook goes on until the last sample has converged.
+``--device cuda`` does the same on an accelerator.
 """
 
 from __future__ import annotations
@@ -65,19 +66,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--families", nargs="*", default=FAMILIES)
     parser.add_argument("--data", nargs="*", default=("mnist", "imagenet_patches"))
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    table = Table(title=f"Up to {ITERATIONS} iterations, batch 250\n{machine()}")
+    device = arguments.device
+    table = Table(title=f"Up to {ITERATIONS} iterations, batch 250\n{machine(device)}")
     headings = ("family", "data", "tolerance", "ours (ms)", "textbook (ms)", "times faster")
     for heading in (*headings, "energy, relative difference"):
         table.add_column(heading, justify="left" if heading in headings[:3] else "right")
     for data in arguments.data:
         for family in arguments.families:
             repeats = 3 if family.endswith("nl") else 9
-            case = problem(family, data=data)
+            case = problem(family, data=data).to(device)
             table.add_row(case.name, data, "0", *compare(case, repeats=repeats))
     if "sdl_nl" in arguments.families:
         for steps in (0, 200):
-            case = problem("sdl_nl", steps)
+            case = problem("sdl_nl", steps).to(device)
             table.add_row(case.name, "mnist", "1e-3", *compare(case, tolerance=1e-3))
     Console().print(table)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -42,7 +42,17 @@ class Problem:
     def initial(self) -> Tensor:
         if self.prediction is not None:
             return self.prediction
-        return torch.zeros(len(self.inputs), self.decoder.code_dim)
+        return self.inputs.new_zeros(len(self.inputs), self.decoder.code_dim)
+
+    def to(self, device: str) -> Problem:
+        """The same on another device."""
+        prediction = None if self.prediction is None else self.prediction.to(device)
+        return replace(
+            self,
+            decoder=copy.deepcopy(self.decoder).to(device),
+            inputs=self.inputs.to(device),
+            prediction=prediction,
+        )
 
     def bind(self) -> Objective:
         """As inference does at every training step; part of what is timed."""

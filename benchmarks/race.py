@@ -114,9 +114,10 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def show(rows: list[dict[str, object]]) -> None:
+def show(rows: list[dict[str, object]], device: str) -> None:
     """Print the ratios."""
-    table = Table(title=f"Adaptive, time to the energy of the paper's solver (= 1)\n{machine()}")
+    where = machine(device)
+    table = Table(title=f"Adaptive, time to the energy of the paper's solver (= 1)\n{where}")
     table.add_column("problem")
     headings = ("to its 200 iterations", "iterations", "to its tolerance", "iterations ")
     for heading in (*headings, "final energy, relative"):
@@ -137,17 +138,18 @@ def main() -> None:
     parser.add_argument("--families", nargs="*", default=FAMILIES)
     parser.add_argument("--steps", type=int, default=200, help="of training, beside none")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=None, help="for race.csv and race.png")
     arguments = parser.parse_args()
     rows, points = [], []
     for family in arguments.families:
         for steps in (0, arguments.steps):
-            case = problem(family, steps)
+            case = problem(family, steps).to(arguments.device)
             rows.append(race(case, arguments.repeats))
-            show(rows[-1:])
+            show(rows[-1:], arguments.device)
             if arguments.folder is not None:
                 points += curves(case)
-    show(rows)
+    show(rows, arguments.device)
     if arguments.folder is not None:
         with replaced_whole(arguments.folder / "race.csv") as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)

@@ -28,7 +28,7 @@ def textbook_fista(
     """
     codes = point = initial_codes
     t = 1.0
-    converged = torch.zeros(len(codes), dtype=torch.bool)
+    converged = torch.zeros(len(codes), dtype=torch.bool, device=codes.device)
     for _ in range(num_iterations):
         point = point.detach().requires_grad_()
         energy = ((decoder(point) - inputs) ** 2).mean(dim=1).sum()

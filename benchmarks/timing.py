@@ -10,21 +10,31 @@ from collections.abc import Callable
 import torch
 
 
+def finish() -> None:
+    """Wait for an accelerator, if one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def medians(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each, measured in turn ``repeats`` times after one warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for rival in rivals.values():
         rival()
+        finish()
     for _ in range(repeats):
         for name, rival in rivals.items():
             start = time.perf_counter()
             rival()
+            finish()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def machine() -> str:
+def machine(device: str = "cpu") -> str:
     """One line that says what the numbers were measured on."""
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return (
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"Python {platform.python_version()}"

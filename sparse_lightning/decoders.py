@@ -8,7 +8,9 @@ reconstruction term of one batch; it lives as long as that inference and no long
   matrix :math:`W^\top W` an iteration costs :math:`n l^2` multiplications in place of
   :math:`2 n l d`.
 - A decoder with hidden layers runs its own backward pass, without autograd, so that it also
-  works where autograd is off. Its last layer may use :math:`W_2^\top W_2` in the same way.
+  works where autograd is off. Its last layer gets :math:`W_2^\top W_2` in the same way once so many
+  gradients have been asked for that it pays (`LinearLeastSquares.prepared_for`): where three
+  iterations are enough it never does.
 - Any other decoder inherits the gradient that autograd gives.
 
 Inference runs in float32 or better whatever the precision of training is.
@@ -120,27 +122,9 @@ class MultiLayerDecoder(Decoder):
             codes = torch.relu(layer(codes))
         return self.output(codes)
 
-    def bind(
-        self, inputs: Tensor, attraction: Attraction | None = None, expected_gradients: int = 50
-    ) -> SmoothTerm:
-        """As `Decoder.bind`.
-
-        Args:
-            inputs: x, (n, d).
-            attraction: a quadratic in the codes to add.
-            expected_gradients: how many gradients will be asked for. The Gram form of the last
-                layer (m inputs) costs m²d + nmd multiplications once and nm² per gradient,
-                against 2nmd; whichever is less is taken.
-        """
-        output, inputs = at_least_float32(self.output.weight), at_least_float32(inputs)
-        (n, d), m = inputs.shape, output.shape[1]
-        pays = expected_gradients * n * m * (2 * d - m) > m * m * d + n * m * d
+    def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
         hidden = [(at_least_float32(h.weight), at_least_float32(h.bias)) for h in self.hidden]
-        scale = 2 / d
-        if pays:
-            top = QuadraticTerm(scale * (output.T @ output), scale * (inputs @ output))
-        else:
-            top = LinearLeastSquares(inputs, output)
+        top = LinearLeastSquares(at_least_float32(inputs), at_least_float32(self.output.weight))
         return MultiLayerTerm(hidden, top, attraction)
 
 

@@ -203,6 +203,16 @@ class ActiveObjective:
         hinge = (energy.variance_weight, energy.variance_threshold) if energy.has_hinge else None
         return Quadratic(smooth.gram, smooth.drive, energy.sparsity_weight, hinge)
 
+    @property
+    def is_recordable(self) -> bool:
+        """Whether an accelerator may record some gradients and replay them (`SmoothTerm`)."""
+        return self.smooth.is_recordable and self.peers is None
+
+    def prepared_for(self, gradients: int) -> ActiveObjective:
+        """The same objective, faster at that many gradients to come, where preparing it pays."""
+        smooth = self.smooth.prepared_for(gradients)
+        return self if smooth is self.smooth else replace(self, smooth=smooth)
+
     def agree(self, holds: bool) -> bool:
         """Whether something holds in every process that shares the batch."""
         return holds if self.peers is None else self.peers.agree(holds, self.scratch[0].device)

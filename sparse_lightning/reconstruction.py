@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -41,19 +42,30 @@ def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, coun
     return norm.squeeze(1)
 
 
+class Recordable:
+    """Made of the same operations each time, and as fast as it gets."""
+
+    is_recordable = True
+
+    def prepared_for(self, gradients: int) -> Self:
+        return self
+
+
 @dataclass(frozen=True)
-class QuadraticTerm:
+class QuadraticTerm(Recordable):
     r""":math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`, up to a constant.
 
     Attributes:
         gram: G, (l, l).
         drive: c, (n, l).
         floor: a number that no eigenvalue of G is below.
+        offset: (n,) to add to each sample's value.
     """
 
     gram: Tensor
     drive: Tensor
     floor: float = 0.0
+    offset: Tensor | None = None
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.addmm(self.drive, codes, self.gram, beta=-1, out=out)
@@ -63,7 +75,8 @@ class QuadraticTerm:
 
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         gradient = self.gradient(codes)
-        return torch.linalg.vecdot(codes, gradient - self.drive) / 2, gradient
+        values = torch.linalg.vecdot(codes, gradient - self.drive) / 2
+        return values if self.offset is None else values + self.offset, gradient
 
     def curvature(self, codes: Tensor) -> Curvature:
         return Curvature(self.floor, largest_eigenvalue_bound(self.gram), is_bound=True)
@@ -73,11 +86,12 @@ class QuadraticTerm:
         return codes @ self.gram
 
     def restrict(self, rows: Tensor) -> QuadraticTerm:
-        return replace(self, drive=self.drive[rows])
+        offset = None if self.offset is None else self.offset[rows]
+        return replace(self, drive=self.drive[rows], offset=offset)
 
 
 @dataclass(frozen=True)
-class LinearLeastSquares:
+class LinearLeastSquares(Recordable):
     r""":math:`\sum_i \frac1d \|x_i - W z_i\|^2` by two products with W, without its Gram matrix."""
 
     inputs: Tensor
@@ -103,6 +117,19 @@ class LinearLeastSquares:
         """The second derivative times each row of ``codes``."""
         return (codes @ self.weight.T).mul_(2 / self.inputs.shape[1]) @ self.weight
 
+    def prepared_for(self, gradients: int) -> LinearLeastSquares | QuadraticTerm:
+        r"""The Gram form :math:`W^\top W`, if it takes fewer multiplications in all.
+
+        It costs :math:`m^2 d + n m d` once and :math:`n m^2` per gradient, against
+        :math:`2 n m d` (W is d x m, there are n samples).
+        """
+        (n, d), m = self.inputs.shape, self.weight.shape[1]
+        if gradients * n * m * (2 * d - m) <= m * m * d + n * m * d:
+            return self
+        gram, drive = self.weight.T @ self.weight, self.inputs @ self.weight
+        offset = self.inputs.square().mean(1)
+        return QuadraticTerm(gram.mul_(2 / d), drive.mul_(2 / d), offset=offset)
+
     def restrict(self, rows: Tensor) -> LinearLeastSquares:
         return replace(self, inputs=self.inputs[rows])
 
@@ -113,7 +140,7 @@ def add_attraction(values: Tensor, attraction: Attraction | None, codes: Tensor)
 
 
 @dataclass(frozen=True)
-class MultiLayerTerm:
+class MultiLayerTerm(Recordable):
     """The reconstruction term of a relu network, by its own backward pass.
 
     Attributes:
@@ -128,11 +155,16 @@ class MultiLayerTerm:
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         activations = self._activations(codes)
-        return self._backward(activations, self.top.gradient(activations[-1]))
+        return self._backward(activations, self.top.gradient(activations[-1]), out)
 
-    def _backward(self, activations: list[Tensor], gradient: Tensor) -> Tensor:
-        for (weight, _), activation in zip(reversed(self.hidden), reversed(activations)):
+    def _backward(
+        self, activations: list[Tensor], gradient: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        (bottom, *above) = zip(self.hidden, activations[1:])
+        for (weight, _), activation in reversed(above):
             gradient = gradient.mul_(activation > 0) @ weight
+        (weight, _), activation = bottom
+        gradient = torch.mm(gradient.mul_(activation > 0), weight, out=out)
         if self.attraction is not None:
             self.attraction.add_gradient(gradient, activations[0])
         return gradient
@@ -172,6 +204,10 @@ class MultiLayerTerm:
         lower = self.attraction.curvature if self.attraction else 0.0
         return Curvature(0.0, lower + upper, is_bound=False)
 
+    def prepared_for(self, gradients: int) -> MultiLayerTerm:
+        top = self.top.prepared_for(gradients)
+        return self if top is self.top else replace(self, top=top)
+
     def restrict(self, rows: Tensor) -> MultiLayerTerm:
         attraction = self.attraction and self.attraction.restrict(rows)
         return replace(self, top=self.top.restrict(rows), attraction=attraction)
@@ -184,6 +220,12 @@ class AutogradTerm:
     decoder: Callable[[Tensor], Tensor]
     inputs: Tensor
     attraction: Attraction | None
+
+    # A user's decoder may ask the device for a number.
+    is_recordable = False
+
+    def prepared_for(self, gradients: int) -> AutogradTerm:
+        return self
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         return self.value_and_gradient(codes)[1]

@@ -9,7 +9,14 @@ from torch import Tensor
 
 
 class SmoothTerm(Protocol):
-    """A differentiable function of the codes (n, l) of one batch, known by its gradient."""
+    """A differentiable function of the codes (n, l) of one batch, known by its gradient.
+
+    Attributes:
+        is_recordable: whether each gradient is made by the same operations on the same device,
+            so that they can be recorded and replayed.
+    """
+
+    is_recordable: bool
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         """Its gradient, (n, l) -> (n, l), in a tensor that the caller may write to.
@@ -25,6 +32,9 @@ class SmoothTerm(Protocol):
 
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Both, for little more than the gradient alone."""
+
+    def prepared_for(self, gradients: int) -> SmoothTerm:
+        """The same function, faster at that many gradients to come, where preparing it pays."""
 
     def curvature(self, codes: Tensor) -> Curvature:
         """Bounds or estimates of its second derivative in any direction, near ``codes``."""

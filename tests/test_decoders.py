@@ -37,10 +37,31 @@ def names_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_gram_form_is_taken_where_it_pays():
     """It does at m=1024, d=784; it does not at m=2048, nor for three iterations."""
     inputs = torch.randn(250, 784)
-    narrow, wide = MultiLayerDecoder(128, [1024], 784), MultiLayerDecoder(256, [2048], 784)
-    assert isinstance(narrow.bind(inputs).top, QuadraticTerm)
-    assert isinstance(narrow.bind(inputs, expected_gradients=3).top, LinearLeastSquares)
-    assert isinstance(wide.bind(inputs).top, LinearLeastSquares)
+    narrow = MultiLayerDecoder(128, [1024], 784).bind(inputs)
+    wide = MultiLayerDecoder(256, [2048], 784).bind(inputs)
+    assert isinstance(narrow.prepared_for(50).top, QuadraticTerm)
+    assert narrow.prepared_for(3) is narrow
+    assert isinstance(narrow.top, LinearLeastSquares)
+    assert wide.prepared_for(1_000) is wide
+
+
+@pytest.mark.parametrize("hidden_dims", [[16], [16, 14]])
+def test_gram_form_is_the_same_function(hidden_dims):
+    decoder = MultiLayerDecoder(12, hidden_dims, 30).double()
+    codes, rows = torch.rand(20, 12).double(), torch.tensor([3, 1, 18])
+    plain = decoder.bind(torch.randn(20, 30).double())
+    prepared = plain.prepared_for(1_000)
+    assert prepared is not plain
+    for one, other, these in (
+        (plain, prepared, codes),
+        (plain.restrict(rows), prepared.restrict(rows), codes[rows]),
+    ):
+        for left, right in zip(one.value_and_gradient(these), other.value_and_gradient(these)):
+            torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(one.value(these), other.value(these), rtol=1e-10, atol=1e-12)
+        out = torch.full_like(these, torch.nan)
+        assert other.gradient(these, out=out) is out
+        torch.testing.assert_close(out, one.gradient(these), rtol=1e-10, atol=1e-12)
 
 
 def test_atoms_of_a_linear_decoder_are_its_columns():

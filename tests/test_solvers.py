@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import SettingError
-from sparse_lightning.solvers import FISTA, ISTA, Adaptive, solution
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive, descent
 
 
 def literal_solution(
@@ -86,7 +86,7 @@ def test_seldom_looks_change_nothing(monkeypatch, decoder, energy, solver):
     often = solver(objective, initial)
     assert often.iterations.unique().numel() > 1 or not objective.is_separable
     for every in (4, 10):
-        monkeypatch.setattr(solution, "looks_every", lambda device, every=every: every)
+        monkeypatch.setattr(descent, "looks_every", lambda device, every=every: every)
         seldom = solver(objective, initial)
         torch.testing.assert_close(seldom.codes, often.codes, rtol=1e-9, atol=1e-12)
         assert torch.equal(seldom.iterations, often.iterations)

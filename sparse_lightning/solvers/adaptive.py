@@ -36,8 +36,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from sparse_lightning.solvers.constant import ProximalObjective
-from sparse_lightning.solvers.solution import ShrinkingBatch, Solution, require_limits
+from sparse_lightning.solvers.descent import Descent, ProximalObjective
+from sparse_lightning.solvers.solution import Solution, require_limits
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
 CHECK_EVERY = 10
@@ -97,75 +97,79 @@ class Adaptive:
     @torch.no_grad()
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        if objective.quadratic is not None:
-            from sparse_lightning.solvers.compiled import descend  # takes long to import
-
-            before = objective.comparable(initial_codes)
-            bend = objective.curvature(initial_codes)
-            pace = _Pace(bend, initial_codes, objective, self.max_iterations)
-            solution = descend(
-                objective.quadratic, initial_codes, pace.step, pace.momenta, self.tolerance, True
-            )
-        else:
-            before, gradient = objective.comparable_and_gradient(initial_codes)
-            pace = _pace_of(objective, initial_codes, before, self.max_iterations)
-            solution = self._descend(objective, initial_codes, gradient, pace)
+        before, solution = self._descend(objective, initial_codes)
         # Also where the codes are not finite.
         lower = objective.comparable(solution.codes) <= before
         codes = torch.where(lower, solution.codes, initial_codes)
         return Solution(codes, solution.iterations, solution.converged)
 
-    def _descend(
-        self, objective: CurvedObjective, initial_codes: Tensor, gradient: Tensor, pace: _Pace
-    ) -> Solution:
-        batch = ShrinkingBatch(initial_codes, self.max_iterations)
-        codes, point = initial_codes.clone(), initial_codes.clone()
-        new, correction = torch.empty_like(codes), torch.empty_like(codes)
-        for iteration in range(1, self.max_iterations + 1):
-            if iteration > 1:
-                gradient = objective.gradient(point, out=gradient)
-            pace.see(point, gradient)
-            new = objective.shrink(pace.descend(point, gradient, new), pace.step, out=new)
-            batch.undo_held(new, codes)
-            risen = pace.risen(objective, new, batch.held) if iteration % CHECK_EVERY == 0 else None
-            if risen is not None:
-                for tensor in (new, codes, point):
-                    torch.where(risen, pace.best, tensor, out=tensor)
-            torch.sub(new, point, out=correction)
-            if self.tolerance > 0:
-                done = self._has_converged(objective, new, correction)
-                if risen is not None:
-                    # A sample that was put back has a correction of 0 as well.
-                    done = done & ~risen.squeeze(1)
-                batch.hold(done, iteration, new, codes)
-                if batch.is_finished:
-                    codes = new
-                    break
-                if batch.is_worth_compacting:
-                    kept, dropped = batch.compact(new)
-                    objective = objective.restrict(kept, new[dropped])
-                    pace.restrict(kept)
-                    new, codes, point, correction, gradient = (
-                        tensor[kept] for tensor in (new, codes, point, correction, gradient)
-                    )
-            change = torch.sub(new, codes, out=codes)
-            momentum = pace.momentum(correction, change)
-            torch.addcmul(new, change, momentum, out=point)
-            codes, new = new, codes
-        return batch.solution(codes)
+    def _descend(self, objective: CurvedObjective, initial: Tensor) -> tuple[Tensor, Solution]:
+        """Initial energies, and the codes that the search ends at."""
+        if objective.quadratic is None:
+            descent = AdaptiveDescent(self, objective, initial)
+            return descent.before, descent.run()
+        from sparse_lightning.solvers.compiled import descend  # takes long to import
 
-    def _has_converged(self, objective: CurvedObjective, new: Tensor, correction: Tensor) -> Tensor:
+        pace = _Pace(objective.curvature(initial), initial, objective, self.max_iterations)
+        found = descend(objective.quadratic, initial, pace.step, pace.momenta, self.tolerance, True)
+        return objective.comparable(initial), found
+
+
+class AdaptiveDescent(Descent):
+    """The iterations of `Adaptive` over torch's operations."""
+
+    def __init__(self, solver: Adaptive, objective: CurvedObjective, initial_codes: Tensor) -> None:
+        super().__init__(objective, initial_codes, solver.max_iterations, solver.tolerance)
+        self.before, self.gradient = objective.comparable_and_gradient(initial_codes)
+        self.has_gradient = True
+        self.pace = _pace_of(objective, initial_codes, self.before, solver.max_iterations)
+
+    def parts(self) -> list[object]:
+        return [self, self.pace]
+
+    def advance(self, iteration: int) -> None:
+        if not self.has_gradient:
+            self.gradient = self.objective.gradient(self.point, out=self.gradient)
+        self.has_gradient = False
+        pace = self.pace
+        pace.see(self.point, self.gradient)
+        new = pace.descend(self.point, self.gradient, self.spare)
+        new = self.objective.shrink(new, pace.step, out=new)
+        self.keep_held(new)
+        risen = None
+        if iteration % CHECK_EVERY == 0:
+            risen = pace.risen(self.objective, new, self.held)
+        if risen is not None:
+            for tensor in (new, self.codes, self.point):
+                torch.where(risen, pace.best, tensor, out=tensor)
+        correction = torch.sub(new, self.point, out=self.gradient)
+        if self.tolerance > 0:
+            done = self._has_converged(new, correction)
+            if risen is not None:
+                # A sample that was put back has a correction of 0 as well.
+                done = done & ~risen.squeeze(1)
+            self.hold(done, new)
+        change = torch.sub(new, self.codes, out=self.codes)
+        torch.addcmul(new, change, pace.momentum(correction, change), out=self.point)
+        self.codes, self.spare = new, self.codes
+
+    def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:
         """Mask of the samples at a fixed point; one that is held has a correction of 0.
 
         Coupled samples are at a fixed point together: one that rests while others move may have
         to move on.
         """
-        if objective.is_separable:
+        if self.objective.is_separable:
             residual, size = vector_norm(correction, dim=1), vector_norm(new, dim=1)
             return residual <= self.tolerance * size
         squares = torch.stack([vector_norm(correction), vector_norm(new)]).square()
-        residual, size = objective.total(squares).sqrt()
+        residual, size = self.objective.total(squares).sqrt()
         return (residual <= self.tolerance * size).expand(len(new))
+
+    def restrict(self, rows: Tensor) -> None:
+        super().restrict(rows)
+        self.gradient = self.gradient[rows]
+        self.pace.restrict(rows)
 
 
 def _pace_of(
@@ -250,7 +254,7 @@ class _MeasuredPace(_Pace):
         max_iterations: int,
     ) -> None:
         super().__init__(bend, codes, objective, max_iterations)
-        self.best, self.lowest = codes.clone(), energy
+        self.best, self.lowest = codes.clone(), energy.clone()
         self.curvature = codes.new_full(self.age.shape, 1 / self.step)
         self.uphill = torch.zeros_like(self.age, dtype=torch.bool)
         self.has_restarted = self.uphill.clone()
@@ -298,5 +302,6 @@ class _MeasuredPace(_Pace):
 
     def restrict(self, rows: Tensor) -> None:
         super().restrict(rows)
-        for name in ("point", "gradient", "best", "lowest", "curvature", "uphill", "has_restarted"):
+        names = "step point gradient best lowest curvature uphill has_restarted"
+        for name in names.split():
             setattr(self, name, getattr(self, name)[rows])

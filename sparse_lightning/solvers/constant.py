@@ -18,28 +18,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sparse_lightning.errors import require_positive
-from sparse_lightning.smooth import Quadratic
-from sparse_lightning.solvers.solution import ShrinkingBatch, Solution, require_limits
-
-
-class ProximalObjective(Protocol):
-    """A smooth function plus one with a simple proximal step, over a batch of codes (n, l)."""
-
-    quadratic: Quadratic | None
-
-    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor: ...
-
-    def shrink(self, codes: Tensor, step_size: float, out: Tensor | None = None) -> Tensor: ...
-
-    def restrict(self, rows: Tensor, held_codes: Tensor) -> ProximalObjective: ...
-
-    def agree(self, holds: bool) -> bool: ...
+from sparse_lightning.solvers.descent import Descent, ProximalObjective
+from sparse_lightning.solvers.solution import Solution, require_limits
 
 
 @dataclass(frozen=True)
@@ -79,38 +64,14 @@ class ISTA:
     @torch.no_grad()
     def __call__(self, objective: ProximalObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        if objective.quadratic is not None:
-            from sparse_lightning.solvers.compiled import descend  # takes long to import
+        momenta = torch.tensor(self._momenta(), dtype=torch.float64)
+        if objective.quadratic is None:
+            return ConstantDescent(self, objective, initial_codes, momenta).run()
+        from sparse_lightning.solvers.compiled import descend  # takes long to import
 
-            momenta = torch.tensor(self._momenta(), dtype=torch.float64)
-            return descend(
-                objective.quadratic, initial_codes, self.step_size, momenta, self.tolerance, False
-            )
-        batch = ShrinkingBatch(initial_codes, self.max_iterations)
-        codes, point, spare = (initial_codes.clone() for _ in range(3))
-        for iteration, momentum in enumerate(self._momenta(), start=1):
-            new = objective.gradient(point, out=spare)
-            torch.sub(point, new, alpha=self.step_size, out=new)
-            new = objective.shrink(new, self.step_size, out=new)
-            if self.tolerance > 0:
-                batch.undo_held(new, codes)
-                batch.hold(self._has_converged(new, codes), iteration, new, codes)
-                if objective.agree(batch.is_finished):
-                    codes = new
-                    break
-                if batch.is_worth_compacting and not batch.is_finished:
-                    kept, dropped = batch.compact(new)
-                    objective = objective.restrict(kept, new[dropped])
-                    new, codes, point = new[kept], codes[kept], point[kept]
-            torch.lerp(codes, new, 1 + momentum, out=point)
-            codes, spare = new, codes
-        return batch.solution(codes)
-
-    def _has_converged(self, new: Tensor, old: Tensor) -> Tensor:
-        """Mask of the samples that have converged; one that is held has a change of 0."""
-        change = torch.linalg.vector_norm(new - old, dim=1)
-        # No change at all is convergence too: a zero code has a relative change of 0/0.
-        return (change < self.tolerance * torch.linalg.vector_norm(old, dim=1)) | (change == 0)
+        return descend(
+            objective.quadratic, initial_codes, self.step_size, momenta, self.tolerance, False
+        )
 
 
 @dataclass(frozen=True)
@@ -124,3 +85,36 @@ class FISTA(ISTA):
             momenta.append((t - 1) / t_new)
             t = t_new
         return momenta
+
+
+class ConstantDescent(Descent):
+    """The iterations of `ISTA` and `FISTA` over torch's operations."""
+
+    def __init__(
+        self, solver: ISTA, objective: ProximalObjective, initial_codes: Tensor, momenta: Tensor
+    ) -> None:
+        super().__init__(objective, initial_codes, solver.max_iterations, solver.tolerance)
+        self.step_size = solver.step_size
+        # To be looked up by an iteration's number, which is 1 at first.
+        self.reach = torch.cat((momenta.new_zeros(1), momenta)).add_(1).to(initial_codes)
+
+    def parts(self) -> list[object]:
+        return [self]
+
+    def advance(self, iteration: int) -> None:
+        new = self.objective.gradient(self.point, out=self.spare)
+        torch.sub(self.point, new, alpha=self.step_size, out=new)
+        new = self.objective.shrink(new, self.step_size, out=new)
+        if self.tolerance > 0:
+            self.keep_held(new)
+            self.hold(self._has_converged(new), new)
+        reach = self.reach.index_select(0, self.iteration)
+        torch.lerp(self.codes, new, reach, out=self.point)
+        self.codes, self.spare = new, self.codes
+
+    def _has_converged(self, new: Tensor) -> Tensor:
+        """Mask of the samples that have converged; one that is held has a change of 0."""
+        change = torch.linalg.vector_norm(new - self.codes, dim=1)
+        # No change at all is convergence too: a zero code has a relative change of 0/0.
+        size = torch.linalg.vector_norm(self.codes, dim=1)
+        return (change < self.tolerance * size) | (change == 0)
