@@ -164,7 +164,7 @@ class AdaptiveDescent(Descent):
             return residual <= self.tolerance * size
         squares = torch.stack([vector_norm(correction), vector_norm(new)]).square()
         residual, size = self.objective.total(squares).sqrt()
-        return (residual <= self.tolerance * size).expand(len(new))
+        return (residual <= self.tolerance * size).repeat(len(new))
 
     def restrict(self, rows: Tensor) -> None:
         super().restrict(rows)
