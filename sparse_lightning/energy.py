@@ -136,6 +136,10 @@ class Energy:
         return self.variance_weight > 0 and self.variance_threshold > 0
 
 
+def _can_be_compiled(gram: Tensor) -> bool:
+    return gram.device.type == "cpu" and gram.nbytes <= LARGEST_COMPILED
+
+
 @dataclass(frozen=True)
 class ActiveObjective:
     """What a solver works on: :math:`E` of the samples whose codes may still move.
@@ -197,11 +201,18 @@ class ActiveObjective:
         smooth = self.smooth
         if not isinstance(smooth, QuadraticTerm) or self.peers is not None:
             return None
-        if smooth.gram.device.type != "cpu" or smooth.gram.nbytes > LARGEST_COMPILED:
+        if not _can_be_compiled(smooth.gram):
             return None
         energy = self.energy
         hinge = (energy.variance_weight, energy.variance_threshold) if energy.has_hinge else None
         return Quadratic(smooth.gram, smooth.drive, energy.sparsity_weight, hinge)
+
+    def average_hessian(self, codes: Tensor) -> Tensor | None:
+        """See `SmoothTerm`; None as well where a quadratic is not solved by compiled loops."""
+        if not self.is_separable or codes.device.type != "cpu":
+            return None
+        hessian = self.smooth.average_hessian(codes)
+        return hessian if hessian is not None and _can_be_compiled(hessian) else None
 
     @property
     def is_recordable(self) -> bool:
@@ -236,6 +247,10 @@ class ActiveObjective:
         upper, processes, count = self.total(mine).tolist()
         hinge = 2 * self.energy.variance_weight / (count - 1)
         return Curvature(0.0, upper / processes + hinge, smooth.is_bound)
+
+    @property
+    def sparsity_weight(self) -> float:
+        return self.energy.sparsity_weight
 
     @property
     def is_separable(self) -> bool:

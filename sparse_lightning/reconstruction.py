@@ -13,24 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sparse_lightning.smooth import Attraction, Curvature
-
-
-def largest_eigenvalue_bound(matrix: Tensor, num_squarings: int = 5) -> float:
-    r"""An upper bound of the largest eigenvalue of a positive semi-definite matrix (l, l).
-
-    :math:`\|G^p\|_F^{1/p}` with :math:`p = 2^k`: never too small, and too large by at most a
-    factor of :math:`l^{1/2p}`, 1.08 for l = 128 and k = 5.
-    """
-    bound = matrix.new_ones(())
-    for squaring in range(num_squarings + 1):
-        norm = torch.linalg.matrix_norm(matrix)
-        bound = bound * norm.pow(0.5**squaring)
-        matrix = matrix / torch.where(norm > 0, norm, 1.0)
-        if squaring < num_squarings:
-            matrix = matrix @ matrix
-    # The squarings round.
-    return float(bound) * (1 + 1e-5)
+from sparse_lightning.smooth import Attraction, Curvature, largest_eigenvalue_bound
 
 
 def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, count: int) -> Tensor:
@@ -42,6 +25,11 @@ def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, coun
     return norm.squeeze(1)
 
 
+# Largest mean of p(1 - p) over hidden units, p the share of samples that a unit is active in, up to
+# which a relu network is nearly the same linear function for all samples. 1/4 is the most there is.
+MOST_SPREAD = 0.15
+
+
 class Recordable:
     """Made of the same operations each time, and as fast as it gets."""
 
@@ -49,6 +37,9 @@ class Recordable:
 
     def prepared_for(self, gradients: int) -> Self:
         return self
+
+    def average_hessian(self, codes: Tensor) -> Tensor | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -85,6 +76,14 @@ class QuadraticTerm(Recordable):
         """The second derivative times each row of ``codes``."""
         return codes @ self.gram
 
+    def hessian(self, directions: Tensor) -> Tensor:
+        """The second derivative between the columns of ``directions`` (l, k), (k, k)."""
+        return directions.T @ self.gram @ directions
+
+    def diagonal(self) -> Tensor:
+        """Of the second derivative, (l,)."""
+        return self.gram.diagonal()
+
     def restrict(self, rows: Tensor) -> QuadraticTerm:
         offset = None if self.offset is None else self.offset[rows]
         return replace(self, drive=self.drive[rows], offset=offset)
@@ -112,6 +111,15 @@ class LinearLeastSquares(Recordable):
 
     def _gradient(self, residual: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.mm(residual.mul_(2 / self.inputs.shape[1]), self.weight, out=out)
+
+    def hessian(self, directions: Tensor) -> Tensor:
+        """The second derivative between the columns of ``directions`` (m, k), (k, k)."""
+        responses = self.weight @ directions
+        return (responses.T @ responses).mul_(2 / len(self.weight))
+
+    def diagonal(self) -> Tensor:
+        """Of the second derivative, (m,)."""
+        return self.weight.square().sum(0).mul_(2 / len(self.weight))
 
     def product(self, codes: Tensor) -> Tensor:
         """The second derivative times each row of ``codes``."""
@@ -184,6 +192,28 @@ class MultiLayerTerm(Recordable):
         values = add_attraction(values, self.attraction, codes)
         return values, self._backward(activations, gradient)
 
+    def average_hessian(self, codes: Tensor) -> Tensor | None:
+        r"""The second derivative (l, l) averaged over the samples; None if they have too many.
+
+        A hidden unit is active in a share p of the samples. Where units are independent, the
+        average over masks M of :math:`J^\top M A M J` is that of :math:`M = \mathrm{diag}(p)` and
+        :math:`J^\top \mathrm{diag}(p(1-p) A_{jj}) J`. With several hidden layers the second is
+        of the last one alone.
+        """
+        active = [(layer > 0).to(codes.dtype).mean(0) for layer in self._activations(codes)[1:]]
+        spread = torch.stack([(share * (1 - share)).mean() for share in active]).max()
+        if not spread < MOST_SPREAD:
+            return None
+        response = self.hidden[0][0]
+        for (weight, _), share in zip(self.hidden[1:], active):
+            response = weight @ (share[:, None] * response)
+        mean = self.top.hessian(active[-1][:, None] * response)
+        own = self.top.diagonal() * active[-1] * (1 - active[-1])
+        hessian = mean + response.T @ (own[:, None] * response)
+        if self.attraction is not None:
+            hessian.diagonal().add_(self.attraction.curvature)
+        return hessian
+
     def curvature(self, codes: Tensor) -> Curvature:
         """An estimate, where each hidden unit counts by its share of samples that it is active in.
 
@@ -226,6 +256,9 @@ class AutogradTerm:
 
     def prepared_for(self, gradients: int) -> AutogradTerm:
         return self
+
+    def average_hessian(self, codes: Tensor) -> Tensor | None:
+        return None
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         return self.value_and_gradient(codes)[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -36,6 +37,9 @@ class SmoothTerm(Protocol):
     def prepared_for(self, gradients: int) -> SmoothTerm:
         """The same function, faster at that many gradients to come, where preparing it pays."""
 
+    def average_hessian(self, codes: Tensor) -> Tensor | None:
+        """One second derivative (l, l) that nearly holds for all samples, None if there is none."""
+
     def curvature(self, codes: Tensor) -> Curvature:
         """Bounds or estimates of its second derivative in any direction, near ``codes``."""
 
@@ -65,13 +69,13 @@ class Quadratic:
     Attributes:
         gram: G, (l, l).
         drive: c, (n, l).
-        sparsity_weight: :math:`\lambda`.
+        sparsity_weight: :math:`\lambda`, one number or one of each sample, (n,).
         hinge: weight and threshold of the variance hinge, None without one.
     """
 
     gram: Tensor
     drive: Tensor
-    sparsity_weight: float
+    sparsity_weight: float | Tensor
     hinge: tuple[float, float] | None
 
 
@@ -97,3 +101,20 @@ class Attraction:
 
     def restrict(self, rows: Tensor) -> Attraction:
         return replace(self, centre=self.centre[rows])
+
+
+def largest_eigenvalue_bound(matrix: Tensor, num_squarings: int = 5) -> float:
+    r"""An upper bound of the largest eigenvalue of a positive semi-definite matrix (l, l).
+
+    :math:`\|G^p\|_F^{1/p}` with :math:`p = 2^k`: never too small, and too large by at most a
+    factor of :math:`l^{1/2p}`, 1.08 for l = 128 and k = 5.
+    """
+    bound = matrix.new_ones(())
+    for squaring in range(num_squarings + 1):
+        norm = torch.linalg.matrix_norm(matrix)
+        bound = bound * norm.pow(0.5**squaring)
+        matrix = matrix / torch.where(norm > 0, norm, 1.0)
+        if squaring < num_squarings:
+            matrix = matrix @ matrix
+    # The squarings round.
+    return float(bound) * (1 + 1e-5)

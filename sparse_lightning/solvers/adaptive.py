@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from sparse_lightning.solvers.descent import Descent, ProximalObjective
+from sparse_lightning.solvers.leaps import Start, leap
 from sparse_lightning.solvers.solution import Solution, require_limits
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
@@ -56,7 +57,11 @@ class CurvedObjective(ProximalObjective, Protocol):
 
     is_separable: bool
 
+    sparsity_weight: float
+
     def curvature(self, codes: Tensor) -> Bend: ...
+
+    def average_hessian(self, codes: Tensor) -> Tensor | None: ...
 
     def comparable(self, codes: Tensor) -> Tensor: ...
 
@@ -97,32 +102,35 @@ class Adaptive:
     @torch.no_grad()
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        before, solution = self._descend(objective, initial_codes)
+        if objective.quadratic is not None:
+            solution = self._descend_quadratic(objective, initial_codes)
+            start = Start(initial_codes, objective.comparable(initial_codes), None, 0)
+        else:
+            start = leap(objective, initial_codes, self.max_iterations)
+            solution = AdaptiveDescent(self, objective, start).run()
         # Also where the codes are not finite.
-        lower = objective.comparable(solution.codes) <= before
-        codes = torch.where(lower, solution.codes, initial_codes)
+        lower = objective.comparable(solution.codes) <= start.energies
+        codes = torch.where(lower, solution.codes, start.codes)
         return Solution(codes, solution.iterations, solution.converged)
 
-    def _descend(self, objective: CurvedObjective, initial: Tensor) -> tuple[Tensor, Solution]:
-        """Initial energies, and the codes that the search ends at."""
-        if objective.quadratic is None:
-            descent = AdaptiveDescent(self, objective, initial)
-            return descent.before, descent.run()
+    def _descend_quadratic(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         from sparse_lightning.solvers.compiled import descend  # takes long to import
 
-        pace = _Pace(objective.curvature(initial), initial, objective, self.max_iterations)
-        found = descend(objective.quadratic, initial, pace.step, pace.momenta, self.tolerance, True)
-        return objective.comparable(initial), found
+        bend = objective.curvature(initial_codes)
+        pace = _Pace(bend, initial_codes, objective, self.max_iterations)
+        return descend(
+            objective.quadratic, initial_codes, pace.step, pace.momenta, self.tolerance, True
+        )
 
 
 class AdaptiveDescent(Descent):
     """The iterations of `Adaptive` over torch's operations."""
 
-    def __init__(self, solver: Adaptive, objective: CurvedObjective, initial_codes: Tensor) -> None:
-        super().__init__(objective, initial_codes, solver.max_iterations, solver.tolerance)
-        self.before, self.gradient = objective.comparable_and_gradient(initial_codes)
-        self.has_gradient = True
-        self.pace = _pace_of(objective, initial_codes, self.before, solver.max_iterations)
+    def __init__(self, solver: Adaptive, objective: CurvedObjective, start: Start) -> None:
+        super().__init__(objective, start.codes, solver.max_iterations, solver.tolerance)
+        self.start_at(start.taken)
+        self.gradient, self.has_gradient = start.gradient, True
+        self.pace = _pace_of(objective, start.codes, start.energies, solver.max_iterations)
 
     def parts(self) -> list[object]:
         return [self, self.pace]

@@ -43,7 +43,7 @@ class Rule(NamedTuple):
 
     Attributes:
         step: step size.
-        shrinkage: step size times the weight of the l1 norm.
+        shrinkage: (n,) step size times the weight of the l1 norm of each sample.
         tolerance: squared; 0 never stops.
         momenta: by iteration since the start, or since the last restart; one per iteration that
             may be taken.
@@ -52,7 +52,7 @@ class Rule(NamedTuple):
     """
 
     step: np.floating
-    shrinkage: np.floating
+    shrinkage: np.ndarray
     tolerance: np.floating
     momenta: np.ndarray
     restarts: bool
@@ -80,9 +80,10 @@ def descend(
     iterations = torch.full((len(codes),), len(momenta))
     converged = torch.zeros(len(codes), dtype=torch.bool)
     number = np.dtype(str(gram.dtype).removeprefix("torch.")).type
+    weight = torch.as_tensor(step * quadratic.sparsity_weight, dtype=gram.dtype).numpy()
     rule = Rule(
         number(step),
-        number(step * quadratic.sparsity_weight),
+        np.broadcast_to(weight, len(codes)),
         number(tolerance * tolerance),
         momenta.to(gram.dtype).numpy(),
         restarts,
@@ -126,7 +127,7 @@ def _gradient(point, gram, drive, active, out):
 
 
 @compiled
-def _step(codes, point, gradient, rule):
+def _step(codes, point, gradient, rule, shrinkage):
     """One proximal step of a sample.
 
     ``codes`` become the new ones, ``gradient`` their change. Returns the squares of what has moved
@@ -137,7 +138,7 @@ def _step(codes, point, gradient, rule):
     old_size, new_size, moved, corrected, uphill = zero, zero, zero, zero, zero
     for j in range(len(codes)):
         old = codes[j]
-        new = point[j] - rule.step * gradient[j] - rule.shrinkage
+        new = point[j] - rule.step * gradient[j] - shrinkage
         new = zero if new < zero else new
         change, correction = new - old, new - point[j]
         old_size += old * old
@@ -171,7 +172,7 @@ def _separable(codes, gram, drive, rule, iterations, converged):
             age = 0
             for iteration in range(len(rule.momenta)):
                 _gradient(point, gram, drive[i], active, change)
-                moved, size, uphill = _step(codes[i], point, change, rule)
+                moved, size, uphill = _step(codes[i], point, change, rule, rule.shrinkage[i])
                 if _has_converged(moved, size, rule):
                     iterations[i], converged[i] = iteration + 1, True
                     break
@@ -220,7 +221,9 @@ def _coupled(codes, gram, drive, rule, hinge, iterations, converged):
                 _gradient(points[i], gram, drive[i], active, changes[i])
                 for j in range(length):
                     changes[i, j] += pull[j] * (points[i, j] - mean[j])
-                moved, size, uphill = _step(codes[i], points[i], changes[i], rule)
+                moved, size, uphill = _step(
+                    codes[i], points[i], changes[i], rule, rule.shrinkage[i]
+                )
                 judged[chunk, 0] += moved
                 judged[chunk, 1] += size
                 judged[chunk, 2] += uphill

@@ -80,7 +80,12 @@ class Descent(ABC):
         self.held = torch.zeros(count, dtype=torch.bool, device=device)
         self.ended = self.found.iterations.clone()
         self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
-        self.taken = 0
+        self.start_at(0)
+
+    def start_at(self, taken: int) -> None:
+        """Count the iterations from there."""
+        self.first = self.taken = taken
+        self.iteration.fill_(taken)
 
     @abstractmethod
     def advance(self, iteration: int) -> None:
@@ -112,7 +117,7 @@ class Descent(ABC):
                 self._compact()
                 block = self._block(every)
             # As many again are to be expected.
-            prepared = self.objective.prepared_for(self.taken)
+            prepared = self.objective.prepared_for(self.taken - self.first)
             if prepared is not self.objective:
                 self.objective, block = prepared, self._block(every)
         self._store(self.codes, slice(None))

@@ -1,0 +1,129 @@
+"""Leaps of a quadratic that stands for all samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_lightning import reconstruction
+from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
+from sparse_lightning.energy import Energy, Objective
+from sparse_lightning.solvers import FISTA, Adaptive
+from sparse_lightning.solvers.leaps import leap
+
+
+def problem(
+    energy: Energy, bias: float, hidden_dims: tuple[int, ...] = (60,), count: int = 50
+) -> tuple[Objective, Tensor]:
+    """The larger the bias, the more hidden units are active."""
+    decoder = MultiLayerDecoder(12, hidden_dims, 30).double()
+    with torch.no_grad():
+        for layer in decoder.hidden:
+            layer.bias.add_(bias)
+        codes = 2 * torch.rand(count, 12).double() * (torch.rand(count, 12) < 0.3)
+        inputs = decoder(codes) + 0.1 * torch.randn(count, 30).double()
+    return energy.bind(decoder, inputs, codes), torch.rand(count, 12).double()
+
+
+def hessians(objective: Objective, codes: Tensor) -> Tensor:
+    """Of each sample's smooth energy, by autograd, (n, l, l)."""
+    pull = 0.0 if objective.attraction is None else objective.attraction.curvature / 2
+
+    def value(code: Tensor, target: Tensor) -> Tensor:
+        error = (objective.decoder(code) - target).square().mean()
+        return error + pull * code.square().sum()
+
+    hessian = torch.autograd.functional.hessian
+    pairs = zip(codes, objective.inputs)
+    return torch.stack([hessian(lambda z, x=x: value(z, x), code) for code, x in pairs])
+
+
+@pytest.mark.parametrize("hidden_dims", [(24,), (60, 24)])
+@pytest.mark.parametrize("energy", [Energy(0.02), Energy(0.02, encoder_weight=3.0)])
+def test_of_units_that_are_all_active_the_average_is_exact(energy, hidden_dims):
+    objective, codes = problem(energy, 5.0, hidden_dims)
+    for hessian in hessians(objective, codes)[:5]:
+        torch.testing.assert_close(objective.average_hessian(codes), hessian)
+    prepared = objective.prepared_for(10_000)
+    assert prepared is not objective
+    torch.testing.assert_close(prepared.average_hessian(codes), objective.average_hessian(codes))
+
+
+def test_the_average_of_mixed_units():
+    objective, codes = problem(Energy(0.02, encoder_weight=1.0), 0.4, (400,), count=300)
+    shares = (objective.smooth._activations(codes)[1] > 0).double().mean(0)
+    assert float((shares < 0.99).double().mean()) > 0.1
+    mean = hessians(objective, codes).mean(0)
+    error = torch.linalg.matrix_norm(objective.average_hessian(codes) - mean)
+    assert error < 0.02 * torch.linalg.matrix_norm(mean)
+
+
+def test_there_is_none_where_one_quadratic_will_not_do():
+    undecided, codes = problem(Energy(0.02), 0.0)
+    codes = codes * (torch.rand(codes.shape) < 0.3)
+    with torch.no_grad():
+        undecided.decoder.hidden[0].bias.zero_()
+    assert undecided.average_hessian(codes) is None, "half of the units are active"
+    start = leap(undecided, codes, 10)
+    assert start.taken == 0
+    assert torch.equal(start.codes, codes)
+    objective, codes = problem(Energy(0.02, 10.0, 0.5), 5.0)
+    assert objective.average_hessian(codes) is None, "the hinge couples samples"
+    linear = Energy(0.02).bind(LinearDecoder(12, 30), torch.randn(50, 30))
+    assert linear.average_hessian(codes) is None, "it is its own quadratic"
+
+
+def test_where_the_network_is_linear_the_second_leap_arrives():
+    """The first is shortened by its damping."""
+    objective, codes = problem(Energy(0.02), 5.0)
+    step = 1 / objective.curvature(codes).upper / 1.5
+    lowest = objective.comparable(FISTA(step, 5_000, 0.0)(objective, codes).codes)
+    gaps = [float((leap(objective, codes, n).energies - lowest).max()) for n in (1, 2, 3)]
+    assert gaps[1] < 0.05 * gaps[0]
+    assert gaps[2] < 1e-6
+
+
+@pytest.mark.parametrize("bias", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("hidden_dims", [(60,), (60, 40)])
+def test_never_uphill(monkeypatch, bias, hidden_dims):
+    monkeypatch.setattr(reconstruction, "MOST_SPREAD", 1.0)
+    objective, codes = problem(Energy(0.02), bias, hidden_dims)
+    energies = objective.comparable(codes)
+    for most in range(1, 12):
+        start = leap(objective, codes, most)
+        assert 1 <= start.taken <= most
+        assert (start.energies <= energies).all()
+        torch.testing.assert_close(start.energies, objective.comparable(start.codes))
+        torch.testing.assert_close(start.gradient, objective.gradient(start.codes))
+        assert (start.codes >= 0).all()
+        energies = start.energies
+
+
+def test_they_save_iterations():
+    """Where atoms are alike, which makes steps along the gradient slow."""
+    objective, codes = problem(Energy(0.002), 1.0)
+    with torch.no_grad():
+        objective.decoder.hidden[0].weight.add_(torch.rand(60, 1))
+    solver = Adaptive(500, 1e-6)
+    found = solver(objective, codes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconstruction, "MOST_SPREAD", 0.0)
+        without = solver(objective, codes)
+    assert found.iterations.double().mean() < 0.6 * without.iterations.double().mean()
+    energy, other = (float(objective.value(s.codes).detach()) for s in (found, without))
+    assert energy == pytest.approx(other, rel=1e-4)
+
+
+def test_the_limit_counts_leaps():
+    objective, codes = problem(Energy(0.02), 0.5)
+    for limit in (1, 2, 3):
+        found = Adaptive(limit, 1e-9)(objective, codes)
+        assert (found.iterations == limit).all()
+        assert not found.converged.any()
+
+
+def test_inputs_that_are_not_finite_end_them():
+    objective, codes = problem(Energy(0.02), 5.0)
+    codes[3, 4] = torch.nan
+    assert leap(objective, codes, 50).taken < 50
