@@ -24,6 +24,10 @@ of the fixed-point equation, whatever the step size. Coupled samples converge to
 curvature is measured, the energy is looked at now and then, and where it has risen the search goes
 back to the best codes with a smaller step. Codes of higher energy than the initial ones are never
 returned.
+
+Two things come before. Where the smooth function is quadratic and on the CPU, compiled loops do
+all of this (`sparse_lightning.solvers.compiled`); and where a relu network is nearly linear, a few
+steps of one quadratic for all samples go most of the way (`sparse_lightning.solvers.leaps`).
 """
 
 from __future__ import annotations
