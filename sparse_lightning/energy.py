@@ -136,8 +136,10 @@ class Energy:
         return self.variance_weight > 0 and self.variance_threshold > 0
 
 
-def _can_be_compiled(gram: Tensor) -> bool:
-    return gram.device.type == "cpu" and gram.nbytes <= LARGEST_COMPILED
+def _can_be_compiled(codes: Tensor) -> bool:
+    """Whether compiled loops are there for codes like these (n, l), and pay."""
+    gram_size = codes.shape[1] ** 2 * codes.element_size()
+    return codes.device.type == "cpu" and gram_size <= LARGEST_COMPILED
 
 
 @dataclass(frozen=True)
@@ -195,13 +197,14 @@ class ActiveObjective:
     def quadratic(self) -> Quadratic | None:
         """E as a quadratic, for a solver that is compiled; None where that does not pay.
 
-        Compiled loops read the Gram matrix row by row for every sample, and it must stay in a
-        core's cache. On an accelerator, and where other processes share the hinge, there are none.
+        Compiled loops read rows of the Gram matrix for every sample: it must not be so large that
+        the cache does not help. On an accelerator there are none, nor where the hinge counts
+        samples that are not here.
         """
         smooth = self.smooth
-        if not isinstance(smooth, QuadraticTerm) or self.peers is not None:
+        if not isinstance(smooth, QuadraticTerm) or not _can_be_compiled(smooth.drive):
             return None
-        if not _can_be_compiled(smooth.gram):
+        if self.peers is not None or self.held is not None:
             return None
         energy = self.energy
         hinge = (energy.variance_weight, energy.variance_threshold) if energy.has_hinge else None
@@ -209,10 +212,9 @@ class ActiveObjective:
 
     def average_hessian(self, codes: Tensor) -> Tensor | None:
         """See `SmoothTerm`; None as well where a quadratic is not solved by compiled loops."""
-        if not self.is_separable or codes.device.type != "cpu":
+        if not self.is_separable or not _can_be_compiled(codes):
             return None
-        hessian = self.smooth.average_hessian(codes)
-        return hessian if hessian is not None and _can_be_compiled(hessian) else None
+        return self.smooth.average_hessian(codes)
 
     @property
     def is_recordable(self) -> bool:

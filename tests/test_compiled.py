@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +16,7 @@ from torch import Tensor
 from sparse_lightning import energy
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution, compiled
 
 ENERGIES = {
     "plain": Energy(0.02),
@@ -87,6 +93,44 @@ def test_divergence_is_not_hidden(weights, tolerance):
     assert not codes.isfinite().all()
     start[5, 2] = torch.nan
     assert FISTA(0.3, 20, tolerance)(objective, start).codes[5].isnan().any()
+
+
+def test_torch_keeps_its_number_of_threads():
+    """The first call of all is what would change it, so that a new process must tell."""
+    program = (
+        "import torch; from sparse_lightning import FISTA, Energy, LinearDecoder;"
+        "objective = Energy(0.1).bind(LinearDecoder(4, 6), torch.rand(3, 6));"
+        "FISTA(0.1)(objective, torch.zeros(3, 4)); print(torch.get_num_threads())"
+    )
+    run = partial(subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True)
+    printed = run(check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}).stdout
+    assert printed.split() == ["1"]
+
+
+def test_several_threads_may_infer():
+    objective, start = problem(ENERGIES["hinge"], count=200)
+    solver = FISTA(0.3, 60, 1e-6)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: solver(objective, start).codes, range(12)))
+    for codes in found:
+        assert torch.equal(codes, found[0])
+
+
+def test_without_a_folder_for_it_nothing_is_cached(monkeypatch):
+    def refuse(*, cache: bool = False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: ("compiled", function)
+
+    monkeypatch.setattr(compiled, "njit", refuse)
+    assert compiled.compiled(len) == ("compiled", len)
+
+
+def test_held_samples_are_left_to_operations():
+    """The hinge counts them, the compiled loops do not know them."""
+    objective, start = problem(ENERGIES["hinge"])
+    rows = torch.arange(60)
+    assert objective.restrict(rows, start[60:]).quadratic is None
 
 
 def test_samples_do_not_disturb_each_other():

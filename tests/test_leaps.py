@@ -120,7 +120,17 @@ def test_the_limit_counts_leaps():
     for limit in (1, 2, 3):
         found = Adaptive(limit, 1e-9)(objective, codes)
         assert (found.iterations == limit).all()
-        assert not found.converged.any()
+    found = Adaptive(500, 1e-6)(objective, codes)
+    assert found.converged.all()
+    assert Adaptive(1, 1e-3)(objective, found.codes).converged.all()
+
+
+def test_without_any_active_unit_there_is_nothing_to_leap_by():
+    decoder = MultiLayerDecoder(12, [24], 30)
+    torch.nn.init.zeros_(decoder.hidden[0].bias)
+    codes = torch.zeros(5, 12)
+    found = Adaptive()(Energy(0.02).bind(decoder, torch.randn(5, 30)), codes)
+    assert torch.equal(found.codes, codes)
 
 
 def test_inputs_that_are_not_finite_end_them():

@@ -107,14 +107,16 @@ class Adaptive:
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
         if objective.quadratic is not None:
+            start, energies = initial_codes, objective.comparable(initial_codes)
             solution = self._descend_quadratic(objective, initial_codes)
-            start = Start(initial_codes, objective.comparable(initial_codes), None, 0)
         else:
-            start = leap(objective, initial_codes, self.max_iterations)
-            solution = AdaptiveDescent(self, objective, start).run()
+            # Whether a sample has converged is for the last iteration to say.
+            leapt = leap(objective, initial_codes, self.max_iterations - 1)
+            start, energies = leapt.codes, leapt.energies
+            solution = AdaptiveDescent(self, objective, leapt).run()
         # Also where the codes are not finite.
-        lower = objective.comparable(solution.codes) <= start.energies
-        codes = torch.where(lower, solution.codes, start.codes)
+        lower = objective.comparable(solution.codes) <= energies
+        codes = torch.where(lower, solution.codes, start)
         return Solution(codes, solution.iterations, solution.converged)
 
     def _descend_quadratic(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
@@ -138,6 +140,9 @@ class AdaptiveDescent(Descent):
 
     def parts(self) -> list[object]:
         return [self, self.pace]
+
+    def prepared(self) -> None:
+        self.pace.compare_by(self.objective)
 
     def advance(self, iteration: int) -> None:
         if not self.has_gradient:
@@ -233,6 +238,9 @@ class _Pace:
         """
         return None
 
+    def compare_by(self, objective: CurvedObjective) -> None:
+        """Take the lowest energy anew, of an objective that rounds otherwise."""
+
     def momentum(self, correction: Tensor, change: Tensor) -> Tensor:
         """How far to extrapolate, (n, 1) or (1, 1), from the last step and the last change."""
         uphill = self._dot(correction, change) < 0
@@ -298,6 +306,9 @@ class _MeasuredPace(_Pace):
         self._restarted(worse)
         self.age.masked_fill_(worse, 0)
         return worse
+
+    def compare_by(self, objective: CurvedObjective) -> None:
+        self.lowest = objective.comparable(self.best)
 
     def _measure(self, turned: Tensor, moved: Tensor) -> None:
         old = self.curvature

@@ -6,12 +6,17 @@ active in that row, which a dense matrix product cannot see; and a sample whose 
 made in one go stays in the cache. Without the hinge samples are independent, and each ends when it
 has converged. With it they move in step, and each step takes two passes over the samples.
 
+A process that has been forked from one that used them must not use them (it ends): start processes
+by spawning.
+
 These loops do what `sparse_lightning.solvers.constant` and `sparse_lightning.solvers.adaptive` do,
 and are tested to give the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Lock
 from typing import NamedTuple
 
 import numba
@@ -26,13 +31,36 @@ from sparse_lightning.solvers.solution import Solution
 
 # NaN and infinities keep their meaning: they say that inference diverged.
 OPTIONS = {
-    "cache": True,
     "nogil": True,
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
 }
-compiled = njit(**OPTIONS)
-in_parallel = njit(**OPTIONS, parallel=True)
+# One of numba's ways to run threads, which it takes where it finds no other, allows one caller.
+LOCK = Lock()
+
+
+def compiled(function: Callable, **options: bool) -> Callable:
+    """Compile at the first call, and keep the code on disk where there is a folder for it."""
+    try:
+        return njit(cache=True, **OPTIONS, **options)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache
+        return njit(**OPTIONS, **options)(function)
+
+
+def in_parallel(function: Callable) -> Callable:
+    return compiled(function, parallel=True)
+
+
+def run_in_threads(function: Callable, *arguments: object) -> None:
+    """Call with as many threads as torch uses, and leave torch with as many."""
+    threads = torch.get_num_threads()
+    with LOCK:
+        # The first call of all sets the number of OpenMP's threads, which is torch's too.
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        function(*arguments)
+
 
 # Samples that one thread takes at a time; sums do not depend on how many threads there are.
 ROWS = 32
@@ -77,8 +105,8 @@ def descend(
     """Minimise from ``initial_codes`` (n, l), which are left as they are; see `Rule`."""
     gram = quadratic.gram
     codes = initial_codes.detach().to(gram.dtype, copy=True, memory_format=torch.contiguous_format)
-    iterations = torch.full((len(codes),), len(momenta))
-    converged = torch.zeros(len(codes), dtype=torch.bool)
+    iterations = torch.full((len(codes),), len(momenta), device="cpu")
+    converged = torch.zeros(len(codes), dtype=torch.bool, device="cpu")
     number = np.dtype(str(gram.dtype).removeprefix("torch.")).type
     weight = torch.as_tensor(step * quadratic.sparsity_weight, dtype=gram.dtype).numpy()
     rule = Rule(
@@ -90,12 +118,11 @@ def descend(
     )
     arrays = [codes, gram.contiguous(), quadratic.drive.contiguous(), iterations, converged]
     codes_, gram_, drive_, iterations_, converged_ = (array.numpy() for array in arrays)
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     if quadratic.hinge is None:
-        _separable(codes_, gram_, drive_, rule, iterations_, converged_)
+        run_in_threads(_separable, codes_, gram_, drive_, rule, iterations_, converged_)
     else:
         hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), codes.dtype))
-        _coupled(codes_, gram_, drive_, rule, hinge, iterations_, converged_)
+        run_in_threads(_coupled, codes_, gram_, drive_, rule, hinge, iterations_, converged_)
     return Solution(codes, iterations, converged)
 
 

@@ -64,7 +64,7 @@ class ISTA:
     @torch.no_grad()
     def __call__(self, objective: ProximalObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        momenta = torch.tensor(self._momenta(), dtype=torch.float64)
+        momenta = torch.tensor(self._momenta(), dtype=torch.float64, device="cpu")
         if objective.quadratic is None:
             return ConstantDescent(self, objective, initial_codes, momenta).run()
         from sparse_lightning.solvers.compiled import descend  # takes long to import

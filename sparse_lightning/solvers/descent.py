@@ -98,6 +98,9 @@ class Descent(ABC):
     def parts(self) -> list[object]:
         """The objects whose tensors an iteration sets."""
 
+    def prepared(self) -> None:  # noqa: B027
+        """Do what has to be done when the objective goes on in another form."""
+
     def run(self) -> Solution:
         """All iterations, until all samples have converged or the limit is reached."""
         every = looks_every(self.codes.device)
@@ -116,10 +119,12 @@ class Descent(ABC):
             if self._is_worth_compacting(num_held) and not is_finished:
                 self._compact()
                 block = self._block(every)
-            # As many again are to be expected.
-            prepared = self.objective.prepared_for(self.taken - self.first)
-            if prepared is not self.objective:
-                self.objective, block = prepared, self._block(every)
+            if self.taken < self.max_iterations:
+                # As many again are to be expected.
+                prepared = self.objective.prepared_for(self.taken - self.first)
+                if prepared is not self.objective:
+                    self.objective, block = prepared, self._block(every)
+                    self.prepared()
         self._store(self.codes, slice(None))
         return self.found
 

@@ -14,7 +14,8 @@ the sample's own, as in the method of Levenberg and Marquardt: it rises where th
 much less than the quadratic had promised, and falls where it kept its word. A leap uphill is not
 taken; and unless the first, the longest, does as the quadratic said for nearly all samples, none
 is: in a network that is far from linear it would land in some other valley. A few leaps go most of
-the way; on the kinks of the network, which no quadratic knows, other steps have to settle.
+the way; on the kinks of the network, which no quadratic knows, other steps have to settle. Of
+several processes that train one model, each decides for its own samples.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Start:
         codes: (n, l).
         energies: of the codes, (n, 1) or (1, 1).
         gradient: at the codes, (n, l).
-        taken: leaps up to here.
+        taken: leaps up to here; each costs a gradient and counts as an iteration of all samples.
     """
 
     codes: Tensor
@@ -70,7 +71,7 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
     hessian = objective.average_hessian(codes)
     start, taken = Start(codes, energies, gradient, 0), 0
     damping = torch.full_like(energies, FIRST_DAMPING)
-    while taken < most and hessian is not None:
+    while taken < most and hessian is not None and hessian.any():
         new = _lasso(objective, hessian, codes, gradient, damping)
         promised = _promised(objective, hessian, new - codes, gradient, damping)
         new_energies, new_gradient = objective.comparable_and_gradient(new)
@@ -111,7 +112,7 @@ def _lasso(
 
     drive = torch.addcdiv(codes @ hessian, gradient, damping, value=-1)
     quadratic = Quadratic(hessian, drive, objective.sparsity_weight / damping.squeeze(1), None)
-    age = torch.arange(INNER_ITERATIONS, dtype=codes.dtype)
+    age = torch.arange(INNER_ITERATIONS, dtype=codes.dtype, device=codes.device)
     step = 1 / largest_eigenvalue_bound(hessian)
     return descend(quadratic, codes, step, age / (age + 3), INNER_TOLERANCE, True).codes
 

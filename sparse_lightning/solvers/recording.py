@@ -8,6 +8,7 @@ be in the same tensors each time: `Recording` copies it there.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache
 
@@ -15,14 +16,23 @@ import torch
 from torch import Tensor
 
 
-@cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Recording needs a stream of its own; one for all, since each keeps room for products."""
-    return torch.cuda.Stream(device)
+class Room(threading.local):
+    """What a thread's recordings on one device need, kept from one to the next.
+
+    Each stream keeps room for matrix products, and each graph takes memory from a pool, which is
+    that of the last graph as long as there is one: a thread replays one recording at a time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+        self.last: torch.cuda.CUDAGraph | None = None
+
+
+room_on = cache(Room)
 
 
 class Recording:
-    """A function of tensors that it changes, run the first time and replayed from the third on.
+    """A function of tensors that it changes: run at its first call, recorded at the second.
 
     Args:
         run: takes and returns nothing; its effects are on the attributes of ``holders``, and on
@@ -47,16 +57,18 @@ class Recording:
         self.graph.replay()
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        graph, side = torch.cuda.CUDAGraph(), _side_stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
+        graph, room = torch.cuda.CUDAGraph(), room_on(self.device)
+        pool = None if room.last is None else room.last.pool()
+        room.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(room.stream):
             # Other threads may go on talking to the device, as those that load data do.
-            graph.capture_begin(capture_error_mode="thread_local")
+            graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 run_in_place(self.run, self.holders)
             finally:
                 graph.capture_end()
-        torch.cuda.current_stream(self.device).wait_stream(side)
+        torch.cuda.current_stream(self.device).wait_stream(room.stream)
+        room.last = graph
         return graph
 
 
