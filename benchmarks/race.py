@@ -30,7 +30,7 @@ from sparse_lightning import FISTA, Adaptive
 from sparse_lightning.files import replaced_whole, write_figure
 
 FAMILIES = ("sdl", "vdl", "do", "wdl", "sdl_nl", "vdl_nl", "do_nl", "wdl_nl")
-BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 35, 40, 45, 50, 65, 80, 100, 140, 200)
+BUDGETS = (*range(1, 11), *range(12, 31, 2), 35, 40, 45, 50, 65, 80, 100, 140, 200)
 CLOSE = 1e-6
 
 

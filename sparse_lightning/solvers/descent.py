@@ -120,8 +120,8 @@ class Descent(ABC):
                 self._compact()
                 block = self._block(every)
             if self.taken < self.max_iterations:
-                # As many again are to be expected.
-                prepared = self.objective.prepared_for(self.taken - self.first)
+                # Those that are not done by now will take twice as many again.
+                prepared = self.objective.prepared_for(2 * (self.taken - self.first))
                 if prepared is not self.objective:
                     self.objective, block = prepared, self._block(every)
                     self.prepared()
