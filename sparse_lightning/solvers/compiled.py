@@ -16,7 +16,7 @@ and are tested to give the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
+from threading import Lock, local
 from typing import NamedTuple
 
 import numba
@@ -37,6 +37,8 @@ OPTIONS = {
 }
 # One of numba's ways to run threads, which it takes where it finds no other, allows one caller.
 LOCK = Lock()
+# How many threads numba has been told to take, a number that each caller has of its own.
+TOLD = local()
 
 
 def compiled(function: Callable, **options: bool) -> Callable:
@@ -55,10 +57,12 @@ def run_in_threads(function: Callable, *arguments: object) -> None:
     """Call with as many threads as torch uses, and leave torch with as many."""
     threads = torch.get_num_threads()
     with LOCK:
-        # The first call of all sets the number of OpenMP's threads, which is torch's too.
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        if threads != getattr(TOLD, "threads", None):
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+            # The first call of all sets the number of OpenMP's threads, which is torch's too.
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            TOLD.threads = threads
         function(*arguments)
 
 

@@ -68,7 +68,7 @@ class Start:
 def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
     """As many leaps as are worthwhile, at most ``most``; none where no one quadratic will do."""
     energies, gradient = objective.comparable_and_gradient(codes)
-    hessian = objective.average_hessian(codes)
+    hessian = objective.average_hessian(codes) if most > 0 else None
     start, taken = Start(codes, energies, gradient, 0), 0
     damping = torch.full_like(energies, FIRST_DAMPING)
     while taken < most and hessian is not None and hessian.any():
