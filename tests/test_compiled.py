@@ -74,7 +74,8 @@ def test_in_float32(monkeypatch, weights):
 
 @pytest.mark.parametrize("weights", [ENERGIES["plain"], ENERGIES["hinge"]], ids=["plain", "hinge"])
 def test_the_number_of_threads_changes_no_digit(weights):
-    objective, start = problem(weights, count=200, dtype=torch.float32)
+    objective, start = problem(weights, count=1_200, dtype=torch.float32)
+    assert start.numel() >= 2 * compiled.CODES_PER_THREAD
     threads, codes = torch.get_num_threads(), []
     try:
         for count in (1, 2):
@@ -108,8 +109,8 @@ def test_torch_keeps_its_number_of_threads():
 
 
 def test_several_threads_may_infer():
-    objective, start = problem(ENERGIES["hinge"], count=200)
-    solver = FISTA(0.3, 60, 1e-6)
+    objective, start = problem(ENERGIES["hinge"], count=1_200)
+    solver = FISTA(0.3, 20, 1e-6)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: solver(objective, start).codes, range(12)))
     for codes in found:

@@ -53,21 +53,24 @@ def in_parallel(function: Callable) -> Callable:
     return compiled(function, parallel=True)
 
 
-def run_in_threads(function: Callable, *arguments: object) -> None:
-    """Call with as many threads as torch uses, and leave torch with as many."""
-    threads = torch.get_num_threads()
+def run_in_threads(function: Callable, codes: np.ndarray, *arguments: object) -> None:
+    """Call with as many threads as torch uses and the codes are worth; leave torch with its own."""
+    allowed = torch.get_num_threads()
+    threads = min(allowed, numba.config.NUMBA_NUM_THREADS, max(1, codes.size // CODES_PER_THREAD))
     with LOCK:
         if threads != getattr(TOLD, "threads", None):
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+            numba.set_num_threads(threads)
             # The first call of all sets the number of OpenMP's threads, which is torch's too.
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
+            if torch.get_num_threads() != allowed:
+                torch.set_num_threads(allowed)
             TOLD.threads = threads
-        function(*arguments)
+        function(codes, *arguments)
 
 
 # Samples that one thread takes at a time; sums do not depend on how many threads there are.
 ROWS = 32
+# Numbers in a batch of codes for which another thread pays.
+CODES_PER_THREAD = 2**13
 
 
 class Rule(NamedTuple):
