@@ -15,12 +15,11 @@ from functools import partial
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.problems import Problem, problem
-from benchmarks.timing import finish, machine, medians
+from benchmarks.timing import empty_table, finish, machine, medians
 from sparse_lightning import FISTA, Adaptive
 from sparse_lightning.energy import ActiveObjective
 
@@ -85,11 +84,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
-    table = Table(title=f"Inference of 250 digits\n{machine(arguments.device)}")
-    headings = ("problem", "solver", "iterations (most)", "plain (ms)", "recorded (ms)")
-    more = ("times faster", "kernels", "of the device (ms)", "energy, relative difference")
-    for heading in (*headings, *more):
-        table.add_column(heading, justify="left" if heading in headings[:2] else "right")
+    table = empty_table(
+        f"Inference of 250 digits\n{machine(arguments.device)}",
+        ("problem", "solver"),
+        (
+            *("iterations (most)", "plain (ms)", "recorded (ms)", "times faster", "kernels"),
+            *("of the device (ms)", "energy, relative difference"),
+        ),
+    )
     for family in arguments.families:
         case = problem(family, arguments.steps).to(arguments.device)
         solvers = {

@@ -12,11 +12,10 @@ import argparse
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.problems import Problem, problem
 from benchmarks.textbook import textbook_fista
-from benchmarks.timing import machine, medians
+from benchmarks.timing import empty_table, machine, medians
 from sparse_lightning import FISTA
 
 FAMILIES = ("sdl", "vdl", "sdl_nl", "vdl_nl")
@@ -69,10 +68,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     device = arguments.device
-    table = Table(title=f"Up to {ITERATIONS} iterations, batch 250\n{machine(device)}")
-    headings = ("family", "data", "tolerance", "ours (ms)", "textbook (ms)", "times faster")
-    for heading in (*headings, "energy, relative difference"):
-        table.add_column(heading, justify="left" if heading in headings[:3] else "right")
+    table = empty_table(
+        f"Up to {ITERATIONS} iterations, batch 250\n{machine(device)}",
+        ("family", "data", "tolerance"),
+        ("ours (ms)", "textbook (ms)", "times faster", "energy, relative difference"),
+    )
     for data in arguments.data:
         for family in arguments.families:
             repeats = 3 if family.endswith("nl") else 9

@@ -21,11 +21,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks.problems import Problem, problem
-from benchmarks.timing import machine, medians
+from benchmarks.timing import empty_table, machine, medians
 from sparse_lightning import FISTA, Adaptive
 from sparse_lightning.files import replaced_whole, write_figure
 
@@ -116,12 +115,14 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def show(rows: list[dict[str, object]], device: str) -> None:
     """Print the ratios."""
-    where = machine(device)
-    table = Table(title=f"Adaptive, time to the energy of the paper's solver (= 1)\n{where}")
-    table.add_column("problem")
-    headings = ("to its 200 iterations", "iterations", "to its tolerance", "iterations ")
-    for heading in (*headings, "final energy, relative"):
-        table.add_column(heading, justify="right")
+    table = empty_table(
+        f"Adaptive, time to the energy of the paper's solver (= 1)\n{machine(device)}",
+        ("problem",),
+        (
+            *("to its 200 iterations", "iterations", "to its tolerance", "iterations "),
+            "final energy, relative",
+        ),
+    )
     for row in rows:
         cells = [row["problem"]]
         for name in ("200 iterations", "tolerance"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from rich.table import Table
 
 
 def finish() -> None:
@@ -39,3 +40,13 @@ def machine(device: str = "cpu") -> str:
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
+
+
+def empty_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table to print: columns of names, and columns of numbers, which stand on the right."""
+    table = Table(title=title)
+    for heading in names:
+        table.add_column(heading)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table

@@ -236,20 +236,15 @@ def _coupled(codes, gram, drive, rule, hinge, iterations, converged):
     momentum, age = gram.dtype.type(0), 0
     for iteration in range(len(rule.momenta)):
         for chunk in prange(chunks):
-            sums[chunk], squares[chunk] = 0, 0
-            for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
-                if not converged[i]:
-                    for j in range(length):
-                        points[i, j] = codes[i, j] + momentum * changes[i, j]
-                for j in range(length):
-                    deviation = points[i, j] - mean[j]
-                    sums[chunk, j] += deviation
-                    squares[chunk, j] += deviation * deviation
+            rows = range(chunk * ROWS, min(count, (chunk + 1) * ROWS))
+            _extrapolate(rows, codes, changes, momentum, converged, points)
+            _deviate(rows, points, mean, sums[chunk], squares[chunk])
         _pull_of(hinge, count, sums, squares, mean, pull)
         for chunk in prange(chunks):
+            rows = range(chunk * ROWS, min(count, (chunk + 1) * ROWS))
             active = np.empty(length + 1, np.int64)
             judged[chunk] = 0
-            for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
+            for i in rows:
                 if converged[i]:
                     continue
                 _gradient(points[i], gram, drive[i], active, changes[i])
@@ -273,6 +268,26 @@ def _coupled(codes, gram, drive, rule, hinge, iterations, converged):
         if uphill < 0:
             momentum, age = gram.dtype.type(0), age >> 1
         age += 1
+
+
+@compiled
+def _extrapolate(rows, codes, changes, momentum, converged, points):
+    """Move the points of the samples that have not converged on from their codes."""
+    for i in rows:
+        if not converged[i]:
+            for j in range(codes.shape[1]):
+                points[i, j] = codes[i, j] + momentum * changes[i, j]
+
+
+@compiled
+def _deviate(rows, points, mean, sums, squares):
+    """Sums of the points' deviations from ``mean`` and of their squares, over some samples."""
+    sums[:], squares[:] = 0, 0
+    for i in rows:
+        for j in range(len(mean)):
+            deviation = points[i, j] - mean[j]
+            sums[j] += deviation
+            squares[j] += deviation * deviation
 
 
 @compiled
