@@ -33,6 +33,7 @@ from torch import Tensor
 from sparse_lightning.errors import SettingError, require_non_negative
 from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
+from sparse_lightning.pieces.cost import in_pieces
 from sparse_lightning.reconstruction import QuadraticTerm
 from sparse_lightning.smooth import Attraction, Curvature, Quadratic, SmoothTerm
 
@@ -221,9 +222,13 @@ class ActiveObjective:
         """Whether an accelerator may record some gradients and replay them (`SmoothTerm`)."""
         return self.smooth.is_recordable and self.peers is None
 
-    def prepared_for(self, gradients: int) -> ActiveObjective:
-        """The same objective, faster at that many gradients to come, where preparing it pays."""
+    def prepared_for(self, gradients: int, codes: Tensor, point: Tensor) -> ActiveObjective:
+        """The same objective, faster at that many gradients to come, where preparing it pays.
+
+        They are expected from ``point`` on, to which the last ``codes`` were extrapolated.
+        """
         smooth = self.smooth.prepared_for(gradients)
+        smooth = in_pieces(smooth, gradients, codes, point)
         return self if smooth is self.smooth else replace(self, smooth=smooth)
 
     def agree(self, holds: bool) -> bool:

@@ -7,12 +7,13 @@ its gradient, its value, and how far it bends, and lives as long as one inferenc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from sparse_lightning.pieces.outlook import Outlook
 from sparse_lightning.smooth import Attraction, Curvature, largest_eigenvalue_bound
 
 
@@ -84,6 +85,9 @@ class QuadraticTerm(Recordable):
         """Of the second derivative, (l,)."""
         return self.gram.diagonal()
 
+    def in_gram_form(self) -> Self:
+        return self
+
     def restrict(self, rows: Tensor) -> QuadraticTerm:
         offset = None if self.offset is None else self.offset[rows]
         return replace(self, drive=self.drive[rows], offset=offset)
@@ -126,7 +130,7 @@ class LinearLeastSquares(Recordable):
         return (codes @ self.weight.T).mul_(2 / self.inputs.shape[1]) @ self.weight
 
     def prepared_for(self, gradients: int) -> LinearLeastSquares | QuadraticTerm:
-        r"""The Gram form :math:`W^\top W`, if it takes fewer multiplications in all.
+        r"""The Gram form, if it takes fewer multiplications in all.
 
         It costs :math:`m^2 d + n m d` once and :math:`n m^2` per gradient, against
         :math:`2 n m d` (W is d x m, there are n samples).
@@ -134,7 +138,11 @@ class LinearLeastSquares(Recordable):
         (n, d), m = self.inputs.shape, self.weight.shape[1]
         if gradients * n * m * (2 * d - m) <= m * m * d + n * m * d:
             return self
-        gram, drive = self.weight.T @ self.weight, self.inputs @ self.weight
+        return self.in_gram_form()
+
+    def in_gram_form(self) -> QuadraticTerm:
+        r"""By :math:`W^\top W`, which takes the place of two products with W."""
+        gram, drive, d = self.weight.T @ self.weight, self.inputs @ self.weight, len(self.weight)
         offset = self.inputs.square().mean(1)
         return QuadraticTerm(gram.mul_(2 / d), drive.mul_(2 / d), offset=offset)
 
@@ -155,11 +163,13 @@ class MultiLayerTerm(Recordable):
         hidden: weight and bias of each hidden layer, bottom first.
         top: the squared error as a function of the last hidden layer.
         attraction: a quadratic in the codes to add.
+        outlook: on gradients piece by piece (`sparse_lightning.pieces`).
     """
 
     hidden: list[tuple[Tensor, Tensor]]
     top: QuadraticTerm | LinearLeastSquares
     attraction: Attraction | None
+    outlook: Outlook = field(default_factory=Outlook, repr=False)
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         activations = self._activations(codes)
@@ -237,6 +247,9 @@ class MultiLayerTerm(Recordable):
     def prepared_for(self, gradients: int) -> MultiLayerTerm:
         top = self.top.prepared_for(gradients)
         return self if top is self.top else replace(self, top=top)
+
+    def in_gram_form(self) -> MultiLayerTerm:
+        return replace(self, top=self.top.in_gram_form())
 
     def restrict(self, rows: Tensor) -> MultiLayerTerm:
         attraction = self.attraction and self.attraction.restrict(rows)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_lightning import energy
+from sparse_lightning import compiling, energy
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution, compiled
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution
 
 ENERGIES = {
     "plain": Energy(0.02),
@@ -75,7 +75,7 @@ def test_in_float32(monkeypatch, weights):
 @pytest.mark.parametrize("weights", [ENERGIES["plain"], ENERGIES["hinge"]], ids=["plain", "hinge"])
 def test_the_number_of_threads_changes_no_digit(weights):
     objective, start = problem(weights, count=1_200, dtype=torch.float32)
-    assert start.numel() >= 2 * compiled.CODES_PER_THREAD
+    assert start.numel() >= 2 * compiling.NUMBERS_PER_THREAD
     threads, codes = torch.get_num_threads(), []
     try:
         for count in (1, 2):
@@ -123,8 +123,8 @@ def test_without_a_folder_for_it_nothing_is_cached(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: ("compiled", function)
 
-    monkeypatch.setattr(compiled, "njit", refuse)
-    assert compiled.compiled(len) == ("compiled", len)
+    monkeypatch.setattr(compiling, "njit", refuse)
+    assert compiling.compiled(len) == ("compiled", len)
 
 
 def test_held_samples_are_left_to_operations():

@@ -45,7 +45,7 @@ def test_of_units_that_are_all_active_the_average_is_exact(energy, hidden_dims):
     objective, codes = problem(energy, 5.0, hidden_dims)
     for hessian in hessians(objective, codes)[:5]:
         torch.testing.assert_close(objective.average_hessian(codes), hessian)
-    prepared = objective.prepared_for(10_000)
+    prepared = objective.prepared_for(10_000, codes, codes)
     assert prepared is not objective
     torch.testing.assert_close(prepared.average_hessian(codes), objective.average_hessian(codes))
 

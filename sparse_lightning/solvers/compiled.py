@@ -6,71 +6,23 @@ active in that row, which a dense matrix product cannot see; and a sample whose 
 made in one go stays in the cache. Without the hinge samples are independent, and each ends when it
 has converged. With it they move in step, and each step takes two passes over the samples.
 
-A process that has been forked from one that used them must not use them (it ends): start processes
-by spawning.
-
 These loops do what `sparse_lightning.solvers.constant` and `sparse_lightning.solvers.adaptive` do,
 and are tested to give the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import Lock, local
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
+from sparse_lightning.compiling import ROWS, compiled, in_parallel, run_in_threads
 from sparse_lightning.moments import rounding_of_a_scatter
 from sparse_lightning.smooth import Quadratic
 from sparse_lightning.solvers.solution import Solution
-
-# NaN and infinities keep their meaning: they say that inference diverged.
-OPTIONS = {
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-}
-# One of numba's ways to run threads, which it takes where it finds no other, allows one caller.
-LOCK = Lock()
-# How many threads numba has been told to take, a number that each caller has of its own.
-TOLD = local()
-
-
-def compiled(function: Callable, **options: bool) -> Callable:
-    """Compile at the first call, and keep the code on disk where there is a folder for it."""
-    try:
-        return njit(cache=True, **OPTIONS, **options)(function)
-    except RuntimeError:  # neither beside this file nor in the user's cache
-        return njit(**OPTIONS, **options)(function)
-
-
-def in_parallel(function: Callable) -> Callable:
-    return compiled(function, parallel=True)
-
-
-def run_in_threads(function: Callable, codes: np.ndarray, *arguments: object) -> None:
-    """Call with as many threads as torch uses and the codes are worth; leave torch with its own."""
-    allowed = torch.get_num_threads()
-    threads = min(allowed, numba.config.NUMBA_NUM_THREADS, max(1, codes.size // CODES_PER_THREAD))
-    with LOCK:
-        if threads != getattr(TOLD, "threads", None):
-            numba.set_num_threads(threads)
-            # The first call of all sets the number of OpenMP's threads, which is torch's too.
-            if torch.get_num_threads() != allowed:
-                torch.set_num_threads(allowed)
-            TOLD.threads = threads
-        function(codes, *arguments)
-
-
-# Samples that one thread takes at a time; sums do not depend on how many threads there are.
-ROWS = 32
-# Numbers in a batch of codes for which another thread pays.
-CODES_PER_THREAD = 2**13
 
 
 class Rule(NamedTuple):
@@ -125,11 +77,12 @@ def descend(
     )
     arrays = [codes, gram.contiguous(), quadratic.drive.contiguous(), iterations, converged]
     codes_, gram_, drive_, iterations_, converged_ = (array.numpy() for array in arrays)
+    result = iterations_, converged_
     if quadratic.hinge is None:
-        run_in_threads(_separable, codes_, gram_, drive_, rule, iterations_, converged_)
+        run_in_threads(_separable, codes_.size, codes_, gram_, drive_, rule, *result)
     else:
         hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), codes.dtype))
-        run_in_threads(_coupled, codes_, gram_, drive_, rule, hinge, iterations_, converged_)
+        run_in_threads(_coupled, codes_.size, codes_, gram_, drive_, rule, hinge, *result)
     return Solution(codes, iterations, converged)
 
 

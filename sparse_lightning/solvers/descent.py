@@ -28,7 +28,7 @@ class ProximalObjective(Protocol):
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> ProximalObjective: ...
 
-    def prepared_for(self, gradients: int) -> ProximalObjective: ...
+    def prepared_for(self, gradients: int, codes: Tensor, point: Tensor) -> ProximalObjective: ...
 
     def agree(self, holds: bool) -> bool: ...
 
@@ -120,13 +120,18 @@ class Descent(ABC):
                 self._compact()
                 block = self._block(every)
             if self.taken < self.max_iterations:
-                # Those that are not done by now will take twice as many again.
-                prepared = self.objective.prepared_for(2 * (self.taken - self.first))
+                prepared = self.objective.prepared_for(self._ahead(), self.codes, self.point)
                 if prepared is not self.objective:
                     self.objective, block = prepared, self._block(every)
                     self.prepared()
         self._store(self.codes, slice(None))
         return self.found
+
+    def _ahead(self) -> int:
+        """How many iterations are still to come, as far as one can tell."""
+        left = self.max_iterations - self.taken
+        # Samples that are not done by now will take twice as many again.
+        return left if self.tolerance == 0 else min(2 * (self.taken - self.first), left)
 
     def _advance(self, count: int) -> None:
         for iteration in range(self.taken + 1, self.taken + count + 1):

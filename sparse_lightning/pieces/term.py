@@ -1,0 +1,178 @@
+"""The reconstruction term of one hidden layer, its gradient piece by piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparse_lightning.compiling import run_in_threads
+from sparse_lightning.pieces.arrays import Kept, Nearby, Network, Piece, Pieces, Wanted
+from sparse_lightning.pieces.loops import active_rows, advance, make_room, rows_of_units
+from sparse_lightning.reconstruction import MultiLayerTerm
+from sparse_lightning.smooth import Curvature
+
+# Rows of Q, or units, that are learned at a time.
+AT_A_TIME = 4096
+# Rows of a sample from which it pays to start from what the batch has in common.
+MANY_ROWS = 8
+
+
+class PiecewiseTerm:
+    """As `MultiLayerTerm`, whose values and gradients these are; see `sparse_lightning.pieces`.
+
+    Where learning what a gradient needs would take longer than the network does for it, the
+    network is asked instead, until that has taken as long: a search that never settles takes no
+    more than twice its time.
+    """
+
+    is_recordable = False
+
+    def __init__(self, network: MultiLayerTerm, place: Tensor, knowledge: Knowledge) -> None:
+        self.network, self.place, self.knowledge = network, place, knowledge
+
+    @classmethod
+    def at(cls, network: MultiLayerTerm, codes: Tensor) -> Self:
+        """For a network on the CPU with one hidden layer in Gram form, from codes (n, l) on."""
+        return cls(network, torch.arange(len(codes)), Knowledge(network, codes))
+
+    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        codes = codes.contiguous()
+        gradient = torch.empty_like(codes) if out is None else out
+        if not self.knowledge.gradient(codes, self.place, gradient):
+            return self.network.gradient(codes, gradient)
+        return gradient
+
+    def value(self, codes: Tensor) -> Tensor:
+        return self.network.value(codes)
+
+    def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.value_and_gradient(codes)
+
+    def average_hessian(self, codes: Tensor) -> Tensor | None:
+        return self.network.average_hessian(codes)
+
+    def curvature(self, codes: Tensor) -> Curvature:
+        return self.network.curvature(codes)
+
+    def prepared_for(self, gradients: int) -> Self:
+        return self
+
+    def restrict(self, rows: Tensor) -> PiecewiseTerm:
+        return PiecewiseTerm(self.network.restrict(rows), self.place[rows], self.knowledge)
+
+
+class Knowledge:
+    """What is known of each sample of a batch; it grows with the codes that are asked about."""
+
+    def __init__(self, network: MultiLayerTerm, codes: Tensor) -> None:
+        weight, bias = network.hidden[0]
+        units, top = torch.cat((weight, bias[:, None]), 1), network.top
+        (m, length), n, number = units.shape, len(codes), codes.numpy().dtype
+        active = torch.addmm(bias, codes, weight.T) > 0
+        constant = -(active * top.drive) @ weight
+        pull = 0.0
+        if network.attraction is not None:
+            pull = network.attraction.curvature
+            constant.sub_(network.attraction.centre, alpha=pull)
+        self.pull = number.type(pull)
+        self.units, self.atoms, self.gram, self.active = (
+            units,
+            units.T.contiguous(),
+            top.gram,
+            active,
+        )
+        size = torch.linalg.vector_norm(weight, dim=1)
+        self.pieces = Pieces(
+            Network(units.numpy(), self.atoms.numpy(), top.gram.numpy(), size.numpy()),
+            Piece.at(top.drive.numpy(), active.numpy(), constant.numpy()),
+            Kept.none(n, m, length, number),
+            Nearby.none(codes.numpy(), m),
+        )
+        self.hessian = torch.from_numpy(self.pieces.piece.hessian)
+        self.response = torch.from_numpy(self.pieces.kept.response)
+        self.wanted = Wanted.nothing(n, m, length)
+        self.found = np.empty((AT_A_TIME, 3), np.int64)
+        self.room = units.new_empty(AT_A_TIME, m)
+        # At first whatever is wanted will be learned.
+        self.spent_on_network = math.inf
+
+    def gradient(self, codes: Tensor, place: Tensor, out: Tensor) -> bool:
+        """Write the gradients at ``codes`` to ``out``, or say that the network is to be asked."""
+        wanted = Wanted(*(part[: len(codes)] for part in self.wanted))
+        wanted.waits[:], wanted.row[:] = True, False
+        at = place.numpy()
+        while True:
+            arguments = codes.numpy(), at, *self.pieces, wanted, self.pull, out.numpy()
+            run_in_threads(advance, codes.numel(), *arguments)
+            if not wanted.waits.any():
+                self.spent_on_network = 0.0
+                return True
+            if not self._is_worthwhile(wanted):
+                return False
+            self._learn(at, wanted)
+
+    def _is_worthwhile(self, wanted: Wanted) -> bool:
+        """Whether learning pays; multiplications, of which a product with A is most."""
+        m, length = self.units.shape
+        cost = wanted.row.sum() * m * (m + length) + wanted.count.sum() * m * length
+        network = len(wanted.waits) * m * (m + 2 * length)
+        if cost <= network + self.spent_on_network:
+            return True
+        self.spent_on_network += network
+        return False
+
+    def _learn(self, place: np.ndarray, wanted: Wanted) -> None:
+        """Some of what is wanted, at least something."""
+        position, rows = (torch.from_numpy(index) for index in wanted.row.nonzero())
+        if len(rows) > 0:
+            samples = torch.from_numpy(place)[position]
+            if len(rows) >= MANY_ROWS * len(wanted.waits):
+                self._learn_many_rows(samples, rows)
+            else:
+                self._learn_rows(samples, rows)
+            self.pieces.piece.is_known[samples.numpy(), rows.numpy()] = True
+            wanted.row[:] = False
+        found = self.found[: make_room(place, self.pieces, wanted, self.found)]
+        inputs = self.room[: len(found)]
+        arrays = self.pieces.network.gram, self.pieces.piece.active, inputs.numpy()
+        run_in_threads(active_rows, inputs.numel(), found, *arrays)
+        sample, slot, _ = torch.from_numpy(found).unbind(1)
+        self.response[sample, slot] = inputs @ self.units
+
+    def _learn_rows(self, samples: Tensor, rows: Tensor) -> None:
+        for sample, row in zip(samples.split(AT_A_TIME), rows.split(AT_A_TIME)):
+            inputs = self.atoms[row].mul_(self.active[sample])
+            outputs = (inputs @ self.gram).mul_(self.active[sample])
+            self.hessian[sample, row] = outputs @ self.units
+
+    def _learn_many_rows(self, samples: Tensor, rows: Tensor) -> None:
+        """What the majority of samples has active in common, and then what differs."""
+        majority = self.active.double().mean(0) > 0.5
+        common = (self.atoms * majority) @ self.gram
+        signs = self.active.to(common.dtype) - majority.to(common.dtype)
+        each, counts = samples.unique_consecutive(return_counts=True)
+        at_a_time = max(1, AT_A_TIME // len(self.atoms))
+        row = rows.split(counts.tolist())
+        for first in range(0, len(each), at_a_time):
+            some = slice(first, first + at_a_time)
+            sample, atoms = each[some].repeat_interleave(counts[some]), torch.cat(row[some])
+            outputs = common[atoms]
+            self._add_differences(each[some].tolist(), row[some], signs, outputs)
+            self.hessian[sample, atoms] = outputs.mul_(self.active[sample]) @ self.units
+
+    def _add_differences(
+        self, samples: list[int], rows: Sequence[Tensor], signs: Tensor, outputs: Tensor
+    ) -> None:
+        weights, responses = torch.empty_like(self.atoms), torch.empty_like(self.gram)
+        arrays = [array.numpy() for array in (self.units, self.gram, weights, responses)]
+        for sample, row, out in zip(samples, rows, outputs.split([len(row) for row in rows])):
+            own = signs[sample].numpy()
+            chosen = own.nonzero()[0]
+            size = len(chosen) * len(own)
+            run_in_threads(rows_of_units, size, chosen, row.numpy(), own, *arrays)
+            out.addmm_(weights[: len(row), : len(chosen)], responses[: len(chosen)])

@@ -1,0 +1,247 @@
+"""Gradients piece by piece are those of the network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
+from sparse_lightning.energy import Energy, Objective
+from sparse_lightning.pieces import cost
+from sparse_lightning.pieces.arrays import ROOM
+from sparse_lightning.pieces.cost import in_pieces, pays
+from sparse_lightning.pieces.term import PiecewiseTerm
+from sparse_lightning.reconstruction import MultiLayerTerm
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive
+
+ENERGIES = {
+    "plain": Energy(0.02),
+    "encoder": Energy(0.02, encoder_weight=1.0),
+    "hinge": Energy(0.02, 10.0, 0.5, 5.0),
+}
+
+
+def problem(
+    weights: Energy, count: int = 70, m: int = 90, dtype: torch.dtype = torch.float64
+) -> tuple[Objective, Tensor]:
+    """Samples of very different difficulty; units of which about half are active."""
+    inputs, prediction = torch.randn(count, 30, dtype=dtype), torch.rand(count, 17, dtype=dtype)
+    inputs *= torch.logspace(-2, 1, count, dtype=dtype)[:, None]
+    prediction[::7] = 0
+    decoder = MultiLayerDecoder(17, [m], 30).to(dtype)
+    return weights.bind(decoder, inputs, prediction), prediction
+
+
+def sparse_codes(count: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.rand(count, 17, dtype=dtype) * (torch.rand(count, 17) < 0.4)
+
+
+def walk(count: int, steps: int) -> list[Tensor]:
+    """Codes as inference makes them: large steps, then smaller ones, then hardly any."""
+    codes = [sparse_codes(count)]
+    for step in range(steps):
+        new = codes[-1] + 0.7**step * torch.randn(count, 17).double()
+        codes.append(new.relu() * (torch.rand(count, 17) < 0.9))
+    return codes
+
+
+def pieces_of(objective: Objective, codes: Tensor) -> tuple[MultiLayerTerm, PiecewiseTerm]:
+    network = objective.smooth.in_gram_form()
+    return network, PiecewiseTerm.at(network, codes)
+
+
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on piece by piece from the first look on, and learn whatever is wanted."""
+    monkeypatch.setattr(cost, "pays", lambda *_: True)
+    monkeypatch.setattr("sparse_lightning.pieces.term.Knowledge._is_worthwhile", lambda *_: True)
+
+
+@pytest.mark.parametrize("weights", ENERGIES.values(), ids=ENERGIES)
+@pytest.mark.parametrize("learns_all", [True, False])
+def test_the_gradient_anywhere(monkeypatch, weights, learns_all):
+    if learns_all:
+        always(monkeypatch)
+    objective, _ = problem(weights)
+    points = walk(70, 40)
+    network, pieces = pieces_of(objective, points[0])
+    for codes in [*points, *reversed(points), torch.zeros_like(points[0]), points[0]]:
+        torch.testing.assert_close(
+            pieces.gradient(codes), network.gradient(codes), rtol=1e-9, atol=1e-11
+        )
+
+
+def test_is_written_where_it_is_asked_for():
+    objective, codes = problem(ENERGIES["encoder"])
+    network, pieces = pieces_of(objective, codes)
+    room = torch.empty_like(codes)
+    assert pieces.gradient(codes, out=room) is room
+    torch.testing.assert_close(room, network.gradient(codes))
+    strided = codes.T.contiguous().T
+    torch.testing.assert_close(pieces.gradient(strided), network.gradient(codes))
+
+
+def test_of_some_samples(monkeypatch):
+    """Also when they are restricted twice, and the others have moved meanwhile."""
+    always(monkeypatch)
+    objective, _ = problem(ENERGIES["encoder"])
+    points = walk(70, 30)
+    network, pieces = pieces_of(objective, points[0])
+    rows, again = torch.randperm(70)[:40], torch.randperm(40)[:9]
+    some, few = pieces.restrict(rows), pieces.restrict(rows).restrict(again)
+    for codes in points:
+        for term, which in ((pieces, slice(None)), (some, rows), (few, rows[again])):
+            expected = network.gradient(codes)[which]
+            torch.testing.assert_close(term.gradient(codes[which]), expected)
+
+
+def test_more_units_switch_than_there_is_room_for(monkeypatch):
+    always(monkeypatch)
+    objective, _ = problem(ENERGIES["plain"], m=6 * ROOM)
+    left, right = sparse_codes(70), 3 * sparse_codes(70)
+    network, pieces = pieces_of(objective, left)
+    for _ in range(3):
+        for codes in (left, right):
+            torch.testing.assert_close(pieces.gradient(codes), network.gradient(codes))
+    kept = pieces.knowledge.pieces.kept
+    assert (kept.count > 0).any()
+    assert (kept.count <= ROOM).all()
+
+
+def test_what_is_known_is_right(monkeypatch):
+    """Rows of Q and responses of units, by the formulas of the package."""
+    always(monkeypatch)
+    objective, _ = problem(ENERGIES["plain"])
+    points = walk(70, 60)
+    network, pieces = pieces_of(objective, points[0])
+    for codes in points:
+        pieces.gradient(codes)
+    knowledge = pieces.knowledge
+    units, gram = knowledge.units, network.top.gram
+    _, piece, kept, _ = knowledge.pieces
+    inputs = torch.addmm(units[:, -1], points[-1], units[:, :-1].T)
+    assert np.array_equal(piece.active, (inputs > 0).numpy())
+    for sample in range(0, 70, 10):
+        mask = torch.from_numpy(piece.active[sample]).double()
+        masked = units * mask[:, None]
+        known = piece.is_known[sample]
+        assert known[-1]
+        assert known.sum() > 5
+        expected = (masked.T @ gram @ masked).numpy()[known]
+        np.testing.assert_allclose(piece.hessian[sample][known], expected, atol=1e-10)
+        up_to_date = kept.told[sample] == kept.has_switched[sample]
+        for slot in up_to_date[: kept.count[sample]].nonzero()[0]:
+            unit = kept.unit[sample, slot]
+            others = mask.clone()
+            others[unit] = 0
+            response = (units * others[:, None]).T @ gram[unit]
+            np.testing.assert_allclose(kept.response[sample, slot], response, atol=1e-10)
+
+
+@pytest.mark.parametrize("weights", ENERGIES.values(), ids=ENERGIES)
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+@pytest.mark.parametrize("kind", ["fista", "ista", "adaptive"])
+def test_inference_is_the_same(monkeypatch, weights, tolerance, kind):
+    solver = {
+        "fista": FISTA(0.5, 120, tolerance),
+        "ista": ISTA(0.5, 120, tolerance),
+        "adaptive": Adaptive(120, tolerance),
+    }[kind]
+    objective, start = problem(weights)
+    monkeypatch.setattr(cost, "pays", lambda *_: False)
+    expected = solver(objective, start)
+    always(monkeypatch)
+    calls = []
+    learn = PiecewiseTerm.gradient
+    monkeypatch.setattr(
+        PiecewiseTerm, "gradient", lambda *given, **out: calls.append(1) or learn(*given, **out)
+    )
+    found = solver(objective, start)
+    assert len(calls) > 10
+    torch.testing.assert_close(found.codes, expected.codes, rtol=1e-6, atol=1e-8)
+    assert torch.equal(found.iterations, expected.iterations)
+    assert torch.equal(found.converged, expected.converged)
+
+
+def test_in_float32(monkeypatch):
+    """Rounding adds up over hundreds of switches, and stays rounding."""
+    always(monkeypatch)
+    objective, start = problem(ENERGIES["encoder"], dtype=torch.float32)
+    network, pieces = pieces_of(objective, start)
+    points = [code.float() for code in walk(70, 40)]
+    for _ in range(5):
+        for codes in points:
+            gradient = pieces.gradient(codes)
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, network.gradient(points[-1]), rtol=1e-4, atol=1e-4)
+
+
+def test_codes_that_are_not_finite(monkeypatch):
+    always(monkeypatch)
+    objective, codes = problem(ENERGIES["plain"])
+    _, pieces = pieces_of(objective, codes)
+    for number in (math.nan, math.inf):
+        broken = codes.clone()
+        broken[3, 2] = number
+        gradient = pieces.gradient(broken)
+        assert not gradient[3].isfinite().all()
+        assert gradient[4:].isfinite().all()
+    solution = FISTA(1e4, 200, 0.0)(objective, codes)
+    assert not solution.codes.isfinite().all()
+
+
+def test_a_search_that_does_not_settle_asks_the_network():
+    objective, codes = problem(ENERGIES["plain"], m=2_000)
+    network, pieces = pieces_of(objective, codes)
+    pieces.gradient(codes)
+    learned = pieces.knowledge.pieces.kept.count.sum()
+    for _ in range(3):
+        codes = 2 * sparse_codes(70)
+        torch.testing.assert_close(pieces.gradient(codes), network.gradient(codes))
+    assert pieces.knowledge.spent_on_network > 0
+    assert pieces.knowledge.pieces.kept.count.sum() == learned
+
+
+def test_when_it_pays():
+    """Where units and atoms are settled and many gradients are to come; not before."""
+    decoder = MultiLayerDecoder(128, [1024], 784)
+    codes = torch.rand(50, 128) * (torch.rand(50, 128) < 0.1)
+    elsewhere = torch.rand(50, 128) * (torch.rand(50, 128) < 0.1)
+    for inputs_form in ("in Gram form", "by two products"):
+        network = decoder.bind(torch.randn(50, 784))
+        if inputs_form == "in Gram form":
+            network = network.in_gram_form()
+        assert not pays(network, 200, codes, elsewhere), "hundreds of units switch"
+        assert not pays(network, 200, codes, codes * 1.001), "that was much worse just now"
+        assert pays(network, 200, codes, codes * 1.001)
+        assert not pays(network, 10, codes, codes * 1.001), "few gradients are to come"
+        assert not pays(network, 0, codes, codes)
+
+
+def test_what_has_no_pieces(monkeypatch):
+    monkeypatch.setattr(cost, "pays", lambda *_: True)
+    codes, inputs = torch.rand(20, 12), torch.randn(20, 30)
+    two = MultiLayerDecoder(12, [16, 14], 30).bind(inputs)
+    linear, one = LinearDecoder(12, 30).bind(inputs), MultiLayerDecoder(12, [16], 30).bind(inputs)
+    for term in (two, linear):
+        assert in_pieces(term, 100, codes, codes) is term
+    assert in_pieces(one, 101, codes, codes) is one, "looks are few"
+    pieces = in_pieces(one, 100, codes, codes)
+    assert isinstance(pieces, PiecewiseTerm)
+    assert in_pieces(pieces, 100, codes, codes) is pieces
+    monkeypatch.setattr(cost, "LARGEST", 20 * 13 * 13 * 4 - 1)
+    assert in_pieces(one, 100, codes, codes) is one, "too large"
+
+
+def test_all_else_is_the_networks():
+    objective, codes = problem(ENERGIES["encoder"])
+    network, pieces = pieces_of(objective, codes)
+    assert torch.equal(pieces.value(codes), network.value(codes))
+    for left, right in zip(pieces.value_and_gradient(codes), network.value_and_gradient(codes)):
+        assert torch.equal(left, right)
+    assert pieces.curvature(codes) == network.curvature(codes)
+    assert torch.equal(pieces.average_hessian(codes), network.average_hessian(codes))
+    assert pieces.prepared_for(100) is pieces
