@@ -47,6 +47,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def sum_of_mean_squares(values: Tensor) -> Tensor:
+    """The sum over samples of the mean square of each, (n, d) -> a scalar."""
+    return torch.linalg.vecdot(values, values).sum() / values.shape[1]
+
+
 class BindableDecoder(Protocol):
     """What an energy needs from a decoder; `sparse_lightning.decoders.Decoder` has it all."""
 
@@ -317,16 +322,16 @@ class Objective(ActiveObjective):
     inputs: Tensor = field(repr=False)
     attraction: Attraction | None = field(repr=False)
 
-    def terms(self, codes: Tensor, reconstructions: Tensor | None = None) -> dict[str, Tensor]:
+    def terms(self, codes: Tensor, errors: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted terms by name (`TERMS`), each summed over the batch; they add up to E.
 
         Args:
             codes: (n, l).
-            reconstructions: D(codes), (n, d), where they are already known.
+            errors: D(codes) - x, (n, d), where they are already known.
         """
         energy = self.energy
-        if reconstructions is None:
-            reconstructions = self.decoder(codes).to(codes.dtype)
+        if errors is None:
+            errors = self.decoder(codes).to(codes.dtype) - self.inputs
         variance = encoder = codes.new_zeros(())
         if energy.has_hinge:
             moments = self._of_the_whole_batch(Moments.of(codes))
@@ -335,7 +340,7 @@ class Objective(ActiveObjective):
         if self.attraction is not None:
             encoder = self.attraction.value(codes).sum()
         return {
-            "reconstruction": (reconstructions - self.inputs).square().mean(1).sum(),
+            "reconstruction": sum_of_mean_squares(errors),
             "sparsity": energy.sparsity_weight * codes.abs().sum(),
             "variance": variance,
             "encoder": encoder,

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from sparse_lightning.energy import TERMS
 from sparse_lightning.solvers import Solution
@@ -29,15 +28,17 @@ def image_psnr(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         (n,). An exact reconstruction counts as 40 dB.
     """
-    dimensions = tuple(range(1, prediction.ndim))
-    psnr = peak_signal_noise_ratio(
-        prediction, target, data_range=1.0, reduction="none", dim=dimensions
-    )
+    return psnr_of((prediction - target).flatten(1).square_().mean(1))
+
+
+def psnr_of(squared_errors: Tensor) -> Tensor:
+    """`image_psnr` of images whose mean squared errors, (n,), are known."""
+    psnr = -10 * squared_errors.log10()
     return torch.where(psnr.isposinf(), EXACT_PSNR, psnr)
 
 
 class ImagePSNR(Metric):
-    """Mean over images of `image_psnr`, in dB."""
+    """Mean over images of `image_psnr`, in dB, from their mean squared errors."""
 
     full_state_update = False
     higher_is_better = True
@@ -47,9 +48,9 @@ class ImagePSNR(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        self.total += image_psnr(prediction, target).sum()
-        self.count += len(prediction)
+    def update(self, squared_errors: Tensor) -> None:
+        self.total.add_(psnr_of(squared_errors).sum())
+        self.count.add_(len(squared_errors))
 
     def compute(self) -> dict[str, Tensor]:
         return {"psnr": self.total / self.count}
@@ -66,8 +67,8 @@ class EnergyTerms(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, terms: Mapping[str, Tensor], num_samples: int) -> None:
-        self.totals += torch.stack([terms[name] for name in TERMS])
-        self.count += num_samples
+        self.totals.add_(torch.stack([terms[name] for name in TERMS]))
+        self.count.add_(num_samples)
 
     def compute(self) -> dict[str, Tensor]:
         means = self.totals / self.count
@@ -100,11 +101,11 @@ class CodeStatistics(Metric):
 
     def update(self, codes: Tensor) -> None:
         precise = codes.double()
-        self.count += len(codes)
-        self.total += precise.sum(0)
-        self.squares += precise.square().sum(0)
-        self.active += (codes > 0).sum(0)
-        self.largest = torch.maximum(self.largest, precise.amax(0))
+        self.count.add_(len(codes))
+        self.total.add_(precise.sum(0))
+        self.squares.add_(precise.square().sum(0))
+        self.active.add_(codes.sign().sum(0))
+        torch.maximum(self.largest, codes.amax(0), out=self.largest)
 
     def standard_deviation(self) -> Tensor:
         """Unbiased standard deviation of each component over the set, (l,)."""
@@ -137,9 +138,9 @@ class InferenceEffort(Metric):
             self.add_state(state, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, solution: Solution) -> None:
-        self.iterations += solution.iterations.sum()
-        self.converged += solution.converged.sum()
-        self.count += len(solution.codes)
+        self.iterations.add_(solution.iterations.sum())
+        self.converged.add_(solution.converged.sum())
+        self.count.add_(len(solution.codes))
 
     def compute(self) -> dict[str, Tensor]:
         return {

@@ -24,7 +24,12 @@ from torch.nn.functional import mse_loss
 from sparse_lightning.checkpoints import FORMAT, FORMAT_KEY, read_checkpoint
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, UnitColumns
-from sparse_lightning.energy import Energy, Objective, at_least_float32
+from sparse_lightning.energy import (
+    Energy,
+    Objective,
+    at_least_float32,
+    sum_of_mean_squares,
+)
 from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
@@ -151,7 +156,7 @@ class SparseAutoencoder(lightning.LightningModule):
     ) -> None:
         """Raise unless inference, which ended at these terms, ended in the region of its start."""
         # The cheap test first: codes that rebuild the batch better than nothing did not explode.
-        if terms["reconstruction"] <= objective.inputs.square().mean(1).sum():
+        if terms["reconstruction"] <= sum_of_mean_squares(objective.inputs):
             return
         if sum(terms.values()) <= 2 * objective.alone().value(initial):
             return
@@ -222,10 +227,11 @@ class SparseAutoencoder(lightning.LightningModule):
         meters = self.meters[f"{phase}_meters"]
         rebuilt = at_least_float32(reconstructions)
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            terms = objective.terms(codes, rebuilt)
+            errors = rebuilt - objective.inputs
+            terms = objective.terms(codes, errors)
             self._require_descent(objective, initial, terms)
             meters["energy"].update(terms, len(codes))
-            meters["psnr"].update(batch.to_pixels(rebuilt), batch.to_pixels(objective.inputs))
+            meters["psnr"].update(batch.squared_errors(errors))
             meters["codes"].update(codes)
 
     def _log(self, phase: str) -> None:

@@ -6,6 +6,7 @@ its gradient, its value, and how far it bends, and lives as long as one inferenc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -13,7 +14,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sparse_lightning.pieces.outlook import Outlook
 from sparse_lightning.smooth import Attraction, Curvature, largest_eigenvalue_bound
 
 
@@ -155,6 +155,19 @@ def add_attraction(values: Tensor, attraction: Attraction | None, codes: Tensor)
     return values if attraction is None else values + attraction.value(codes)
 
 
+@dataclass
+class Outlook:
+    """On gradients piece by piece (`sparse_lightning.pieces`), in multiplications for a sample.
+
+    Attributes:
+        to_learn: what pieces would have had to learn at the last look.
+        most_units: the most of it that were units which switch, at any look.
+    """
+
+    to_learn: float = math.inf
+    most_units: float = 0.0
+
+
 @dataclass(frozen=True)
 class MultiLayerTerm(Recordable):
     """The reconstruction term of a relu network, by its own backward pass.
@@ -163,7 +176,7 @@ class MultiLayerTerm(Recordable):
         hidden: weight and bias of each hidden layer, bottom first.
         top: the squared error as a function of the last hidden layer.
         attraction: a quadratic in the codes to add.
-        outlook: on gradients piece by piece (`sparse_lightning.pieces`).
+        outlook: what is remembered between two looks at whether pieces would pay.
     """
 
     hidden: list[tuple[Tensor, Tensor]]

@@ -10,10 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 
 LAYERS = [
-    {"errors"},
+    {"compiling", "errors"},
     {"moments", "smooth"},
     {"files", "identity", "peers", "family_style"},
     {"reconstruction"},
+    {"pieces"},
     {"checkpoints", "energy"},
     {"decoders", "encoders", "solvers"},
     {"optimizers", "data", "metrics"},
@@ -61,4 +62,4 @@ def test_imports_go_one_way(path: Path):
 
 def test_solvers_know_no_model():
     for path in (PACKAGE / "solvers").glob("*.py"):
-        assert imported_modules(path) <= {"errors", "moments", "smooth", "solvers"}
+        assert imported_modules(path) <= {"compiling", "errors", "moments", "smooth", "solvers"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from sparse_lightning.data.batch import Batch
 from sparse_lightning.energy import TERMS
 from sparse_lightning.metrics import (
     CodeStatistics,
@@ -13,6 +15,7 @@ from sparse_lightning.metrics import (
     ImagePSNR,
     InferenceEffort,
     image_psnr,
+    psnr_of,
 )
 from sparse_lightning.solvers import Solution
 
@@ -25,6 +28,22 @@ def test_psnr_is_the_formula(dtype, shape):
     expected = -10 * np.log10(errors.numpy())
     np.testing.assert_allclose(image_psnr(prediction, target), expected, rtol=1e-5)
     assert image_psnr(prediction, target).dtype == dtype
+
+
+def test_psnr_is_that_of_torchmetrics():
+    target, prediction = torch.rand(6, 20), torch.rand(6, 20)
+    theirs = peak_signal_noise_ratio(prediction, target, data_range=1.0, reduction="none", dim=(1,))
+    torch.testing.assert_close(image_psnr(prediction, target), theirs)
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(0.3), 0.1 + torch.rand(6, 20)])
+def test_errors_of_pixels(scale):
+    """The shift does not matter, the scale does."""
+    batch = Batch(torch.randn(6, 20), scale, torch.rand(6, 20))
+    rebuilt = torch.randn(6, 20)
+    expected = image_psnr(batch.to_pixels(rebuilt), batch.to_pixels(batch.inputs))
+    errors = batch.squared_errors(rebuilt - batch.inputs)
+    torch.testing.assert_close(psnr_of(errors), expected)
 
 
 def test_exact_reconstruction_counts_as_40():
@@ -41,9 +60,10 @@ def test_exact_reconstruction_counts_as_40():
 def test_mean_psnr_does_not_depend_on_batches():
     target, prediction = torch.rand(10, 8), torch.rand(10, 8)
     whole, parts = ImagePSNR(), ImagePSNR()
-    whole.update(prediction, target)
+    errors = (prediction - target).square().mean(1)
+    whole.update(errors)
     for rows in (slice(0, 7), slice(7, 10)):
-        parts.update(prediction[rows], target[rows])
+        parts.update(errors[rows])
     expected = image_psnr(prediction, target).double().mean()
     for metric in (whole, parts):
         assert float(metric.compute()["psnr"]) == pytest.approx(float(expected), rel=1e-6)

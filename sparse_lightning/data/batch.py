@@ -36,6 +36,17 @@ class Batch(NamedTuple):
         """Undo the normalisation of this batch for inputs or reconstructions of them, (n, d)."""
         return torch.addcmul(self.shift, standardised, self.scale)
 
+    def squared_errors(self, standardised: Tensor) -> Tensor:
+        """Mean squared errors (n,) of pixels, of errors (n, d) on the scale of ``inputs``."""
+        if self.scale.ndim == 0:
+            return torch.linalg.vecdot(standardised, standardised) * self.scale**2 / self._dim
+        pixels = standardised * self.scale
+        return torch.linalg.vecdot(pixels, pixels) / self._dim
+
+    @property
+    def _dim(self) -> int:
+        return self.inputs.shape[1]
+
 
 class TensorSlices(Dataset[Batch]):
     """Whole tensors in, batches out; the arguments are the fields of `Batch`, over all samples."""

@@ -91,6 +91,8 @@ class MNIST(SplitDataModule):
         Raises:
             DataError: files that are damaged, cannot be written, or cannot be downloaded.
         """
+        if self.splits:  # read already
+            return
         folder = self.root / self.name / "raw"
         try:
             if self.name == "MNIST":

@@ -67,10 +67,11 @@ def descend(
     iterations = torch.full((len(codes),), len(momenta), device="cpu")
     converged = torch.zeros(len(codes), dtype=torch.bool, device="cpu")
     number = np.dtype(str(gram.dtype).removeprefix("torch.")).type
-    weight = torch.as_tensor(step * quadratic.sparsity_weight, dtype=gram.dtype).numpy()
+    weight = torch.as_tensor(step * quadratic.sparsity_weight, dtype=gram.dtype)
     rule = Rule(
         number(step),
-        np.broadcast_to(weight, len(codes)),
+        # Not a view: for an array of another layout all would be compiled a second time.
+        weight.expand(len(codes)).clone(memory_format=torch.contiguous_format).numpy(),
         number(tolerance * tolerance),
         momenta.to(gram.dtype).numpy(),
         restarts,

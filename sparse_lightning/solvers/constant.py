@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -57,14 +58,14 @@ class ISTA:
             "one, or solver=adaptive, which follows the decoder"
         )
 
-    def _momenta(self) -> list[float]:
-        """One for each iteration."""
-        return [0.0] * self.max_iterations
+    def _momenta(self) -> Tensor:
+        """One for each iteration, in float64."""
+        return torch.zeros(self.max_iterations, dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
     def __call__(self, objective: ProximalObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        momenta = torch.tensor(self._momenta(), dtype=torch.float64, device="cpu")
+        momenta = self._momenta()
         if objective.quadratic is None:
             return ConstantDescent(self, objective, initial_codes, momenta).run()
         from sparse_lightning.solvers.compiled import descend  # takes long to import
@@ -78,13 +79,20 @@ class ISTA:
 class FISTA(ISTA):
     """Accelerated iterative shrinkage with a constant step; arguments as for `ISTA`."""
 
-    def _momenta(self) -> list[float]:
-        momenta, t = [], 1.0
-        for _ in range(self.max_iterations):
-            t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2
-            momenta.append((t - 1) / t_new)
-            t = t_new
-        return momenta
+    def _momenta(self) -> Tensor:
+        return fista_momenta(self.max_iterations)
+
+
+@cache
+def fista_momenta(count: int) -> Tensor:
+    r"""The first :math:`(t_k - 1) / t_{k+1}`, in float64; not to be written to."""
+    momenta, t = [], 1.0
+    for _ in range(count):
+        t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2
+        momenta.append((t - 1) / t_new)
+        t = t_new
+    with torch.inference_mode(False):
+        return torch.tensor(momenta, dtype=torch.float64, device="cpu")
 
 
 class ConstantDescent(Descent):

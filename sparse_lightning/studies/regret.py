@@ -71,7 +71,7 @@ def _point(subject: Subject, data: SplitDataModule, num_images: int | None, way:
     for batch in batches(data, "test", num_images):
         codes = codes_of(subject.model, batch.inputs, way == INFERENCE)
         rebuilt: Tensor = subject.model.decode(codes).detach()
-        psnr.update(batch.to_pixels(rebuilt), batch.to_pixels(batch.inputs))
+        psnr.update(batch.squared_errors(rebuilt - batch.inputs))
         zeros += int((codes == 0).sum())
         count += codes.numel()
     return {"codes": way, "psnr": float(psnr.compute()["psnr"]), "zeros": zeros / count}
