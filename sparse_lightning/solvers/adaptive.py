@@ -107,8 +107,10 @@ class Adaptive:
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
         if objective.quadratic is not None:
-            start, energies = initial_codes, objective.comparable(initial_codes)
             solution = self._descend_quadratic(objective, initial_codes)
+            if objective.is_separable:  # energies have been compared
+                return solution
+            start, energies = initial_codes, objective.comparable(initial_codes)
         else:
             # Whether a sample has converged is for the last iteration to say.
             leapt = leap(objective, initial_codes, self.max_iterations - 1)

@@ -43,7 +43,8 @@ class Rule(NamedTuple):
         momenta: by iteration since the start, or since the last restart; one per iteration that
             may be taken.
         restarts: whether momentum restarts where it points uphill and convergence is judged by
-            the residual of the fixed-point equation, rather than by the last change.
+            the residual of the fixed-point equation, rather than by the last change. Samples that
+            are independent then keep their initial codes unless the last are as good.
     """
 
     step: np.floating
@@ -96,13 +97,19 @@ def descend(
 
 
 @compiled
-def _gradient(point, gram, drive, active, out):
-    """Write G a - c to ``out``, by the rows of G where a is not 0."""
-    length = len(point)
+def _list_active(point, active):
+    """List the components that are not 0, and return their number."""
     count = 0
-    for j in range(length):
+    for j in range(len(point)):
         active[count] = j
         count += point[j] != 0
+    return count
+
+
+@compiled
+def _gradient(point, gram, drive, active, count, out):
+    """Write G a - c to ``out``, by the rows of G where a is not 0."""
+    length = len(point)
     for j in range(length):
         out[j] = -drive[j]
     k = 0
@@ -165,11 +172,15 @@ def _separable(codes, gram, drive, rule, iterations, converged):
     for chunk in prange((count + ROWS - 1) // ROWS):
         point, change = np.empty(length, codes.dtype), np.empty(length, codes.dtype)
         active, matrix = np.empty(length + 1, np.int64), np.empty((LARGEST_SOLVED, LARGEST_SOLVED))
+        start = np.empty(length, codes.dtype)
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
-            point[:] = codes[i]
-            age, steady = 0, 0
+            point[:], start[:] = codes[i], codes[i]
+            age, steady, num_active = 0, 0, 0
             for iteration in range(len(rule.momenta)):
-                _gradient(point, gram, drive[i], active, change)
+                # Afterwards the point has the components of the code, and these stay the same.
+                if steady < 2:
+                    num_active = _list_active(point, active)
+                _gradient(point, gram, drive[i], active, num_active, change)
                 moved, size, uphill, switched = _step(
                     codes[i], point, change, rule, rule.shrinkage[i]
                 )
@@ -183,10 +194,26 @@ def _separable(codes, gram, drive, rule, iterations, converged):
                 age += 1
                 if rule.restarts and rule.tolerance > 0 and steady == STEADY:
                     weight = rule.shrinkage[i] / rule.step
-                    if _solve(codes[i], gram, drive[i], weight, active, matrix):
+                    if _solve(codes[i], gram, drive[i], weight, active[:num_active], matrix):
                         momentum, age = gram.dtype.type(0), 0
                 for j in range(length):
                     point[j] = codes[i, j] + momentum * change[j]
+            if rule.restarts:
+                weight = rule.shrinkage[i] / rule.step
+                before = _energy(start, gram, drive[i], weight, active, change)
+                # Also where it is not a number.
+                if not _energy(codes[i], gram, drive[i], weight, active, change) <= before:
+                    codes[i] = start
+
+
+@compiled
+def _energy(code, gram, drive, weight, active, gradient):
+    """Of a code, up to a constant."""
+    _gradient(code, gram, drive, active, _list_active(code, active), gradient)
+    total = code.dtype.type(0)
+    for j in range(len(code)):
+        total += code[j] * ((gradient[j] - drive[j]) / 2 + weight)
+    return total
 
 
 @compiled
@@ -195,10 +222,7 @@ def _solve(code, gram, drive, weight, active, factor):
 
     Where they do not, the code is left as it is.
     """
-    count = 0
-    for j in range(len(code)):
-        active[count] = j
-        count += code[j] > 0
+    count = len(active)
     if count > len(factor):
         return False
     solution = np.empty(count)
@@ -258,7 +282,8 @@ def _coupled(codes, gram, drive, rule, hinge, iterations, converged):
             for i in rows:
                 if converged[i]:
                     continue
-                _gradient(points[i], gram, drive[i], active, changes[i])
+                num_active = _list_active(points[i], active)
+                _gradient(points[i], gram, drive[i], active, num_active, changes[i])
                 for j in range(length):
                     changes[i, j] += pull[j] * (points[i, j] - mean[j])
                 moved, size, uphill, _ = _step(
