@@ -35,7 +35,7 @@ from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
 from sparse_lightning.pieces.cost import in_pieces
 from sparse_lightning.reconstruction import QuadraticTerm
-from sparse_lightning.smooth import Attraction, Curvature, Quadratic, SmoothTerm
+from sparse_lightning.smooth import Attraction, Curvature, Outlook, Quadratic, SmoothTerm
 
 LARGEST_COMPILED = 2**26  # bytes of a Gram matrix: 4096 atoms in float32
 
@@ -227,13 +227,11 @@ class ActiveObjective:
         """Whether an accelerator may record some gradients and replay them (`SmoothTerm`)."""
         return self.smooth.is_recordable and self.peers is None
 
-    def prepared_for(self, gradients: int, codes: Tensor, point: Tensor) -> ActiveObjective:
-        """The same objective, faster at that many gradients to come, where preparing it pays.
-
-        They are expected from ``point`` on, to which the last ``codes`` were extrapolated.
-        """
-        smooth = self.smooth.prepared_for(gradients)
-        smooth = in_pieces(smooth, gradients, codes, point)
+    def prepared_for(self, outlook: Outlook) -> ActiveObjective:
+        """The same objective, faster at the gradients to come, where preparing it pays."""
+        smooth = self.smooth.prepared_for(outlook.gradients)
+        if self.peers is None:  # all would have to decide alike
+            smooth = in_pieces(smooth, outlook)
         return self if smooth is self.smooth else replace(self, smooth=smooth)
 
     def agree(self, holds: bool) -> bool:

@@ -6,9 +6,8 @@ its gradient, its value, and how far it bends, and lives as long as one inferenc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -85,6 +84,11 @@ class QuadraticTerm(Recordable):
         """Of the second derivative, (l,)."""
         return self.gram.diagonal()
 
+    @property
+    def multiplications(self) -> int:
+        """For the gradient of one sample."""
+        return self.gram.numel()
+
     def in_gram_form(self) -> Self:
         return self
 
@@ -140,6 +144,11 @@ class LinearLeastSquares(Recordable):
             return self
         return self.in_gram_form()
 
+    @property
+    def multiplications(self) -> int:
+        """For the gradient of one sample."""
+        return 2 * self.weight.numel()
+
     def in_gram_form(self) -> QuadraticTerm:
         r"""By :math:`W^\top W`, which takes the place of two products with W."""
         gram, drive, d = self.weight.T @ self.weight, self.inputs @ self.weight, len(self.weight)
@@ -155,19 +164,6 @@ def add_attraction(values: Tensor, attraction: Attraction | None, codes: Tensor)
     return values if attraction is None else values + attraction.value(codes)
 
 
-@dataclass
-class Outlook:
-    """On gradients piece by piece (`sparse_lightning.pieces`), in multiplications for a sample.
-
-    Attributes:
-        to_learn: what pieces would have had to learn at the last look.
-        most_units: the most of it that were units which switch, at any look.
-    """
-
-    to_learn: float = math.inf
-    most_units: float = 0.0
-
-
 @dataclass(frozen=True)
 class MultiLayerTerm(Recordable):
     """The reconstruction term of a relu network, by its own backward pass.
@@ -176,13 +172,13 @@ class MultiLayerTerm(Recordable):
         hidden: weight and bias of each hidden layer, bottom first.
         top: the squared error as a function of the last hidden layer.
         attraction: a quadratic in the codes to add.
-        outlook: what is remembered between two looks at whether pieces would pay.
+        may_be_in_pieces: whether `sparse_lightning.pieces` is worth a try.
     """
 
     hidden: list[tuple[Tensor, Tensor]]
     top: QuadraticTerm | LinearLeastSquares
     attraction: Attraction | None
-    outlook: Outlook = field(default_factory=Outlook, repr=False)
+    may_be_in_pieces: bool = True
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         activations = self._activations(codes)
@@ -260,6 +256,12 @@ class MultiLayerTerm(Recordable):
     def prepared_for(self, gradients: int) -> MultiLayerTerm:
         top = self.top.prepared_for(gradients)
         return self if top is self.top else replace(self, top=top)
+
+    @property
+    def multiplications(self) -> int:
+        """For the gradient of one sample."""
+        layers = sum(weight.numel() for weight, _ in self.hidden)
+        return 2 * layers + self.top.multiplications
 
     def in_gram_form(self) -> MultiLayerTerm:
         return replace(self, top=self.top.in_gram_form())

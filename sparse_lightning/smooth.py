@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -101,6 +102,31 @@ class Attraction:
 
     def restrict(self, rows: Tensor) -> Attraction:
         return replace(self, centre=self.centre[rows])
+
+
+@dataclass
+class Outlook:
+    """What a search tells a function that may prepare for what is to come.
+
+    Attributes:
+        gradients: how many are still expected.
+        codes, point: (n, l), the last codes, and what they have been extrapolated to.
+        looks: how often this has been told during the search.
+        to_learn, most_units: what `sparse_lightning.pieces.cost` remembers.
+    """
+
+    gradients: int
+    codes: Tensor
+    point: Tensor
+    looks: int = 0
+    to_learn: float = math.inf
+    most_units: float = 0.0
+
+    def tell(self, gradients: int, codes: Tensor, point: Tensor) -> Outlook:
+        """All of it anew."""
+        self.gradients, self.codes, self.point = gradients, codes, point
+        self.looks += 1
+        return self
 
 
 def largest_eigenvalue_bound(matrix: Tensor, num_squarings: int = 5) -> float:

@@ -16,7 +16,9 @@ from torch import Tensor
 from sparse_lightning import compiling, energy
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy, Objective
+from sparse_lightning.smooth import Quadratic
 from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution
+from sparse_lightning.solvers.compiled import descend
 
 ENERGIES = {
     "plain": Energy(0.02),
@@ -93,6 +95,19 @@ def test_active_atoms_are_solved_for_exactly(monkeypatch):
     gaps = (objective.comparable(found.codes) - objective.comparable(lowest.codes)).abs()
     assert gaps.max() < 1e-7
     assert (gaps < 1e-13).double().mean() > 0.8
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_active_component_that_is_passed_by_at_zero(restarts):
+    """Momentum takes the first component to 0 exactly, for one gradient."""
+    quadratic = Quadratic(
+        torch.tensor([[1.5, 0], [0, 1]]).double(), torch.tensor([[0.25, 1]]).double(), 0.0, None
+    )
+    momenta = torch.full((100,), 0.5).double()
+    momenta[0] = 0
+    start = torch.tensor([[5.5, 0]]).double()
+    codes = descend(quadratic, start, 0.5, momenta, 0.0, restarts).codes
+    torch.testing.assert_close(codes, torch.tensor([[1 / 6, 1]]).double())
 
 
 def test_atoms_that_are_the_same_are_left_to_iterations():

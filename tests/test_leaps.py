@@ -9,6 +9,7 @@ from torch import Tensor
 from sparse_lightning import reconstruction
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
+from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers import FISTA, Adaptive
 from sparse_lightning.solvers.leaps import leap
 
@@ -45,7 +46,7 @@ def test_of_units_that_are_all_active_the_average_is_exact(energy, hidden_dims):
     objective, codes = problem(energy, 5.0, hidden_dims)
     for hessian in hessians(objective, codes)[:5]:
         torch.testing.assert_close(objective.average_hessian(codes), hessian)
-    prepared = objective.prepared_for(10_000, codes, codes)
+    prepared = objective.prepared_for(Outlook(10_000, codes, codes))
     assert prepared is not objective
     torch.testing.assert_close(prepared.average_hessian(codes), objective.average_hessian(codes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.pieces import cost
-from sparse_lightning.pieces.arrays import ROOM
+from sparse_lightning.peers import Peers
+from sparse_lightning.pieces import cost, term
 from sparse_lightning.pieces.cost import in_pieces, pays
+from sparse_lightning.pieces.sizes import ROOM, bytes_of
 from sparse_lightning.pieces.term import PiecewiseTerm
 from sparse_lightning.reconstruction import MultiLayerTerm
+from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers import FISTA, ISTA, Adaptive
 
 ENERGIES = {
@@ -82,6 +85,7 @@ def test_is_written_where_it_is_asked_for():
     torch.testing.assert_close(room, network.gradient(codes))
     strided = codes.T.contiguous().T
     torch.testing.assert_close(pieces.gradient(strided), network.gradient(codes))
+    torch.testing.assert_close(pieces.gradient(codes, out=strided), network.gradient(codes))
 
 
 def test_of_some_samples(monkeypatch):
@@ -93,9 +97,9 @@ def test_of_some_samples(monkeypatch):
     rows, again = torch.randperm(70)[:40], torch.randperm(40)[:9]
     some, few = pieces.restrict(rows), pieces.restrict(rows).restrict(again)
     for codes in points:
-        for term, which in ((pieces, slice(None)), (some, rows), (few, rows[again])):
+        for part, which in ((pieces, slice(None)), (some, rows), (few, rows[again])):
             expected = network.gradient(codes)[which]
-            torch.testing.assert_close(term.gradient(codes[which]), expected)
+            torch.testing.assert_close(part.gradient(codes[which]), expected)
 
 
 def test_more_units_switch_than_there_is_room_for(monkeypatch):
@@ -208,17 +212,31 @@ def test_a_search_that_does_not_settle_asks_the_network():
 def test_when_it_pays():
     """Where units and atoms are settled and many gradients are to come; not before."""
     decoder = MultiLayerDecoder(128, [1024], 784)
-    codes = torch.rand(50, 128) * (torch.rand(50, 128) < 0.1)
-    elsewhere = torch.rand(50, 128) * (torch.rand(50, 128) < 0.1)
-    for inputs_form in ("in Gram form", "by two products"):
-        network = decoder.bind(torch.randn(50, 784))
-        if inputs_form == "in Gram form":
-            network = network.in_gram_form()
-        assert not pays(network, 200, codes, elsewhere), "hundreds of units switch"
-        assert not pays(network, 200, codes, codes * 1.001), "that was much worse just now"
-        assert pays(network, 200, codes, codes * 1.001)
-        assert not pays(network, 10, codes, codes * 1.001), "few gradients are to come"
-        assert not pays(network, 0, codes, codes)
+    codes = torch.rand(250, 128) * (torch.rand(250, 128) < 0.1)
+    elsewhere = torch.rand(250, 128) * (torch.rand(250, 128) < 0.1)
+    plain = decoder.bind(torch.randn(250, 784))
+    for network in (plain, plain.in_gram_form()):
+        outlook = Outlook(200, codes, elsewhere)
+        assert not pays(network, outlook), "hundreds of units switch"
+        outlook.tell(200, codes, 1.001 * codes)
+        assert not pays(network, outlook), "that was much worse just now"
+        assert pays(network, outlook)
+        outlook.tell(10, codes, 1.001 * codes)
+        assert not pays(network, outlook), "few gradients are to come"
+        outlook.tell(0, codes, codes)
+        assert not pays(network, outlook)
+
+
+@pytest.mark.parametrize(("n", "length", "m", "d"), [(60, 256, 512, 144), (10, 16, 64, 30)])
+def test_small_problems_are_left_to_the_network(n, length, m, d):
+    codes = torch.rand(n, length) * (torch.rand(n, length) < 0.1)
+    outlook = Outlook(100, codes, 1.001 * codes)
+    network = MultiLayerDecoder(length, [m], d).bind(torch.randn(n, d))
+    assert not any(pays(network, outlook) for _ in range(3))
+
+
+def looked(codes: Tensor, looks: int = cost.EVERY) -> Outlook:
+    return Outlook(100, codes, codes, looks)
 
 
 def test_what_has_no_pieces(monkeypatch):
@@ -226,14 +244,69 @@ def test_what_has_no_pieces(monkeypatch):
     codes, inputs = torch.rand(20, 12), torch.randn(20, 30)
     two = MultiLayerDecoder(12, [16, 14], 30).bind(inputs)
     linear, one = LinearDecoder(12, 30).bind(inputs), MultiLayerDecoder(12, [16], 30).bind(inputs)
-    for term in (two, linear):
-        assert in_pieces(term, 100, codes, codes) is term
-    assert in_pieces(one, 101, codes, codes) is one, "looks are few"
-    pieces = in_pieces(one, 100, codes, codes)
+    for other in (two, linear):
+        assert in_pieces(other, looked(codes)) is other
+    assert in_pieces(one, looked(codes, cost.EVERY + 1)) is one, "looks are few"
+    pieces = in_pieces(one, looked(codes))
     assert isinstance(pieces, PiecewiseTerm)
-    assert in_pieces(pieces, 100, codes, codes) is pieces
-    monkeypatch.setattr(cost, "LARGEST", 20 * 13 * 13 * 4 - 1)
-    assert in_pieces(one, 100, codes, codes) is one, "too large"
+    assert in_pieces(pieces, looked(codes)) is pieces
+    none = one.restrict(torch.arange(0))
+    assert in_pieces(none, looked(codes[:0])) is none
+    monkeypatch.setattr(cost, "LARGEST", 100_000)
+    assert in_pieces(one, looked(codes)) is one, "too large"
+
+
+def test_sizes_are_those_of_the_arrays():
+    objective, codes = problem(ENERGIES["plain"])
+    _, pieces = pieces_of(objective, codes)
+    knowledge = pieces.knowledge
+    arrays = [array for part in (*knowledge.pieces, knowledge.wanted) for array in part]
+    assert sum(array.nbytes for array in arrays) == pytest.approx(bytes_of(70, 90, 17, 8), rel=0.05)
+
+
+def test_where_processes_share_a_batch_there_are_none(monkeypatch):
+    """Whether to go on in pieces is asked of the samples, and each has others."""
+    monkeypatch.setattr(cost, "pays", lambda *_: True)
+    objective, codes = problem(ENERGIES["hinge"])
+    shared = replace(objective, peers=Peers())
+    assert isinstance(objective.prepared_for(looked(codes)).smooth, PiecewiseTerm)
+    assert isinstance(shared.prepared_for(looked(codes)).smooth, MultiLayerTerm)
+
+
+def test_one_search_does_not_change_the_next(monkeypatch):
+    monkeypatch.setattr(cost, "LEAST", 0.0)
+    objective, start = problem(ENERGIES["plain"], m=400)
+    solver = FISTA(0.05, 200, 0.0)
+    assert torch.equal(solver(objective, start).codes, solver(objective, start).codes)
+
+
+def test_pieces_that_cost_too_much_are_left_for_good():
+    """All units that switch are known, and so many switch each time that the network is faster."""
+    objective, codes = problem(ENERGIES["plain"], m=ROOM)
+    network, pieces = pieces_of(objective, codes)
+    points = [sparse_codes(70), sparse_codes(70)]
+    for turn in range(300):
+        pieces.gradient(points[turn % 2])
+    left = pieces.prepared_for(100)
+    assert isinstance(left, MultiLayerTerm)
+    assert in_pieces(left, looked(codes)) is left
+    torch.testing.assert_close(left.gradient(codes), network.gradient(codes))
+
+
+def test_all_is_learned_anew_now_and_then(monkeypatch):
+    monkeypatch.setattr(term, "LASTS", 5)
+    objective, _ = problem(ENERGIES["encoder"])
+    points = walk(70, 8)
+    network, pieces = pieces_of(objective, points[0])
+    pieces = pieces.restrict(torch.arange(30))
+    for codes in points[:4]:
+        pieces.gradient(codes[:30])
+        assert pieces.prepared_for(100) is pieces
+    pieces.gradient(points[4][:30])
+    fresh = pieces.prepared_for(100)
+    assert fresh.knowledge is not pieces.knowledge
+    expected = network.gradient(points[5])[:30]
+    torch.testing.assert_close(fresh.gradient(points[5][:30]), expected)
 
 
 def test_all_else_is_the_networks():

@@ -20,7 +20,7 @@ and they are those on whose kinks the code rests, again and again; so each sampl
 Rows of Q are made when their atom is first active. All of this is exact but for rounding, at any
 codes; how fast it is depends on how many units switch.
 
-- `arrays`: what is known of each sample;
+- `sizes`, `arrays`: what is known of each sample;
 - `loops`: which units switch, and what follows;
 - `term`: the smooth function that a solver sees;
 - `cost`: when all this pays.

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Units that are kept of each sample; one bit each.
-ROOM = 64
+from sparse_lightning.pieces.sizes import ROOM
 
 
 class Network(NamedTuple):
@@ -64,6 +63,7 @@ class Kept(NamedTuple):
         response: :math:`u_j`, M without j, (n, k, l + 1).
         has_switched: (n,), a bit for each slot that changes whenever its unit switches.
         told: (n, k), the bits as they were when the response was last right.
+        num_switches: (n,), how many there have been.
     """
 
     unit: np.ndarray
@@ -72,6 +72,7 @@ class Kept(NamedTuple):
     response: np.ndarray
     has_switched: np.ndarray
     told: np.ndarray
+    num_switches: np.ndarray
 
     @classmethod
     def none(cls, n: int, m: int, length: int, dtype: np.dtype) -> Kept:
@@ -82,6 +83,7 @@ class Kept(NamedTuple):
             np.empty((n, ROOM, length), dtype),
             np.zeros(n, np.uint64),
             np.zeros((n, ROOM), np.uint64),
+            np.zeros(n, np.int64),
         )
 
 
@@ -91,7 +93,8 @@ class Nearby(NamedTuple):
     Attributes:
         centre: (n, l), the code at which the inputs of all units were last taken.
         reach: (n,), how far from there no units but those listed can switch; -1 without a list.
-        unit: (n, m + 1), of which the first ``count`` are listed.
+        unit: (n, m + 1), of which the first ``count`` are listed; among them are those that had to
+            switch when the list was made.
         count: (n,).
         since: (n,), gradients since then.
         reach_to_try: (n,), below which a list may be short enough.

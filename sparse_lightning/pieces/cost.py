@@ -1,89 +1,123 @@
 """When it pays to go on piece by piece.
 
-Counted in multiplications of large matrix products; other work counts by how long it takes beside
-them, as measured on two cores.
+Counted in multiplications for one sample, of large matrix products; other work counts by how long
+it takes beside them, as measured on two cores.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from sparse_lightning.pieces.sizes import bytes_of
 from sparse_lightning.reconstruction import LinearLeastSquares, MultiLayerTerm
-from sparse_lightning.smooth import SmoothTerm
+from sparse_lightning.smooth import Outlook, SmoothTerm
 
 # Bytes of what is known of all samples, above which there are no pieces.
 LARGEST = 2**29
-# Gradients between two looks.
-EVERY = 5
+# The least that is to be saved, in all samples: pieces may have to be compiled.
+LEAST = 4e9
+# By how much pieces have to be the cheaper ones, since one cannot see what is to come.
+MARGIN = 1.2
+# Looks of the search for each one here, and samples that are looked at.
+EVERY, SAMPLES = 5, 50
 # Units that will yet switch, by those that lie between the last codes and their extrapolation.
 STILL_TO_SWITCH = 8
-# Of the most units that have switched, when that is over.
-PAST = 0.8
-# Of what rows cost, when units cost little.
-LITTLE = 0.05
-# Work for a number that is copied, for one in a sum over few rows, and in a small product.
-COPIED, SUMMED, SMALL = 30, 5, 1.5
+# Ever more units switch at first: that is over once they cost this share of the most they did,
+# or were never more than that share of what rows cost.
+PAST, LITTLE = 0.8, 0.05
+# Work for a number that is copied, for one in a sum over few rows, for one of a row that a switch
+# changes, and in a small product.
+COPIED, SUMMED, CHANGED, SMALL = 30, 5, 3, 1.5
 
 
-def in_pieces(smooth: SmoothTerm, gradients: int, codes: Tensor, point: Tensor) -> SmoothTerm:
-    """The same function piece by piece, where that many gradients to come are worth it.
+class State(NamedTuple):
+    """Means over samples.
 
-    Args:
-        smooth: of a batch.
-        gradients: expected after ``point``.
-        codes: (n, l), the last ones.
-        point: (n, l), to which they have been extrapolated.
+    Attributes:
+        atoms: that are active.
+        differing: units that are active where they are not in most samples, or the reverse.
+        switching: units between the last code and its extrapolation.
     """
-    if not isinstance(smooth, MultiLayerTerm) or not _can_be(smooth, codes):
+
+    atoms: float
+    differing: float
+    switching: float
+
+
+class Costs(NamedTuple):
+    """Of going on piece by piece.
+
+    Attributes:
+        rows, units: what has to be learned for rows of Q and for units that switch.
+        gradient: each gradient then.
+    """
+
+    rows: float
+    units: float
+    gradient: float
+
+
+def in_pieces(smooth: SmoothTerm, outlook: Outlook) -> SmoothTerm:
+    """The same function piece by piece, where the gradients to come are worth it."""
+    if outlook.looks % EVERY or not isinstance(smooth, MultiLayerTerm):
         return smooth
-    if gradients % EVERY or not pays(smooth, gradients, codes, point):
+    if not _can_be(smooth, outlook.codes) or not pays(smooth, outlook):
         return smooth
     from sparse_lightning.pieces.term import PiecewiseTerm  # takes long to import
 
-    return PiecewiseTerm.at(smooth.in_gram_form(), point)
+    return PiecewiseTerm.at(smooth, outlook.point)
 
 
 def _can_be(network: MultiLayerTerm, codes: Tensor) -> bool:
+    if len(network.hidden) > 1 or codes.device.type != "cpu" or len(codes) == 0:
+        return False
     n, length = codes.shape
-    size = n * (length + 1) ** 2 * codes.element_size()
-    return len(network.hidden) == 1 and codes.device.type == "cpu" and size <= LARGEST
+    size = bytes_of(n, len(network.hidden[0][0]), length, codes.element_size())
+    return network.may_be_in_pieces and size <= LARGEST
 
 
-def pays(network: MultiLayerTerm, gradients: int, codes: Tensor, point: Tensor) -> bool:
+def pays(network: MultiLayerTerm, outlook: Outlook) -> bool:
     """Whether the pieces' gradients, and what they have to learn, cost less than the network's.
 
     Not yet, while more and more units switch, or while what is to be learned gets less by more than
-    the network's gradients cost meanwhile, as it does while codes become sparse.
+    the network's gradients cost meanwhile, as it does while codes become sparse. What that was at
+    the last look is noted in ``outlook``.
     """
-    m, length = network.hidden[0][0].shape
-    if isinstance(network.top, LinearLeastSquares):
-        own = 2 * m * (length + network.top.inputs.shape[1])
-    else:
-        own = m * (m + 2 * length)
-    active_atoms = float((point != 0).sum(1).double().mean())
-    saved = gradients * (own - SUMMED * active_atoms * m)
-    if saved <= 0:
+    own, n = network.multiplications, len(outlook.codes)
+    if outlook.gradients * n * own < LEAST:
         return False
-    rows, units = _to_learn(network, active_atoms, codes, point)
-    outlook = network.outlook
-    falls = outlook.to_learn - (rows + units)
-    outlook.to_learn, outlook.most_units = rows + units, max(outlook.most_units, units)
-    is_past_the_most = units <= max(PAST * outlook.most_units, LITTLE * rows)
-    return is_past_the_most and falls < EVERY * own and rows + units < saved
+    costs = costs_of(network, state_of(network, outlook), n)
+    to_learn = costs.rows + costs.units
+    falls = outlook.to_learn - to_learn
+    outlook.to_learn, outlook.most_units = to_learn, max(outlook.most_units, costs.units)
+    saved = outlook.gradients * (own - costs.gradient)
+    is_past_the_most = costs.units <= max(PAST * outlook.most_units, LITTLE * costs.rows)
+    is_settled = is_past_the_most and falls < EVERY * own
+    return is_settled and MARGIN * to_learn < saved and n * saved > LEAST
 
 
-def _to_learn(
-    network: MultiLayerTerm, active_atoms: float, codes: Tensor, point: Tensor
-) -> tuple[float, float]:
-    """For rows of Q, and for units that switch."""
+def state_of(network: MultiLayerTerm, outlook: Outlook) -> State:
+    """What some of the samples say."""
     weight, bias = network.hidden[0]
-    m, length = weight.shape
+    step = max(1, len(outlook.codes) // SAMPLES)
+    codes, point = outlook.codes[::step], outlook.point[::step]
     before, now = (torch.addmm(bias, z, weight.T) > 0 for z in (codes, point))
-    differing = float((now ^ (now.double().mean(0) > 0.5)).sum(1).double().mean())
-    switching = STILL_TO_SWITCH * float((now ^ before).sum(1).double().mean())
-    rows = active_atoms * m * (SMALL * differing + 2 * length) + COPIED * differing * m
-    gram = 0.0
+    majority = 2 * now.sum(0) > len(point)
+    numbers = (point != 0, now ^ majority, now ^ before)
+    return State(*(int(number.count_nonzero()) / len(point) for number in numbers))
+
+
+def costs_of(network: MultiLayerTerm, state: State, count: int) -> Costs:
+    """For ``count`` samples in that state; each is said for one."""
+    m, length = network.hidden[0][0].shape
+    common = m * m * length / count
+    rows = state.atoms * m * (SMALL * state.differing + 2 * length)
+    rows += COPIED * state.differing * m + common
     if isinstance(network.top, LinearLeastSquares):
-        gram = m * network.top.inputs.shape[1] * (m / len(codes) + 1)
-    return gram + rows, switching * m * SMALL * length
+        rows += m * network.top.inputs.shape[1] * (m / count + 1)
+    units = STILL_TO_SWITCH * state.switching * m * SMALL * length
+    changed = state.switching * state.atoms * 2 * length
+    return Costs(rows, units, SUMMED * state.atoms * m + CHANGED * changed)

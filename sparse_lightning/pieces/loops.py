@@ -138,7 +138,8 @@ def _list(code, inputs, moved, i, pieces):
     reach = LOOKS_AHEAD * moved / max(nearby.since[i], 1)
     reach = max(reach, ROUNDING * _distance(code, np.zeros_like(code)))
     nearby.centre[i], nearby.since[i], nearby.reach[i] = code, 0, -1
-    if not reach < nearby.reach_to_try[i]:
+    # The same code, asked for again, says nothing about the pace.
+    if moved == 0 or not reach < nearby.reach_to_try[i]:
         return
     count = 0
     for j in range(len(inputs)):
@@ -207,6 +208,7 @@ def _switch(i, j, pieces):
     drive = sign * piece.drive[i, j]
     for k in range(len(unit) - 1):
         piece.constant[i, k] -= drive * unit[k]
+    kept.num_switches[i] += 1
     kept.has_switched[i] ^= ONE << np.uint64(slot)
 
 

@@ -177,9 +177,10 @@ def _separable(codes, gram, drive, rule, iterations, converged):
             point[:], start[:] = codes[i], codes[i]
             age, steady, num_active = 0, 0, 0
             for iteration in range(len(rule.momenta)):
-                # Afterwards the point has the components of the code, and these stay the same.
+                # From then on the point has the components of the code, which stay the same. One of
+                # them may be 0 just now.
                 if steady < 2:
-                    num_active = _list_active(point, active)
+                    num_active = _list_active(codes[i] if steady == 1 else point, active)
                 _gradient(point, gram, drive[i], active, num_active, change)
                 moved, size, uphill, switched = _step(
                     codes[i], point, change, rule, rule.shrinkage[i]

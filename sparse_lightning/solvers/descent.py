@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_lightning.smooth import Quadratic
+from sparse_lightning.smooth import Outlook, Quadratic
 from sparse_lightning.solvers.recording import Recording
 from sparse_lightning.solvers.solution import Solution
 
@@ -28,7 +28,7 @@ class ProximalObjective(Protocol):
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> ProximalObjective: ...
 
-    def prepared_for(self, gradients: int, codes: Tensor, point: Tensor) -> ProximalObjective: ...
+    def prepared_for(self, outlook: Outlook) -> ProximalObjective: ...
 
     def agree(self, holds: bool) -> bool: ...
 
@@ -80,6 +80,7 @@ class Descent(ABC):
         self.held = torch.zeros(count, dtype=torch.bool, device=device)
         self.ended = self.found.iterations.clone()
         self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
+        self.outlook = Outlook(max_iterations, self.codes, self.point)
         self.start_at(0)
 
     def start_at(self, taken: int) -> None:
@@ -120,7 +121,8 @@ class Descent(ABC):
                 self._compact()
                 block = self._block(every)
             if self.taken < self.max_iterations:
-                prepared = self.objective.prepared_for(self._ahead(), self.codes, self.point)
+                self.outlook.tell(self._ahead(), self.codes, self.point)
+                prepared = self.objective.prepared_for(self.outlook)
                 if prepared is not self.objective:
                     self.objective, block = prepared, self._block(every)
                     self.prepared()
