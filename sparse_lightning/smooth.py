@@ -129,18 +129,20 @@ class Outlook:
         return self
 
 
-def largest_eigenvalue_bound(matrix: Tensor, num_squarings: int = 5) -> float:
+def largest_eigenvalue_bound(matrix: Tensor) -> float:
     r"""An upper bound of the largest eigenvalue of a positive semi-definite matrix (l, l).
 
-    :math:`\|G^p\|_F^{1/p}` with :math:`p = 2^k`: never too small, and too large by at most a
-    factor of :math:`l^{1/2p}`, 1.08 for l = 128 and k = 5.
+    :math:`\|G^p\|_F^{1/p}` with :math:`p = 16`: never too small, and too large by at most a factor
+    of :math:`l^{1/2p}`, 1.16 for l = 128, where all eigenvalues are alike. It is a hundredth or
+    less where the next eigenvalue is nine tenths of the largest.
     """
-    bound = matrix.new_ones(())
-    for squaring in range(num_squarings + 1):
+    bound, power = matrix.new_ones(()), 1
+    for _ in range(2):
         norm = torch.linalg.matrix_norm(matrix)
-        bound = bound * norm.pow(0.5**squaring)
+        bound, power = bound * norm.pow(1 / power), 4 * power
         matrix = matrix / torch.where(norm > 0, norm, 1.0)
-        if squaring < num_squarings:
-            matrix = matrix @ matrix
+        matrix = matrix @ matrix
+        matrix = matrix @ matrix
+    bound = bound * torch.linalg.matrix_norm(matrix).pow(1 / power)
     # The squarings round.
     return float(bound) * (1 + 1e-5)
