@@ -25,8 +25,6 @@ FEW, LONG = 8, 10
 ROUNDING = 1e-6
 # Units that are looked at together.
 BLOCK = 64
-# Numbers of a row that stay in the nearest cache.
-COLUMNS = 256
 ONE = np.uint64(1)
 
 
@@ -270,37 +268,10 @@ def active_rows(found, gram, active, out):
 
 
 @in_parallel
-def add_differences(samples, starts, rows, active, majority, units, gram, outputs):
-    """Add to rows of A M W what a sample's own active units make of them.
-
-    Args:
-        samples: (k,).
-        starts: (k + 1,), where the rows of each begin and end in ``rows`` and ``outputs``.
-        rows: atoms whose columns of W the rows belong to.
-        active: (n, m), units of each sample.
-        majority: (m,), the units that ``outputs`` were made with.
-        units, gram: W and A.
-        outputs: (len(rows), m).
-    """
-    for s in prange(len(samples)):
-        mine = slice(starts[s], starts[s + 1])
-        _add_difference(active[samples[s]], rows[mine], majority, units, gram, outputs[mine])
-
-
-@compiled
-def _add_difference(active, rows, majority, units, gram, outputs):
-    chosen, count = np.empty(len(active), np.int64), 0
-    for j in range(len(active)):
-        chosen[count] = j
-        count += active[j] != majority[j]
-    weights = np.empty((len(rows), count), gram.dtype)
-    for u in range(count):
-        sign = gram.dtype.type(1 if active[chosen[u]] else -1)
-        for k in range(len(rows)):
-            weights[k, u] = sign * units[chosen[u], rows[k]]
-    for first in range(0, len(active), COLUMNS):
-        columns = slice(first, first + COLUMNS)
-        for u in range(0, count, 4):
-            four = slice(u, min(u + 4, count))
-            for k in range(len(rows)):
-                _add_rows(weights[k, four], chosen[four], gram[:, columns], outputs[k, columns])
+def rows_of_units(chosen, atoms, signs, units, gram, weights, responses):
+    """Weights of the ``chosen`` units in ``atoms``, by their sign, and their rows of A."""
+    for u in prange(len(chosen)):
+        j = chosen[u]
+        for k in range(len(atoms)):
+            weights[k, u] = signs[j] * units[j, atoms[k]]
+        responses[u] = gram[j]

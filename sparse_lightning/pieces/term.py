@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from sparse_lightning.compiling import run_in_threads
 from sparse_lightning.pieces.arrays import Kept, Nearby, Network, Piece, Pieces, Wanted
 from sparse_lightning.pieces.cost import CHANGED
-from sparse_lightning.pieces.loops import active_rows, add_differences, advance, make_room
+from sparse_lightning.pieces.loops import active_rows, advance, make_room, rows_of_units
 from sparse_lightning.reconstruction import MultiLayerTerm
 from sparse_lightning.smooth import Curvature
 
@@ -187,18 +188,27 @@ class Knowledge:
 
     def _learn_many_rows(self, samples: Tensor, rows: Tensor) -> None:
         """What the majority of samples has active in common, and then what differs."""
-        majority = 2 * self.active.sum(0) > len(self.active)
+        majority = self.active.double().mean(0) > 0.5
         common = (self.atoms * majority) @ self.gram
+        signs = self.active.to(common.dtype) - majority.to(common.dtype)
         each, counts = samples.unique_consecutive(return_counts=True)
-        ends = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
         at_a_time = max(1, AT_A_TIME // len(self.atoms))
+        row = rows.split(counts.tolist())
         for first in range(0, len(each), at_a_time):
-            last = min(first + at_a_time, len(each))
-            part = slice(int(ends[first]), int(ends[last]))
-            outputs = common[rows[part]]
-            starts = ends[first : last + 1] - ends[first]
-            given = (each[first:last], starts, rows[part], self.active, majority)
-            arrays = [array.numpy() for array in (*given, self.units, self.gram, outputs)]
-            run_in_threads(add_differences, outputs.numel(), *arrays)
-            sample = samples[part]
-            self.hessian[sample, rows[part]] = outputs.mul_(self.active[sample]) @ self.units
+            some = slice(first, first + at_a_time)
+            sample, atoms = each[some].repeat_interleave(counts[some]), torch.cat(row[some])
+            outputs = common[atoms]
+            self._add_differences(each[some].tolist(), row[some], signs, outputs)
+            self.hessian[sample, atoms] = outputs.mul_(self.active[sample]) @ self.units
+
+    def _add_differences(
+        self, samples: list[int], rows: Sequence[Tensor], signs: Tensor, outputs: Tensor
+    ) -> None:
+        weights, responses = torch.empty_like(self.atoms), torch.empty_like(self.gram)
+        arrays = [array.numpy() for array in (self.units, self.gram, weights, responses)]
+        for sample, row, out in zip(samples, rows, outputs.split([len(row) for row in rows])):
+            own = signs[sample].numpy()
+            chosen = own.nonzero()[0]
+            size = len(chosen) * len(own)
+            run_in_threads(rows_of_units, size, chosen, row.numpy(), own, *arrays)
+            out.addmm_(weights[: len(row), : len(chosen)], responses[: len(chosen)])
