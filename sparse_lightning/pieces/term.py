@@ -143,11 +143,12 @@ class Knowledge:
     def _count(self, samples: int, is_known: bool) -> None:
         """Of the work for a gradient, what came from switching units that are kept."""
         switches = int(self.pieces.kept.num_switches.sum())
-        rows = self.pieces.piece.is_known.mean() * len(self.atoms)
-        work = (switches - self.switches) * CHANGED * rows * 2 * len(self.atoms)
+        work = (switches - self.switches) * CHANGED * 2 * len(self.atoms) ** 2
         self.switches = switches
-        excess = work / (samples * self.network_cost) - (1 if is_known else 0)
-        self.excess = max(0.0, self.excess + excess)
+        network = samples * self.network_cost
+        if work > network:  # if all rows were known
+            work *= self.pieces.piece.is_known.mean()
+        self.excess = max(0.0, self.excess + work / network - (1 if is_known else 0))
 
     def _is_worthwhile(self, wanted: Wanted) -> bool:
         """Whether learning pays; multiplications, of which a product with A is most."""
