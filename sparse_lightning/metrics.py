@@ -104,7 +104,7 @@ class CodeStatistics(Metric):
         self.count.add_(len(codes))
         self.total.add_(precise.sum(0))
         self.squares.add_(precise.square().sum(0))
-        self.active.add_(codes.sign().sum(0))
+        self.active.add_((codes > 0).sum(0))
         torch.maximum(self.largest, codes.amax(0), out=self.largest)
 
     def standard_deviation(self) -> Tensor:
