@@ -38,6 +38,7 @@ lint: install ## style and format
 
 bench: install ## speed, side by side; peers with pip install -e ".[bench]"
 	$(RUN) -m benchmarks.inference
+	$(RUN) -m benchmarks.pieces
 	$(RUN) -m benchmarks.race
 	$(RUN) -m benchmarks.lasso
 	$(RUN) -m benchmarks.growth
