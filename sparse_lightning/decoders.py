@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.products import times
 from sparse_lightning.reconstruction import (
     AutogradTerm,
     LinearLeastSquares,
@@ -85,7 +86,7 @@ class LinearDecoder(Decoder):
     def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
         weight, inputs = at_least_float32(self.weight), at_least_float32(inputs)
         scale = 2 / self.input_dim
-        gram, drive = scale * (weight.T @ weight), scale * (inputs @ weight)
+        gram, drive = times(weight.T, weight).mul_(scale), times(inputs, weight).mul_(scale)
         if attraction is not None:
             gram.diagonal().add_(attraction.curvature)
             drive.add_(attraction.centre, alpha=attraction.curvature)

@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sparse_lightning.products import relu_layer, through_relu, times, times_less
 from sparse_lightning.smooth import Attraction, Curvature, largest_eigenvalue_bound
 
 
@@ -59,7 +60,7 @@ class QuadraticTerm(Recordable):
     offset: Tensor | None = None
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.addmm(self.drive, codes, self.gram, beta=-1, out=out)
+        return times_less(codes, self.gram, self.drive, out)
 
     def value(self, codes: Tensor) -> Tensor:
         return self.value_and_gradient(codes)[0]
@@ -74,11 +75,11 @@ class QuadraticTerm(Recordable):
 
     def product(self, codes: Tensor) -> Tensor:
         """The second derivative times each row of ``codes``."""
-        return codes @ self.gram
+        return times(codes, self.gram)
 
     def hessian(self, directions: Tensor) -> Tensor:
         """The second derivative between the columns of ``directions`` (l, k), (k, k)."""
-        return directions.T @ self.gram @ directions
+        return times(times(directions.T, self.gram), directions)
 
     def diagonal(self) -> Tensor:
         """Of the second derivative, (l,)."""
@@ -115,15 +116,15 @@ class LinearLeastSquares(Recordable):
         return residual.square().mean(1), self._gradient(residual)
 
     def _residual(self, codes: Tensor) -> Tensor:
-        return torch.addmm(self.inputs, codes, self.weight.T, beta=-1)
+        return times_less(codes, self.weight.T, self.inputs)
 
     def _gradient(self, residual: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.mm(residual.mul_(2 / self.inputs.shape[1]), self.weight, out=out)
+        return times(residual.mul_(2 / self.inputs.shape[1]), self.weight, out)
 
     def hessian(self, directions: Tensor) -> Tensor:
         """The second derivative between the columns of ``directions`` (m, k), (k, k)."""
-        responses = self.weight @ directions
-        return (responses.T @ responses).mul_(2 / len(self.weight))
+        responses = times(self.weight, directions)
+        return times(responses.T, responses).mul_(2 / len(self.weight))
 
     def diagonal(self) -> Tensor:
         """Of the second derivative, (m,)."""
@@ -131,7 +132,7 @@ class LinearLeastSquares(Recordable):
 
     def product(self, codes: Tensor) -> Tensor:
         """The second derivative times each row of ``codes``."""
-        return (codes @ self.weight.T).mul_(2 / self.inputs.shape[1]) @ self.weight
+        return self._gradient(times(codes, self.weight.T))
 
     def prepared_for(self, gradients: int) -> LinearLeastSquares | QuadraticTerm:
         r"""The Gram form, if it takes fewer multiplications in all.
@@ -151,7 +152,8 @@ class LinearLeastSquares(Recordable):
 
     def in_gram_form(self) -> QuadraticTerm:
         r"""By :math:`W^\top W`, which takes the place of two products with W."""
-        gram, drive, d = self.weight.T @ self.weight, self.inputs @ self.weight, len(self.weight)
+        gram, drive = times(self.weight.T, self.weight), times(self.inputs, self.weight)
+        d = len(self.weight)
         offset = self.inputs.square().mean(1)
         return QuadraticTerm(gram.mul_(2 / d), drive.mul_(2 / d), offset=offset)
 
@@ -189,9 +191,9 @@ class MultiLayerTerm(Recordable):
     ) -> Tensor:
         (bottom, *above) = zip(self.hidden, activations[1:])
         for (weight, _), activation in reversed(above):
-            gradient = gradient.mul_(activation > 0) @ weight
+            gradient = times(through_relu(gradient, activation), weight)
         (weight, _), activation = bottom
-        gradient = torch.mm(gradient.mul_(activation > 0), weight, out=out)
+        gradient = times(through_relu(gradient, activation), weight, out)
         if self.attraction is not None:
             self.attraction.add_gradient(gradient, activations[0])
         return gradient
@@ -199,7 +201,7 @@ class MultiLayerTerm(Recordable):
     def _activations(self, codes: Tensor) -> list[Tensor]:
         activations = [codes]
         for weight, bias in self.hidden:
-            activations.append(torch.addmm(bias, activations[-1], weight.T).relu_())
+            activations.append(relu_layer(activations[-1], weight, bias))
         return activations
 
     def value(self, codes: Tensor) -> Tensor:
@@ -225,10 +227,10 @@ class MultiLayerTerm(Recordable):
             return None
         response = self.hidden[0][0]
         for (weight, _), share in zip(self.hidden[1:], active):
-            response = weight @ (share[:, None] * response)
+            response = times(weight, share[:, None] * response)
         mean = self.top.hessian(active[-1][:, None] * response)
         own = self.top.diagonal() * active[-1] * (1 - active[-1])
-        hessian = mean + response.T @ (own[:, None] * response)
+        hessian = mean + times(response.T, own[:, None] * response)
         if self.attraction is not None:
             hessian.diagonal().add_(self.attraction.curvature)
         return hessian
@@ -243,10 +245,10 @@ class MultiLayerTerm(Recordable):
 
         def product(direction: Tensor) -> Tensor:
             for weight, share in layers:
-                direction = (direction @ weight.T).mul_(share)
+                direction = times(direction, weight.T).mul_(share)
             direction = self.top.product(direction)
             for weight, share in reversed(layers):
-                direction = direction.mul_(share) @ weight
+                direction = times(direction.mul_(share), weight)
             return direction
 
         upper = float(estimated_curvature(product, torch.ones_like(codes[:1]), 5))

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sparse_lightning.products import times
+
 
 class SmoothTerm(Protocol):
     """A differentiable function of the codes (n, l) of one batch, known by its gradient.
@@ -111,6 +113,7 @@ class Outlook:
     Attributes:
         gradients: how many are still expected.
         codes, point: (n, l), the last codes, and what they have been extrapolated to.
+        is_known: whether there will be that many for every sample, or some may be done before.
         looks: how often this has been told during the search.
         to_learn, most_units: what `sparse_lightning.pieces.cost` remembers.
     """
@@ -118,6 +121,7 @@ class Outlook:
     gradients: int
     codes: Tensor
     point: Tensor
+    is_known: bool = True
     looks: int = 0
     to_learn: float = math.inf
     most_units: float = 0.0
@@ -136,12 +140,12 @@ def largest_eigenvalue_bound(matrix: Tensor) -> float:
     of :math:`l^{1/2p}`, 1.08 for l = 128.
     """
     bound, power = matrix.new_ones(()), 1
-    for squarings in (2, 2, 1):
+    for squarings in (3, 2):
         norm = torch.linalg.matrix_norm(matrix)
         bound, power = bound * norm.pow(1 / power), 2**squarings * power
         matrix = matrix / torch.where(norm > 0, norm, 1.0)
         for _ in range(squarings):
-            matrix = matrix @ matrix
+            matrix = times(matrix, matrix)
     bound = bound * torch.linalg.matrix_norm(matrix).pow(1 / power)
     # The squarings round.
     return float(bound) * (1 + 1e-5)

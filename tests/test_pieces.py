@@ -236,7 +236,7 @@ def test_small_problems_are_left_to_the_network(n, length, m, d):
 
 
 def looked(codes: Tensor, looks: int = cost.EVERY) -> Outlook:
-    return Outlook(100, codes, codes, looks)
+    return Outlook(100, codes, codes, looks=looks)
 
 
 def test_what_has_no_pieces(monkeypatch):

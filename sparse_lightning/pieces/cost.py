@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from sparse_lightning.pieces.sizes import bytes_of
+from sparse_lightning.products import advantage, relu_layer
 from sparse_lightning.reconstruction import LinearLeastSquares, MultiLayerTerm
 from sparse_lightning.smooth import Outlook, SmoothTerm
 
@@ -20,7 +20,9 @@ LARGEST = 2**29
 # The least that is to be saved, in all samples: pieces may have to be compiled.
 LEAST = 4e9
 # By how much pieces have to be the cheaper ones, since one cannot see what is to come.
-MARGIN = 1.2
+MARGIN = 1.6
+# What share of the gradients to come each sample will take, where samples may be done before.
+OF_A_GUESS = 0.5
 # Looks of the search for each one here, and samples that are looked at.
 EVERY, SAMPLES = 5, 50
 # Units that will yet switch, by those that lie between the last codes and their extrapolation.
@@ -28,9 +30,11 @@ STILL_TO_SWITCH = 8
 # Ever more units switch at first: that is over once they cost this share of the most they did,
 # or were never more than that share of what rows cost.
 PAST, LITTLE = 0.8, 0.05
-# Work for a number that is copied, for one in a sum over few rows, for one of a row that a switch
-# changes, and in a small product.
-COPIED, SUMMED, CHANGED, SMALL = 30, 5, 3, 1.5
+# Work for a number in a sum over few rows, for one of a row that a switch changes, and in a small
+# product; beside torch's own large products.
+SUMMED, CHANGED, SMALL = 2, 3, 1.5
+# How many times as long sums take where what is known does not fit into a processor's cache.
+CACHE, BEYOND_CACHE = 2**26, 4
 
 
 class State(NamedTuple):
@@ -38,12 +42,10 @@ class State(NamedTuple):
 
     Attributes:
         atoms: that are active.
-        differing: units that are active where they are not in most samples, or the reverse.
         switching: units between the last code and its extrapolation.
     """
 
     atoms: float
-    differing: float
     switching: float
 
 
@@ -62,7 +64,7 @@ class Costs(NamedTuple):
 
 def in_pieces(smooth: SmoothTerm, outlook: Outlook) -> SmoothTerm:
     """The same function piece by piece, where the gradients to come are worth it."""
-    if outlook.looks % EVERY or not isinstance(smooth, MultiLayerTerm):
+    if outlook.looks == 0 or outlook.looks % EVERY or not isinstance(smooth, MultiLayerTerm):
         return smooth
     if not _can_be(smooth, outlook.codes) or not pays(smooth, outlook):
         return smooth
@@ -87,13 +89,14 @@ def pays(network: MultiLayerTerm, outlook: Outlook) -> bool:
     the last look is noted in ``outlook``.
     """
     own, n = network.multiplications, len(outlook.codes)
-    if outlook.gradients * n * own < LEAST:
+    gradients = outlook.gradients if outlook.is_known else OF_A_GUESS * outlook.gradients
+    if gradients * n * own < LEAST:
         return False
     costs = costs_of(network, state_of(network, outlook), n)
     to_learn = costs.rows + costs.units
     falls = outlook.to_learn - to_learn
     outlook.to_learn, outlook.most_units = to_learn, max(outlook.most_units, costs.units)
-    saved = outlook.gradients * (own - costs.gradient)
+    saved = gradients * (own - costs.gradient)
     is_past_the_most = costs.units <= max(PAST * outlook.most_units, LITTLE * costs.rows)
     is_settled = is_past_the_most and falls < EVERY * own
     return is_settled and MARGIN * to_learn < saved and n * saved > LEAST
@@ -104,20 +107,19 @@ def state_of(network: MultiLayerTerm, outlook: Outlook) -> State:
     weight, bias = network.hidden[0]
     step = max(1, len(outlook.codes) // SAMPLES)
     codes, point = outlook.codes[::step], outlook.point[::step]
-    before, now = (torch.addmm(bias, z, weight.T) > 0 for z in (codes, point))
-    majority = 2 * now.sum(0) > len(point)
-    numbers = (point != 0, now ^ majority, now ^ before)
+    before, now = (relu_layer(z, weight, bias) > 0 for z in (codes, point))
+    numbers = point != 0, now ^ before
     return State(*(int(number.count_nonzero()) / len(point) for number in numbers))
 
 
 def costs_of(network: MultiLayerTerm, state: State, count: int) -> Costs:
     """For ``count`` samples in that state; each is said for one."""
     m, length = network.hidden[0][0].shape
-    common = m * m * length / count
-    rows = state.atoms * m * (SMALL * state.differing + 2 * length)
-    rows += COPIED * state.differing * m + common
+    rows = state.atoms * m * (m + length)
     if isinstance(network.top, LinearLeastSquares):
         rows += m * network.top.inputs.shape[1] * (m / count + 1)
     units = STILL_TO_SWITCH * state.switching * m * SMALL * length
     changed = state.switching * state.atoms * 2 * length
-    return Costs(rows, units, SUMMED * state.atoms * m + CHANGED * changed)
+    known = bytes_of(count, m, length, network.hidden[0][0].element_size())
+    summed = SUMMED * state.atoms * m * (BEYOND_CACHE if known > CACHE else 1)
+    return Costs(rows, units, advantage() * (summed + CHANGED * changed))

@@ -265,13 +265,3 @@ def active_rows(found, gram, active, out):
         for t in range(out.shape[1]):
             out[row, t] = gram[j, t] if active[i, t] else 0
         out[row, j] = 0
-
-
-@in_parallel
-def rows_of_units(chosen, atoms, signs, units, gram, weights, responses):
-    """Weights of the ``chosen`` units in ``atoms``, by their sign, and their rows of A."""
-    for u in prange(len(chosen)):
-        j = chosen[u]
-        for k in range(len(atoms)):
-            weights[k, u] = signs[j] * units[j, atoms[k]]
-        responses[u] = gram[j]

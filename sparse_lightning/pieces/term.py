@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -14,18 +13,17 @@ from torch import Tensor
 from sparse_lightning.compiling import run_in_threads
 from sparse_lightning.pieces.arrays import Kept, Nearby, Network, Piece, Pieces, Wanted
 from sparse_lightning.pieces.cost import CHANGED
-from sparse_lightning.pieces.loops import active_rows, advance, make_room, rows_of_units
+from sparse_lightning.pieces.loops import active_rows, advance, make_room
+from sparse_lightning.products import advantage, relu_layer, times
 from sparse_lightning.reconstruction import MultiLayerTerm
 from sparse_lightning.smooth import Curvature
 
 # Rows of Q, or units, that are learned at a time.
-AT_A_TIME = 4096
+AT_A_TIME = 1024
 # Gradients after which all is learned anew.
 LASTS = 500
 # Gradients of the network that pieces may cost too much.
 MOST_EXCESS = 10
-# Rows of a sample from which it pays to start from what the batch has in common.
-MANY_ROWS = 8
 
 
 class PiecewiseTerm:
@@ -93,8 +91,8 @@ class Knowledge:
         weight, bias = network.hidden[0]
         units, top = torch.cat((weight, bias[:, None]), 1), network.top.in_gram_form()
         (m, length), n, number = units.shape, len(codes), codes.numpy().dtype
-        active = torch.addmm(bias, codes, weight.T) > 0
-        constant = -(active * top.drive) @ weight
+        active = relu_layer(codes, weight, bias) > 0
+        constant = -times(active * top.drive, weight)
         pull = 0.0
         if network.attraction is not None:
             pull = network.attraction.curvature
@@ -143,7 +141,7 @@ class Knowledge:
     def _count(self, samples: int, is_known: bool) -> None:
         """Of the work for a gradient, what came from switching units that are kept."""
         switches = int(self.pieces.kept.num_switches.sum())
-        work = (switches - self.switches) * CHANGED * 2 * len(self.atoms) ** 2
+        work = (switches - self.switches) * advantage() * CHANGED * 2 * len(self.atoms) ** 2
         self.switches = switches
         network = samples * self.network_cost
         if work > network:  # if all rows were known
@@ -168,10 +166,7 @@ class Knowledge:
         )
         if len(rows) > 0:
             samples = torch.from_numpy(place)[position]
-            if len(rows) >= MANY_ROWS * len(wanted.waits):
-                self._learn_many_rows(samples, rows)
-            else:
-                self._learn_rows(samples, rows)
+            self._learn_rows(samples, rows)
             self.pieces.piece.is_known[samples.numpy(), rows.numpy()] = True
             wanted.row[:] = False
         found = self.found[: make_room(place, self.pieces, wanted, self.found)]
@@ -179,37 +174,10 @@ class Knowledge:
         arrays = self.pieces.network.gram, self.pieces.piece.active, inputs.numpy()
         run_in_threads(active_rows, inputs.numel(), found, *arrays)
         sample, slot, _ = torch.from_numpy(found).unbind(1)
-        self.response[sample, slot] = inputs @ self.units
+        self.response[sample, slot] = times(inputs, self.units)
 
     def _learn_rows(self, samples: Tensor, rows: Tensor) -> None:
         for sample, row in zip(samples.split(AT_A_TIME), rows.split(AT_A_TIME)):
             inputs = self.atoms[row].mul_(self.active[sample])
-            outputs = (inputs @ self.gram).mul_(self.active[sample])
-            self.hessian[sample, row] = outputs @ self.units
-
-    def _learn_many_rows(self, samples: Tensor, rows: Tensor) -> None:
-        """What the majority of samples has active in common, and then what differs."""
-        majority = self.active.double().mean(0) > 0.5
-        common = (self.atoms * majority) @ self.gram
-        signs = self.active.to(common.dtype) - majority.to(common.dtype)
-        each, counts = samples.unique_consecutive(return_counts=True)
-        at_a_time = max(1, AT_A_TIME // len(self.atoms))
-        row = rows.split(counts.tolist())
-        for first in range(0, len(each), at_a_time):
-            some = slice(first, first + at_a_time)
-            sample, atoms = each[some].repeat_interleave(counts[some]), torch.cat(row[some])
-            outputs = common[atoms]
-            self._add_differences(each[some].tolist(), row[some], signs, outputs)
-            self.hessian[sample, atoms] = outputs.mul_(self.active[sample]) @ self.units
-
-    def _add_differences(
-        self, samples: list[int], rows: Sequence[Tensor], signs: Tensor, outputs: Tensor
-    ) -> None:
-        weights, responses = torch.empty_like(self.atoms), torch.empty_like(self.gram)
-        arrays = [array.numpy() for array in (self.units, self.gram, weights, responses)]
-        for sample, row, out in zip(samples, rows, outputs.split([len(row) for row in rows])):
-            own = signs[sample].numpy()
-            chosen = own.nonzero()[0]
-            size = len(chosen) * len(own)
-            run_in_threads(rows_of_units, size, chosen, row.numpy(), own, *arrays)
-            out.addmm_(weights[: len(row), : len(chosen)], responses[: len(chosen)])
+            outputs = times(inputs, self.gram).mul_(self.active[sample])
+            self.hessian[sample, row] = times(outputs, self.units)

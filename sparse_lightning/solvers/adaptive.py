@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers.descent import Descent
 from sparse_lightning.solvers.leaps import Start, leap
 from sparse_lightning.solvers.pace import CurvedObjective, Pace, pace_of
@@ -77,6 +78,9 @@ class Adaptive:
     @torch.no_grad()
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
+        if self.tolerance == 0:
+            outlook = Outlook(self.max_iterations, initial_codes, initial_codes)
+            objective = objective.prepared_for(outlook)
         if objective.quadratic is not None:
             solution = self._descend_quadratic(objective, initial_codes)
             if objective.is_separable:  # energies have been compared

@@ -80,7 +80,7 @@ class Descent(ABC):
         self.held = torch.zeros(count, dtype=torch.bool, device=device)
         self.ended = self.found.iterations.clone()
         self.iteration = torch.zeros(1, dtype=torch.int64, device=device)
-        self.outlook = Outlook(max_iterations, self.codes, self.point)
+        self.outlook = Outlook(max_iterations, self.codes, self.point, tolerance == 0)
         self.start_at(0)
 
     def start_at(self, taken: int) -> None:
@@ -132,8 +132,8 @@ class Descent(ABC):
     def _ahead(self) -> int:
         """How many iterations are still to come, as far as one can tell."""
         left = self.max_iterations - self.taken
-        # Samples that are not done by now will take twice as many again.
-        return left if self.tolerance == 0 else min(2 * (self.taken - self.first), left)
+        # Samples that are not done by now may take as many again.
+        return left if self.tolerance == 0 else min(self.taken - self.first, left)
 
     def _advance(self, count: int) -> None:
         for iteration in range(self.taken + 1, self.taken + count + 1):

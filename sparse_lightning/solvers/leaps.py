@@ -28,9 +28,10 @@ from torch import Tensor
 
 from sparse_lightning.smooth import Quadratic, largest_eigenvalue_bound
 
-FIRST_DAMPING, LEAST_DAMPING, RISE, FALL = 1.2, 0.85, 2.0, 1.5
-# Shares of the promised decrease below which damping rises, and above which it falls.
-BROKEN, KEPT = 0.25, 0.75
+# Damping: at first, and the least and the most that is taken from what was measured.
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.2, 0.5, 4.0
+# How it rises after a leap uphill.
+RISE = 2.0
 # The first leap must lower the energy by what was promised up to this, relative, for this share.
 FIRST_ERROR, FIRST_SHARE = 0.25, 0.9
 # Leaps end with one that lowers the energy by less than this, relative.
@@ -72,32 +73,38 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
     start, taken = Start(codes, energies, gradient, 0), 0
     damping = torch.full_like(energies, FIRST_DAMPING)
     while taken < most and hessian is not None and hessian.any():
-        new = _lasso(objective, hessian, codes, gradient, damping)
-        promised = _promised(objective, hessian, new - codes, gradient, damping)
+        if taken <= 1:
+            step = 1 / largest_eigenvalue_bound(hessian)
+        new = _lasso(objective, hessian, codes, gradient, damping, step)
+        way = new - codes
+        bend = torch.linalg.vecdot(way @ hessian, way)[:, None]
         new_energies, new_gradient = objective.comparable_and_gradient(new)
         decrease = energies - new_energies
         taken += 1
         take = decrease >= 0
         if taken == 1:
+            slope = torch.linalg.vecdot(gradient + objective.sparsity_weight, way)[:, None]
+            promised = -torch.addcmul(slope, damping, bend, value=0.5)
             take = (decrease - promised).abs() <= FIRST_ERROR * promised
             if not take.double().mean() >= FIRST_SHARE:
                 return start
+        turned = torch.linalg.vecdot(new_gradient - gradient, way)[:, None]
+        damping = _damped(damping, turned, bend, take)
         codes = torch.where(take, new, codes)
         gradient = torch.where(take, new_gradient, gradient)
         energies = torch.where(take, new_energies, energies)
         if not decrease.clamp_(min=0).sum() > WORTHWHILE * energies.sum().abs():
             break
-        damping = _damped(damping, decrease, promised)
         if taken == 1:
             # The units that are active at the start, which may be zero, say little of those here.
             hessian = objective.average_hessian(codes)
     return Start(codes, energies, gradient, taken)
 
 
-def _damped(damping: Tensor, decrease: Tensor, promised: Tensor) -> Tensor:
-    risen = torch.where(decrease < BROKEN * promised, RISE * damping, damping)
-    fallen = (damping / FALL).clamp_(min=LEAST_DAMPING)
-    return torch.where(decrease > KEPT * promised, fallen, risen)
+def _damped(damping: Tensor, turned: Tensor, bend: Tensor, take: Tensor) -> Tensor:
+    measured = torch.where(bend > 0, turned / bend, damping)
+    measured = measured.clamp(LEAST_DAMPING, MOST_DAMPING)
+    return torch.where(take, measured, torch.maximum(measured, RISE * damping))
 
 
 def _lasso(
@@ -106,6 +113,7 @@ def _lasso(
     codes: Tensor,
     gradient: Tensor,
     damping: Tensor,
+    step: float,
 ) -> Tensor:
     """The codes that a leap leads to; all is divided by the sample's damping."""
     from sparse_lightning.solvers.compiled import descend  # takes long to import
@@ -113,14 +121,4 @@ def _lasso(
     drive = torch.addcdiv(codes @ hessian, gradient, damping, value=-1)
     quadratic = Quadratic(hessian, drive, objective.sparsity_weight / damping.squeeze(1), None)
     age = torch.arange(INNER_ITERATIONS, dtype=codes.dtype, device=codes.device)
-    step = 1 / largest_eigenvalue_bound(hessian)
     return descend(quadratic, codes, step, age / (age + 3), INNER_TOLERANCE, True).codes
-
-
-def _promised(
-    objective: LeapedObjective, hessian: Tensor, way: Tensor, gradient: Tensor, damping: Tensor
-) -> Tensor:
-    """By how much the energy of the quadratic falls on the way, (n, 1)."""
-    slope = torch.linalg.vecdot(gradient, way) + objective.sparsity_weight * way.sum(1)
-    bend = torch.linalg.vecdot(way @ hessian, way) / 2
-    return -torch.addcmul(slope[:, None], damping, bend[:, None])
