@@ -16,6 +16,7 @@ from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.reconstruction import LinearLeastSquares
 from sparse_lightning.smooth import largest_eigenvalue_bound
 from sparse_lightning.solvers import FISTA, Adaptive
 
@@ -262,3 +263,16 @@ def test_settings_are_checked():
         Adaptive(0)
     with pytest.raises(SettingError, match=r"solver\.tolerance=-1"):
         Adaptive(10, -1)
+
+
+def test_where_no_sample_stops_early_the_gram_form_comes_first(monkeypatch):
+    def fail(*_: object) -> None:
+        raise AssertionError("two products where one will do")
+
+    decoder = MultiLayerDecoder(12, [16], 90)
+    objective = Energy(0.02).bind(decoder, torch.randn(50, 90))
+    for name in ("gradient", "value", "value_and_gradient"):
+        monkeypatch.setattr(LinearLeastSquares, name, fail)
+    assert (Adaptive(100, 0.0)(objective, torch.rand(50, 12)).iterations == 100).all()
+    with pytest.raises(AssertionError):
+        Adaptive(100, 1e-4)(objective, torch.rand(50, 12))

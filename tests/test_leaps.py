@@ -11,7 +11,7 @@ from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers import FISTA, Adaptive
-from sparse_lightning.solvers.leaps import leap
+from sparse_lightning.solvers.leaps import LEAST_DAMPING, MOST_DAMPING, _damped, leap
 
 
 def problem(
@@ -76,13 +76,43 @@ def test_there_is_none_where_one_quadratic_will_not_do():
 
 
 def test_where_the_network_is_linear_the_second_leap_arrives():
-    """The first is shortened by its damping."""
+    """The first is shortened by its damping, on which the second knows better."""
     objective, codes = problem(Energy(0.02), 5.0)
     step = 1 / objective.curvature(codes).upper / 1.5
     lowest = objective.comparable(FISTA(step, 5_000, 0.0)(objective, codes).codes)
     gaps = [float((leap(objective, codes, n).energies - lowest).max()) for n in (1, 2, 3)]
-    assert gaps[1] < 0.05 * gaps[0]
-    assert gaps[2] < 1e-6
+    assert gaps[0] > 1e-6
+    assert gaps[1] < 1e-9
+    assert gaps[2] < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("turned", "bend", "is_downhill", "damping"),
+    [
+        (3.0, 2.0, True, 1.5),
+        (9.0, 2.0, True, MOST_DAMPING),
+        (-1.0, 2.0, True, LEAST_DAMPING),
+        (0.0, 0.0, True, 1.2),
+        (torch.nan, 2.0, False, 2.4),
+        (3.0, 2.0, False, 2.4),
+        (7.0, 2.0, False, 3.5),
+    ],
+)
+def test_damping_is_measured(turned, bend, is_downhill, damping):
+    given = (torch.full((1, 1), value) for value in (1.2, turned, bend))
+    assert float(_damped(*given, torch.full((1, 1), is_downhill))) == pytest.approx(damping)
+
+
+def test_a_bend_that_underflows_ends_them():
+    decoder = MultiLayerDecoder(12, [60], 30)
+    with torch.no_grad():
+        for layer in (decoder.hidden[0], decoder.output):
+            layer.weight.mul_(1e-6)
+        decoder.hidden[0].bias.fill_(1.0)
+    codes = torch.rand(50, 12)
+    objective = Energy(0.02).bind(decoder, torch.randn(50, 30))
+    assert objective.average_hessian(codes).any()
+    assert leap(objective, codes, 10).taken == 0
 
 
 @pytest.mark.parametrize("bias", [0.2, 0.5, 1.0])

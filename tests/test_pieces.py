@@ -227,6 +227,28 @@ def test_when_it_pays():
         assert not pays(network, outlook)
 
 
+def test_of_guessed_gradients_a_share_counts():
+    codes = torch.rand(250, 128) * (torch.rand(250, 128) < 0.25)
+    network = MultiLayerDecoder(128, [1024], 784).bind(torch.randn(250, 784))
+
+    def settled(gradients: int, is_known: bool) -> bool:
+        outlook = Outlook(gradients, codes, codes, is_known)
+        return [pays(network, outlook) for _ in range(2)][-1]
+
+    least = next(count for count in range(1, 500) if settled(count, is_known=True))
+    assert not settled(least, is_known=False)
+    assert settled(2 * least, is_known=False)
+
+
+def test_what_the_cache_does_not_hold_costs_more(monkeypatch):
+    codes = torch.rand(250, 128) * (torch.rand(250, 128) < 0.25)
+    network = MultiLayerDecoder(128, [1024], 784).bind(torch.randn(250, 784))
+    state = cost.state_of(network, Outlook(100, codes, codes))
+    held = cost.costs_of(network, state, 250).gradient
+    monkeypatch.setattr(cost, "CACHE", 1000)
+    assert cost.costs_of(network, state, 250).gradient == pytest.approx(cost.BEYOND_CACHE * held)
+
+
 @pytest.mark.parametrize(("n", "length", "m", "d"), [(60, 256, 512, 144), (10, 16, 64, 30)])
 def test_small_problems_are_left_to_the_network(n, length, m, d):
     codes = torch.rand(n, length) * (torch.rand(n, length) < 0.1)
@@ -247,6 +269,7 @@ def test_what_has_no_pieces(monkeypatch):
     for other in (two, linear):
         assert in_pieces(other, looked(codes)) is other
     assert in_pieces(one, looked(codes, cost.EVERY + 1)) is one, "looks are few"
+    assert in_pieces(one, looked(codes, 0)) is one, "nothing has been seen"
     pieces = in_pieces(one, looked(codes))
     assert isinstance(pieces, PiecewiseTerm)
     assert in_pieces(pieces, looked(codes)) is pieces

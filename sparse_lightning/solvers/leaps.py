@@ -10,10 +10,15 @@ energy of each of them bends. From the codes z of a sample the next are
 
 a positive lasso, which the compiled loops solve in less time than the network takes for a gradient
 (a proximal Newton step, Lee, Sun & Saunders 2014, with a Hessian that is shared). :math:`\kappa` is
-the sample's own, as in the method of Levenberg and Marquardt: it rises where the energy fell by
-much less than the quadratic had promised, and falls where it kept its word. A leap uphill is not
-taken; and unless the first, the longest, does as the quadratic said for nearly all samples, none
-is: in a network that is far from linear it would land in some other valley. A few leaps go most of
+the sample's own, a damping that is measured on the last leap s, by how the gradient turned
+(Barzilai & Borwein 1988, with H in the place of the identity):
+
+.. math::
+    \kappa = \langle \nabla(z + s) - \nabla(z), s \rangle / \langle s, H s \rangle ,
+
+within bounds, and at least twice what it was after a leap uphill, which is not taken. Unless the
+first, the longest, does as the quadratic said for nearly all samples, none is taken: in a network
+that is far from linear it would land in some other valley. A few leaps go most of
 the way; on the kinks of the network, which no quadratic knows, other steps have to settle. Of
 several processes that train one model, each decides for its own samples.
 """
@@ -28,10 +33,8 @@ from torch import Tensor
 
 from sparse_lightning.smooth import Quadratic, largest_eigenvalue_bound
 
-# Damping: at first, and the least and the most that is taken from what was measured.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.2, 0.5, 4.0
-# How it rises after a leap uphill.
-RISE = 2.0
+# Damping: at first, the least and the most that are believed, and how it rises after a leap uphill.
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING, RISE = 1.2, 0.5, 4.0, 2.0
 # The first leap must lower the energy by what was promised up to this, relative, for this share.
 FIRST_ERROR, FIRST_SHARE = 0.25, 0.9
 # Leaps end with one that lowers the energy by less than this, relative.
@@ -72,16 +75,18 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
     hessian = objective.average_hessian(codes) if most > 0 else None
     start, taken = Start(codes, energies, gradient, 0), 0
     damping = torch.full_like(energies, FIRST_DAMPING)
-    while taken < most and hessian is not None and hessian.any():
+    while taken < most and hessian is not None:
         if taken <= 1:
-            step = 1 / largest_eigenvalue_bound(hessian)
-        new = _lasso(objective, hessian, codes, gradient, damping, step)
+            largest = largest_eigenvalue_bound(hessian)
+            if not largest > 0:
+                break
+        new = _lasso(objective, hessian, codes, gradient, damping, 1 / largest)
         way = new - codes
         bend = torch.linalg.vecdot(way @ hessian, way)[:, None]
         new_energies, new_gradient = objective.comparable_and_gradient(new)
         decrease = energies - new_energies
         taken += 1
-        take = decrease >= 0
+        take = is_downhill = decrease >= 0
         if taken == 1:
             slope = torch.linalg.vecdot(gradient + objective.sparsity_weight, way)[:, None]
             promised = -torch.addcmul(slope, damping, bend, value=0.5)
@@ -89,7 +94,7 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
             if not take.double().mean() >= FIRST_SHARE:
                 return start
         turned = torch.linalg.vecdot(new_gradient - gradient, way)[:, None]
-        damping = _damped(damping, turned, bend, take)
+        damping = _damped(damping, turned, bend, is_downhill)
         codes = torch.where(take, new, codes)
         gradient = torch.where(take, new_gradient, gradient)
         energies = torch.where(take, new_energies, energies)
@@ -97,14 +102,16 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
             break
         if taken == 1:
             # The units that are active at the start, which may be zero, say little of those here.
+            # Dampings, measured with the old matrix, are no better for being measured with the new.
             hessian = objective.average_hessian(codes)
     return Start(codes, energies, gradient, taken)
 
 
-def _damped(damping: Tensor, turned: Tensor, bend: Tensor, take: Tensor) -> Tensor:
-    measured = torch.where(bend > 0, turned / bend, damping)
+def _damped(damping: Tensor, turned: Tensor, bend: Tensor, is_downhill: Tensor) -> Tensor:
+    measured = turned / bend
+    measured = torch.where(measured.isfinite(), measured, damping)
     measured = measured.clamp(LEAST_DAMPING, MOST_DAMPING)
-    return torch.where(take, measured, torch.maximum(measured, RISE * damping))
+    return torch.where(is_downhill, measured, torch.maximum(measured, RISE * damping))
 
 
 def _lasso(
