@@ -37,6 +37,7 @@ lint: install ## style and format
 	$(RUN) -m ruff format --check .
 
 bench: install ## speed, side by side; peers with pip install -e ".[bench]"
+	$(RUN) -m benchmarks.products
 	$(RUN) -m benchmarks.inference
 	$(RUN) -m benchmarks.pieces
 	$(RUN) -m benchmarks.race
