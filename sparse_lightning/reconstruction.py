@@ -31,10 +31,6 @@ def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, coun
 MOST_SPREAD = 0.15
 
 
-# Samples that are looked at for the share in which a unit is active.
-SHARED_BY = 128
-
-
 class Recordable:
     """Made of the same operations each time, and as fast as it gets."""
 
@@ -242,10 +238,9 @@ class MultiLayerTerm(Recordable):
     def curvature(self, codes: Tensor) -> Curvature:
         """An estimate, where each hidden unit counts by its share of samples that it is active in.
 
-        Kinks, where a unit switches, are not in it. Some of the samples are enough for the shares.
+        Kinks, where a unit switches, are not in it.
         """
-        some = codes[:: -(-len(codes) // SHARED_BY) or 1]
-        active = [(layer > 0).to(codes.dtype).mean(0) for layer in self._activations(some)[1:]]
+        active = [(layer > 0).to(codes.dtype).mean(0) for layer in self._activations(codes)[1:]]
         layers = [(weight, share) for (weight, _), share in zip(self.hidden, active)]
 
         def product(direction: Tensor) -> Tensor:
