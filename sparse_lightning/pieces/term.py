@@ -144,7 +144,8 @@ class Knowledge:
         work = (switches - self.switches) * advantage() * CHANGED * 2 * len(self.atoms) ** 2
         self.switches = switches
         network = samples * self.network_cost
-        if work > network:  # if all rows were known
+        # As if all rows were known: how many are is counted only where it may matter.
+        if work > network:
             work *= self.pieces.piece.is_known.mean()
         self.excess = max(0.0, self.excess + work / network - (1 if is_known else 0))
 

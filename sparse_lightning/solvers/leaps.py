@@ -18,9 +18,9 @@ the sample's own, a damping that is measured on the last leap s, by how the grad
 
 within bounds, and at least twice what it was after a leap uphill, which is not taken. Unless the
 first, the longest, does as the quadratic said for nearly all samples, none is taken: in a network
-that is far from linear it would land in some other valley. A few leaps go most of
-the way; on the kinks of the network, which no quadratic knows, other steps have to settle. Of
-several processes that train one model, each decides for its own samples.
+that is far from linear it would land in some other valley. A few leaps go most of the way; on the
+kinks of the network, which no quadratic knows, other steps have to settle. Of several processes
+that train one model, each decides for its own samples.
 """
 
 from __future__ import annotations
@@ -88,8 +88,7 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
         taken += 1
         take = is_downhill = decrease >= 0
         if taken == 1:
-            slope = torch.linalg.vecdot(gradient + objective.sparsity_weight, way)[:, None]
-            promised = -torch.addcmul(slope, damping, bend, value=0.5)
+            promised = _promised(objective, gradient, way, damping, bend)
             take = (decrease - promised).abs() <= FIRST_ERROR * promised
             if not take.double().mean() >= FIRST_SHARE:
                 return start
@@ -105,6 +104,14 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
             # Dampings, measured with the old matrix, are no better for being measured with the new.
             hessian = objective.average_hessian(codes)
     return Start(codes, energies, gradient, taken)
+
+
+def _promised(
+    objective: LeapedObjective, gradient: Tensor, way: Tensor, damping: Tensor, bend: Tensor
+) -> Tensor:
+    """By how much the energy of the quadratic falls on the way, (n, 1)."""
+    slope = torch.linalg.vecdot(gradient + objective.sparsity_weight, way)[:, None]
+    return -torch.addcmul(slope, damping, bend, value=0.5)
 
 
 def _damped(damping: Tensor, turned: Tensor, bend: Tensor, is_downhill: Tensor) -> Tensor:
