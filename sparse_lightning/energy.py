@@ -35,7 +35,14 @@ from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
 from sparse_lightning.pieces.cost import in_pieces
 from sparse_lightning.reconstruction import QuadraticTerm
-from sparse_lightning.smooth import Attraction, Curvature, Outlook, Quadratic, SmoothTerm
+from sparse_lightning.smooth import (
+    Attraction,
+    Curvature,
+    Expansion,
+    Outlook,
+    Quadratic,
+    SmoothTerm,
+)
 
 LARGEST_COMPILED = 2**26  # bytes of a Gram matrix: 4096 atoms in float32
 
@@ -216,12 +223,6 @@ class ActiveObjective:
         hinge = (energy.variance_weight, energy.variance_threshold) if energy.has_hinge else None
         return Quadratic(smooth.gram, smooth.drive, energy.sparsity_weight, hinge)
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None:
-        """See `SmoothTerm`; None as well where a quadratic is not solved by compiled loops."""
-        if not self.is_separable or not _can_be_compiled(codes):
-            return None
-        return self.smooth.average_hessian(codes)
-
     @property
     def is_recordable(self) -> bool:
         """Whether an accelerator may record some gradients and replay them (`SmoothTerm`)."""
@@ -277,6 +278,18 @@ class ActiveObjective:
         if self.energy.has_hinge:
             self._add_hinge_gradient(gradient, codes)
         return self._comparable(values, codes), gradient
+
+    def expanded(self, codes: Tensor) -> Expansion | None:
+        """`comparable` and `gradient` with a Hessian that nearly holds for all samples.
+
+        None if none does, or where a quadratic would not be solved by compiled loops.
+        """
+        if not self.is_separable or not _can_be_compiled(codes):
+            return None
+        expansion = self.smooth.expanded(codes)
+        if expansion is None:
+            return None
+        return expansion._replace(values=self._comparable(expansion.values, codes))
 
     def _comparable(self, values: Tensor, codes: Tensor) -> Tensor:
         energies = values + self.energy.sparsity_weight * codes.sum(1)

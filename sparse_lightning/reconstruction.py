@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.products import relu_layer, through_relu, times, times_less
-from sparse_lightning.smooth import Attraction, Curvature, largest_eigenvalue_bound
+from sparse_lightning.smooth import Attraction, Curvature, Expansion, largest_eigenvalue_bound
 
 
 def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, count: int) -> Tensor:
@@ -39,7 +39,7 @@ class Recordable:
     def prepared_for(self, gradients: int) -> Self:
         return self
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None:
+    def expanded(self, codes: Tensor) -> Expansion | None:
         return None
 
 
@@ -161,6 +161,11 @@ class LinearLeastSquares(Recordable):
         return replace(self, inputs=self.inputs[rows])
 
 
+def _shares(activations: list[Tensor]) -> list[Tensor]:
+    """Of the samples, in which the units of each hidden layer are active, (m,) each."""
+    return [(layer > 0).to(layer.dtype).mean(0) for layer in activations[1:]]
+
+
 def add_attraction(values: Tensor, attraction: Attraction | None, codes: Tensor) -> Tensor:
     """Per-sample values (n,) plus those of a quadratic that pulls the codes to a centre."""
     return values if attraction is None else values + attraction.value(codes)
@@ -208,23 +213,30 @@ class MultiLayerTerm(Recordable):
         return add_attraction(self.top.value(self._activations(codes)[-1]), self.attraction, codes)
 
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        activations = self._activations(codes)
+        return self._value_and_gradient(self._activations(codes))
+
+    def _value_and_gradient(self, activations: list[Tensor]) -> tuple[Tensor, Tensor]:
         values, gradient = self.top.value_and_gradient(activations[-1])
-        values = add_attraction(values, self.attraction, codes)
+        values = add_attraction(values, self.attraction, activations[0])
         return values, self._backward(activations, gradient)
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None:
-        r"""The second derivative (l, l) averaged over the samples; None if they have too many.
+    def expanded(self, codes: Tensor) -> Expansion | None:
+        """By an average Hessian, unless samples differ too much in which units are active."""
+        activations = self._activations(codes)
+        shares = _shares(activations)
+        spread = torch.stack([(share * (1 - share)).mean() for share in shares]).max()
+        if not spread < MOST_SPREAD:
+            return None
+        return Expansion(*self._value_and_gradient(activations), self._average_hessian(shares))
+
+    def _average_hessian(self, active: list[Tensor]) -> Tensor:
+        r"""The second derivative (l, l) averaged over samples in which units are active that often.
 
         A hidden unit is active in a share p of the samples. Where units are independent, the
         average over masks M of :math:`J^\top M A M J` is that of :math:`M = \mathrm{diag}(p)` and
         :math:`J^\top \mathrm{diag}(p(1-p) A_{jj}) J`. With several hidden layers the second is
         of the last one alone.
         """
-        active = [(layer > 0).to(codes.dtype).mean(0) for layer in self._activations(codes)[1:]]
-        spread = torch.stack([(share * (1 - share)).mean() for share in active]).max()
-        if not spread < MOST_SPREAD:
-            return None
         response = self.hidden[0][0]
         for (weight, _), share in zip(self.hidden[1:], active):
             response = times(weight, share[:, None] * response)
@@ -240,8 +252,8 @@ class MultiLayerTerm(Recordable):
 
         Kinks, where a unit switches, are not in it.
         """
-        active = [(layer > 0).to(codes.dtype).mean(0) for layer in self._activations(codes)[1:]]
-        layers = [(weight, share) for (weight, _), share in zip(self.hidden, active)]
+        shares = _shares(self._activations(codes))
+        layers = [(weight, share) for (weight, _), share in zip(self.hidden, shares)]
 
         def product(direction: Tensor) -> Tensor:
             for weight, share in layers:
@@ -287,7 +299,7 @@ class AutogradTerm:
     def prepared_for(self, gradients: int) -> AutogradTerm:
         return self
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None:
+    def expanded(self, codes: Tensor) -> Expansion | None:
         return None
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -40,11 +40,25 @@ class SmoothTerm(Protocol):
     def prepared_for(self, gradients: int) -> SmoothTerm:
         """The same function, faster at that many gradients to come, where preparing it pays."""
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None:
-        """One second derivative (l, l) that nearly holds for all samples, None if there is none."""
+    def expanded(self, codes: Tensor) -> Expansion | None:
+        """To second order, None if no second derivative nearly holds for all samples."""
 
     def curvature(self, codes: Tensor) -> Curvature:
         """Bounds or estimates of its second derivative in any direction, near ``codes``."""
+
+
+class Expansion(NamedTuple):
+    """A function of the codes of one batch, to second order.
+
+    Attributes:
+        values: per sample, up to a constant of that sample.
+        gradient: (n, l).
+        hessian: (l, l), one for all samples.
+    """
+
+    values: Tensor
+    gradient: Tensor
+    hessian: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,12 +88,15 @@ class Quadratic:
         drive: c, (n, l).
         sparsity_weight: :math:`\lambda`, one number or one of each sample, (n,).
         hinge: weight and threshold of the variance hinge, None without one.
+        pairs: a and b in turns, (n, 2k, l), where each sample has a matrix of its own,
+            :math:`G + \sum_k a_k a_k^\top - \sum_k b_k b_k^\top`; not with a hinge.
     """
 
     gram: Tensor
     drive: Tensor
     sparsity_weight: float | Tensor
     hinge: tuple[float, float] | None
+    pairs: Tensor | None = None
 
 
 @dataclass(frozen=True)

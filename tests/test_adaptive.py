@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from sklearn.linear_model import Lasso
 from torch import Tensor, nn
 
+from sparse_lightning import reconstruction
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import SettingError
@@ -265,10 +266,11 @@ def test_settings_are_checked():
         Adaptive(10, -1)
 
 
-def test_where_no_sample_stops_early_the_gram_form_comes_first(monkeypatch):
+def test_where_no_sample_stops_early_the_gram_form_comes_before_all_steps(monkeypatch):
     def fail(*_: object) -> None:
         raise AssertionError("two products where one will do")
 
+    monkeypatch.setattr(reconstruction, "MOST_SPREAD", 0.0)  # no leaps
     decoder = MultiLayerDecoder(12, [16], 90)
     objective = Energy(0.02).bind(decoder, torch.randn(50, 90))
     for name in ("gradient", "value", "value_and_gradient"):

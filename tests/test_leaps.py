@@ -11,7 +11,7 @@ from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers import FISTA, Adaptive
-from sparse_lightning.solvers.leaps import LEAST_DAMPING, MOST_DAMPING, _damped, leap
+from sparse_lightning.solvers.leaps import leap
 
 
 def problem(
@@ -45,10 +45,13 @@ def hessians(objective: Objective, codes: Tensor) -> Tensor:
 def test_of_units_that_are_all_active_the_average_is_exact(energy, hidden_dims):
     objective, codes = problem(energy, 5.0, hidden_dims)
     for hessian in hessians(objective, codes)[:5]:
-        torch.testing.assert_close(objective.average_hessian(codes), hessian)
+        torch.testing.assert_close(objective.expanded(codes).hessian, hessian)
     prepared = objective.prepared_for(Outlook(10_000, codes, codes))
     assert prepared is not objective
-    torch.testing.assert_close(prepared.average_hessian(codes), objective.average_hessian(codes))
+    for left, right in zip(prepared.expanded(codes), objective.expanded(codes)):
+        torch.testing.assert_close(left, right)
+    torch.testing.assert_close(prepared.expanded(codes).values, objective.comparable(codes))
+    torch.testing.assert_close(prepared.expanded(codes).gradient, objective.gradient(codes))
 
 
 def test_the_average_of_mixed_units():
@@ -56,7 +59,7 @@ def test_the_average_of_mixed_units():
     shares = (objective.smooth._activations(codes)[1] > 0).double().mean(0)
     assert float((shares < 0.99).double().mean()) > 0.1
     mean = hessians(objective, codes).mean(0)
-    error = torch.linalg.matrix_norm(objective.average_hessian(codes) - mean)
+    error = torch.linalg.matrix_norm(objective.expanded(codes).hessian - mean)
     assert error < 0.02 * torch.linalg.matrix_norm(mean)
 
 
@@ -65,14 +68,12 @@ def test_there_is_none_where_one_quadratic_will_not_do():
     codes = codes * (torch.rand(codes.shape) < 0.3)
     with torch.no_grad():
         undecided.decoder.hidden[0].bias.zero_()
-    assert undecided.average_hessian(codes) is None, "half of the units are active"
-    start = leap(undecided, codes, 10)
-    assert start.taken == 0
-    assert torch.equal(start.codes, codes)
+    assert undecided.expanded(codes) is None, "half of the units are active"
+    assert leap(undecided, codes, 10) is None
     objective, codes = problem(Energy(0.02, 10.0, 0.5), 5.0)
-    assert objective.average_hessian(codes) is None, "the hinge couples samples"
+    assert objective.expanded(codes) is None, "the hinge couples samples"
     linear = Energy(0.02).bind(LinearDecoder(12, 30), torch.randn(50, 30))
-    assert linear.average_hessian(codes) is None, "it is its own quadratic"
+    assert linear.expanded(codes) is None, "it is its own quadratic"
 
 
 def test_where_the_network_is_linear_the_second_leap_arrives():
@@ -86,23 +87,6 @@ def test_where_the_network_is_linear_the_second_leap_arrives():
     assert gaps[2] < 1e-9
 
 
-@pytest.mark.parametrize(
-    ("turned", "bend", "is_downhill", "damping"),
-    [
-        (3.0, 2.0, True, 1.5),
-        (9.0, 2.0, True, MOST_DAMPING),
-        (-1.0, 2.0, True, LEAST_DAMPING),
-        (0.0, 0.0, True, 1.2),
-        (torch.nan, 2.0, False, 2.4),
-        (3.0, 2.0, False, 2.4),
-        (7.0, 2.0, False, 3.5),
-    ],
-)
-def test_damping_is_measured(turned, bend, is_downhill, damping):
-    given = (torch.full((1, 1), value) for value in (1.2, turned, bend))
-    assert float(_damped(*given, torch.full((1, 1), is_downhill))) == pytest.approx(damping)
-
-
 def test_a_bend_that_underflows_ends_them():
     decoder = MultiLayerDecoder(12, [60], 30)
     with torch.no_grad():
@@ -111,8 +95,10 @@ def test_a_bend_that_underflows_ends_them():
         decoder.hidden[0].bias.fill_(1.0)
     codes = torch.rand(50, 12)
     objective = Energy(0.02).bind(decoder, torch.randn(50, 30))
-    assert objective.average_hessian(codes).any()
-    assert leap(objective, codes, 10).taken == 0
+    assert objective.expanded(codes).hessian.any()
+    start = leap(objective, codes, 10)
+    assert not start.leaps.any()
+    assert torch.equal(start.codes, codes)
 
 
 @pytest.mark.parametrize("bias", [0.2, 0.5, 1.0])
@@ -123,7 +109,7 @@ def test_never_uphill(monkeypatch, bias, hidden_dims):
     energies = objective.comparable(codes)
     for most in range(1, 12):
         start = leap(objective, codes, most)
-        assert 1 <= start.taken <= most
+        assert 1 <= start.leaps.max() <= most
         assert (start.energies <= energies).all()
         torch.testing.assert_close(start.energies, objective.comparable(start.codes))
         torch.testing.assert_close(start.gradient, objective.gradient(start.codes))
@@ -156,6 +142,37 @@ def test_the_limit_counts_leaps():
     assert Adaptive(1, 1e-3)(objective, found.codes).converged.all()
 
 
+def test_where_no_sample_stops_early_all_iterations_may_be_leaps():
+    objective, codes = problem(Energy(0.02), 0.5)
+    were_all = []
+    for limit in range(1, 12):
+        start, found = leap(objective, codes, limit), Adaptive(limit, 0.0)(objective, codes)
+        assert found.iterations.max() == limit
+        assert not found.converged.any()
+        assert (objective.comparable(found.codes) <= start.energies + 1e-15).all()
+        were_all.append(int(start.leaps.max()) == limit)
+        if were_all[-1]:
+            assert torch.equal(found.codes, start.codes)
+    assert were_all[2]
+    assert not were_all[-1]
+
+
+def test_samples_that_have_arrived_rest():
+    """They go where the others do not disturb them, and only their own leaps are counted."""
+    objective, codes = problem(Energy(0.02), 5.0, count=120)
+    with torch.no_grad():  # so that the others do not arrive at once
+        objective.decoder.hidden[0].bias[::7] = -1.0
+    codes[::2] = Adaptive(2_000, 1e-9)(objective, codes).codes[::2]
+    start = leap(objective, codes, 100)
+    resting, moving = start.leaps[::2], start.leaps[1::2]
+    assert moving.max() > 3
+    assert resting.double().mean() < moving.double().mean()
+    for name, expected in (("energies", "comparable"), ("gradient", "gradient")):
+        torch.testing.assert_close(getattr(start, name), getattr(objective, expected)(start.codes))
+    found = Adaptive(500, 1e-4)(objective, codes)
+    assert found.iterations[::2].double().mean() < found.iterations[1::2].double().mean()
+
+
 def test_without_any_active_unit_there_is_nothing_to_leap_by():
     decoder = MultiLayerDecoder(12, [24], 30)
     torch.nn.init.zeros_(decoder.hidden[0].bias)
@@ -167,4 +184,4 @@ def test_without_any_active_unit_there_is_nothing_to_leap_by():
 def test_inputs_that_are_not_finite_end_them():
     objective, codes = problem(Energy(0.02), 5.0)
     codes[3, 4] = torch.nan
-    assert leap(objective, codes, 50).taken < 50
+    assert leap(objective, codes, 50).leaps.max() < 50

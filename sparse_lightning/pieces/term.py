@@ -16,7 +16,7 @@ from sparse_lightning.pieces.cost import CHANGED
 from sparse_lightning.pieces.loops import active_rows, advance, make_room
 from sparse_lightning.products import advantage, relu_layer, times
 from sparse_lightning.reconstruction import MultiLayerTerm
-from sparse_lightning.smooth import Curvature
+from sparse_lightning.smooth import Curvature, Expansion
 
 # Rows of Q, or units, that are learned at a time.
 AT_A_TIME = 1024
@@ -58,8 +58,8 @@ class PiecewiseTerm:
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.value_and_gradient(codes)
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None:
-        return self.network.average_hessian(codes)
+    def expanded(self, codes: Tensor) -> Expansion | None:
+        return self.network.expanded(codes)
 
     def curvature(self, codes: Tensor) -> Curvature:
         return self.network.curvature(codes)

@@ -33,7 +33,7 @@ relu network is nearly linear, a few steps of one quadratic for all samples go m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ from torch.linalg import vector_norm
 
 from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers.descent import Descent
-from sparse_lightning.solvers.leaps import Start, leap
+from sparse_lightning.solvers.leaps import Start, leap, no_leaps
 from sparse_lightning.solvers.pace import CurvedObjective, Pace, pace_of
 from sparse_lightning.solvers.solution import Solution, require_limits
 
@@ -78,23 +78,36 @@ class Adaptive:
     @torch.no_grad()
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        if self.tolerance == 0:
-            outlook = Outlook(self.max_iterations, initial_codes, initial_codes)
-            objective = objective.prepared_for(outlook)
-        if objective.quadratic is not None:
-            solution = self._descend_quadratic(objective, initial_codes)
-            if objective.is_separable:  # energies have been compared
-                return solution
-            start, energies = initial_codes, objective.comparable(initial_codes)
+        if objective.quadratic is None:
+            return self._descend(objective, initial_codes)
+        solution = self._descend_quadratic(objective, initial_codes)
+        if objective.is_separable:  # energies have been compared
+            return solution
+        start = initial_codes, objective.comparable(initial_codes)
+        return _no_higher(objective, solution, *start)
+
+    def _descend(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
+        # Whether a sample has converged is for the last iteration to say.
+        start = leap(objective, initial_codes, self.max_iterations - (self.tolerance > 0))
+        if start is None:
+            codes, leaps = initial_codes, no_leaps(initial_codes)
         else:
-            # Whether a sample has converged is for the last iteration to say.
-            leapt = leap(objective, initial_codes, self.max_iterations - 1)
-            start, energies = leapt.codes, leapt.energies
-            solution = AdaptiveDescent(self, objective, leapt).run()
-        # Also where the codes are not finite.
-        lower = objective.comparable(solution.codes) <= energies
-        codes = torch.where(lower, solution.codes, start)
-        return Solution(codes, solution.iterations, solution.converged)
+            codes, leaps = start.codes, start.leaps
+        taken = int(leaps.max())
+        if taken == self.max_iterations:
+            return Solution(codes, leaps, torch.zeros_like(leaps, dtype=torch.bool))
+        prepared = self._prepared(objective, codes, taken)
+        if start is None or prepared is not objective:
+            start = Start.at(prepared, codes, leaps)
+        solution = AdaptiveDescent(self, prepared, start, taken).run()
+        iterations = solution.iterations - (taken - leaps)
+        return _no_higher(prepared, replace(solution, iterations=iterations), codes, start.energies)
+
+    def _prepared(self, objective: CurvedObjective, codes: Tensor, taken: int) -> CurvedObjective:
+        """For the iterations to come, where one knows how many."""
+        if self.tolerance > 0:
+            return objective
+        return objective.prepared_for(Outlook(self.max_iterations - taken, codes, codes))
 
     def _descend_quadratic(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         from sparse_lightning.solvers.compiled import descend  # takes long to import
@@ -106,12 +119,23 @@ class Adaptive:
         )
 
 
+def _no_higher(
+    objective: CurvedObjective, solution: Solution, start: Tensor, energies: Tensor
+) -> Solution:
+    """The codes of a solution, or those of its start where these have the lower energy."""
+    # Also where the codes are not finite.
+    lower = objective.comparable(solution.codes) <= energies
+    return replace(solution, codes=torch.where(lower, solution.codes, start))
+
+
 class AdaptiveDescent(Descent):
     """The iterations of `Adaptive` over torch's operations."""
 
-    def __init__(self, solver: Adaptive, objective: CurvedObjective, start: Start) -> None:
+    def __init__(
+        self, solver: Adaptive, objective: CurvedObjective, start: Start, taken: int
+    ) -> None:
         super().__init__(objective, start.codes, solver.max_iterations, solver.tolerance)
-        self.start_at(start.taken)
+        self.start_at(taken)
         self.gradient, self.has_gradient = start.gradient, True
         self.pace = pace_of(objective, start.codes, start.energies, solver.max_iterations)
 

@@ -37,7 +37,7 @@ class Rule(NamedTuple):
     """How to step, in the numbers' own type.
 
     Attributes:
-        step: step size.
+        step: (n,) step size of each sample.
         shrinkage: (n,) step size times the weight of the l1 norm of each sample.
         tolerance: squared; 0 never stops.
         momenta: by iteration since the start, or since the last restart; one per iteration that
@@ -47,7 +47,7 @@ class Rule(NamedTuple):
             are independent then keep their initial codes unless the last are as good.
     """
 
-    step: np.floating
+    step: np.ndarray
     shrinkage: np.ndarray
     tolerance: np.floating
     momenta: np.ndarray
@@ -65,7 +65,7 @@ class Hinge(NamedTuple):
 def descend(
     quadratic: Quadratic,
     initial_codes: Tensor,
-    step: float,
+    step: float | Tensor,
     momenta: Tensor,
     tolerance: float,
     restarts: bool,
@@ -76,11 +76,9 @@ def descend(
     iterations = torch.full((len(codes),), len(momenta), device="cpu")
     converged = torch.zeros(len(codes), dtype=torch.bool, device="cpu")
     number = np.dtype(str(gram.dtype).removeprefix("torch.")).type
-    weight = torch.as_tensor(step * quadratic.sparsity_weight, dtype=gram.dtype)
     rule = Rule(
-        number(step),
-        # Not a view: for an array of another layout all would be compiled a second time.
-        weight.expand(len(codes)).clone(memory_format=torch.contiguous_format).numpy(),
+        _of_each(step, codes),
+        _of_each(step * quadratic.sparsity_weight, codes),
         number(tolerance * tolerance),
         momenta.to(gram.dtype).numpy(),
         restarts,
@@ -89,11 +87,36 @@ def descend(
     codes_, gram_, drive_, iterations_, converged_ = (array.numpy() for array in arrays)
     result = iterations_, converged_
     if quadratic.hinge is None:
-        run_in_threads(_separable, codes_.size, codes_, gram_, drive_, rule, *result)
+        pairs = _pairs_of(quadratic)
+        run_in_threads(_separable, codes_.size, codes_, gram_, drive_, pairs, rule, *result)
     else:
         hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), codes.dtype))
         run_in_threads(_coupled, codes_.size, codes_, gram_, drive_, rule, hinge, *result)
     return Solution(codes, iterations, converged)
+
+
+def gradients(quadratic: Quadratic, codes: Tensor) -> Tensor:
+    """Of the smooth function without its hinge, at codes (n, l) that are mostly 0, (n, l)."""
+    out = torch.empty_like(codes, memory_format=torch.contiguous_format)
+    arrays = [codes.contiguous(), quadratic.gram.contiguous(), quadratic.drive.contiguous()]
+    codes_, gram_, drive_ = (array.numpy() for array in arrays)
+    pairs = _pairs_of(quadratic)
+    run_in_threads(_gradients, codes_.size, codes_, gram_, drive_, pairs, out.numpy())
+    return out
+
+
+def _pairs_of(quadratic: Quadratic) -> np.ndarray:
+    pairs, drive = quadratic.pairs, quadratic.drive
+    if pairs is None:
+        pairs = drive.new_empty(len(drive), 0, drive.shape[1])
+    return pairs.contiguous().numpy()
+
+
+def _of_each(number: float | Tensor, codes: Tensor) -> np.ndarray:
+    """One number for each sample."""
+    numbers = torch.as_tensor(number, dtype=codes.dtype).expand(len(codes))
+    # Not a view: for an array of another layout all would be compiled a second time.
+    return numbers.clone(memory_format=torch.contiguous_format).numpy()
 
 
 @compiled
@@ -130,7 +153,32 @@ def _gradient(point, gram, drive, active, count, out):
 
 
 @compiled
-def _step(codes, point, gradient, rule, shrinkage):
+def _add_pairs(point, pairs, active, count, out):
+    """Add to ``out`` what a sample's own pairs make of the point."""
+    for k in range(len(pairs)):
+        part = point.dtype.type(0)
+        for a in range(count):
+            part += pairs[k, active[a]] * point[active[a]]
+        if k % 2 == 1:
+            part = -part
+        for j in range(len(point)):
+            out[j] += part * pairs[k, j]
+
+
+@in_parallel
+def _gradients(codes, gram, drive, pairs, out):
+    """See `gradients`."""
+    count, length = codes.shape
+    for chunk in prange((count + ROWS - 1) // ROWS):
+        active = np.empty(length + 1, np.int64)
+        for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
+            num_active = _list_active(codes[i], active)
+            _gradient(codes[i], gram, drive[i], active, num_active, out[i])
+            _add_pairs(codes[i], pairs[i], active, num_active, out[i])
+
+
+@compiled
+def _step(codes, point, gradient, rule, i):
     """One proximal step of a sample.
 
     ``codes`` become the new ones, ``gradient`` their change. Returns the squares of what has moved
@@ -142,7 +190,7 @@ def _step(codes, point, gradient, rule, shrinkage):
     switched = 0
     for j in range(len(codes)):
         old = codes[j]
-        new = point[j] - rule.step * gradient[j] - shrinkage
+        new = point[j] - rule.step[i] * gradient[j] - rule.shrinkage[i]
         new = zero if new < zero else new
         change, correction = new - old, new - point[j]
         old_size += old * old
@@ -166,7 +214,7 @@ def _has_converged(moved, size, rule):
 
 
 @in_parallel
-def _separable(codes, gram, drive, rule, iterations, converged):
+def _separable(codes, gram, drive, pairs, rule, iterations, converged):
     """Each sample by itself, until it has converged."""
     count, length = codes.shape
     for chunk in prange((count + ROWS - 1) // ROWS):
@@ -176,15 +224,15 @@ def _separable(codes, gram, drive, rule, iterations, converged):
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
             point[:], start[:] = codes[i], codes[i]
             age, steady, num_active = 0, 0, 0
+            weight = rule.shrinkage[i] / rule.step[i]
             for iteration in range(len(rule.momenta)):
                 # From then on the point has the components of the code, which stay the same. One of
                 # them may be 0 just now.
                 if steady < 2:
                     num_active = _list_active(codes[i] if steady == 1 else point, active)
                 _gradient(point, gram, drive[i], active, num_active, change)
-                moved, size, uphill, switched = _step(
-                    codes[i], point, change, rule, rule.shrinkage[i]
-                )
+                _add_pairs(point, pairs[i], active, num_active, change)
+                moved, size, uphill, switched = _step(codes[i], point, change, rule, i)
                 if _has_converged(moved, size, rule):
                     iterations[i], converged[i] = iteration + 1, True
                     break
@@ -194,23 +242,25 @@ def _separable(codes, gram, drive, rule, iterations, converged):
                     momentum, age = gram.dtype.type(0), age >> 1
                 age += 1
                 if rule.restarts and rule.tolerance > 0 and steady == STEADY:
-                    weight = rule.shrinkage[i] / rule.step
-                    if _solve(codes[i], gram, drive[i], weight, active[:num_active], matrix):
+                    atoms = active[:num_active]
+                    if _solve(codes[i], gram, pairs[i], drive[i], weight, atoms, matrix):
                         momentum, age = gram.dtype.type(0), 0
                 for j in range(length):
                     point[j] = codes[i, j] + momentum * change[j]
             if rule.restarts:
-                weight = rule.shrinkage[i] / rule.step
-                before = _energy(start, gram, drive[i], weight, active, change)
+                before = _energy(start, gram, pairs[i], drive[i], weight, active, change)
+                after = _energy(codes[i], gram, pairs[i], drive[i], weight, active, change)
                 # Also where it is not a number.
-                if not _energy(codes[i], gram, drive[i], weight, active, change) <= before:
+                if not after <= before:
                     codes[i] = start
 
 
 @compiled
-def _energy(code, gram, drive, weight, active, gradient):
+def _energy(code, gram, pairs, drive, weight, active, gradient):
     """Of a code, up to a constant."""
-    _gradient(code, gram, drive, active, _list_active(code, active), gradient)
+    count = _list_active(code, active)
+    _gradient(code, gram, drive, active, count, gradient)
+    _add_pairs(code, pairs, active, count, gradient)
     total = code.dtype.type(0)
     for j in range(len(code)):
         total += code[j] * ((gradient[j] - drive[j]) / 2 + weight)
@@ -218,7 +268,7 @@ def _energy(code, gram, drive, weight, active, gradient):
 
 
 @compiled
-def _solve(code, gram, drive, weight, active, factor):
+def _solve(code, gram, pairs, drive, weight, active, factor):
     """Minimise over the active components alone, by Cholesky; whether all of them stay positive.
 
     Where they do not, the code is left as it is.
@@ -231,6 +281,9 @@ def _solve(code, gram, drive, weight, active, factor):
         solution[a] = drive[active[a]] - weight
         for b in range(a + 1):
             total = np.float64(gram[active[a], active[b]])
+            for k in range(len(pairs)):
+                product = pairs[k, active[a]] * pairs[k, active[b]]
+                total += product if k % 2 == 0 else -product
             for k in range(b):
                 total -= factor[a, k] * factor[b, k]
             if a > b:
@@ -287,9 +340,7 @@ def _coupled(codes, gram, drive, rule, hinge, iterations, converged):
                 _gradient(points[i], gram, drive[i], active, num_active, changes[i])
                 for j in range(length):
                     changes[i, j] += pull[j] * (points[i, j] - mean[j])
-                moved, size, uphill, _ = _step(
-                    codes[i], points[i], changes[i], rule, rule.shrinkage[i]
-                )
+                moved, size, uphill, _ = _step(codes[i], points[i], changes[i], rule, i)
                 judged[chunk, 0] += moved
                 judged[chunk, 1] += size
                 judged[chunk, 2] += uphill

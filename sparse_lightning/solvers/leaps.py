@@ -6,40 +6,39 @@ energy of each of them bends. From the codes z of a sample the next are
 
 .. math::
     \arg\min_{z' \ge 0}\; \langle \nabla(z), z' - z \rangle
-    + \tfrac{\kappa}{2} (z' - z)^\top H (z' - z) + \lambda \|z'\|_1 ,
+    + \tfrac{1}{2} (z' - z)^\top B\, (z' - z) + \lambda \|z'\|_1 ,
 
 a positive lasso, which the compiled loops solve in less time than the network takes for a gradient
-(a proximal Newton step, Lee, Sun & Saunders 2014, with a Hessian that is shared). :math:`\kappa` is
-the sample's own, a damping that is measured on the last leap s, by how the gradient turned
-(Barzilai & Borwein 1988, with H in the place of the identity):
+(a proximal quasi-Newton step, Lee, Sun & Saunders 2014). B is H at first, and the sample's own
+from then on, as far as its leaps tell (`sparse_lightning.solvers.quasi_newton`). A leap uphill is
+not taken; the next one is shorter. Samples whose energies do not change any more rest.
 
-.. math::
-    \kappa = \langle \nabla(z + s) - \nabla(z), s \rangle / \langle s, H s \rangle ,
-
-within bounds, and at least twice what it was after a leap uphill, which is not taken. Unless the
-first, the longest, does as the quadratic said for nearly all samples, none is taken: in a network
-that is far from linear it would land in some other valley. A few leaps go most of the way; on the
-kinks of the network, which no quadratic knows, other steps have to settle. Of several processes
-that train one model, each decides for its own samples.
+Unless the first leap, the longest, does as the quadratic said for nearly all samples, none is
+taken: in a network that is far from linear it would land in some other valley. A few leaps go most
+of the way; on the kinks of the network, which no quadratic knows, other steps have to settle. Of
+several processes that train one model, each decides for its own samples.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
-from sparse_lightning.smooth import Quadratic, largest_eigenvalue_bound
+from sparse_lightning.smooth import Expansion
+from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
-# Damping: at first, the least and the most that are believed, and how it rises after a leap uphill.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING, RISE = 1.2, 0.5, 4.0, 2.0
+# The scale of H for the first leap, and what all is multiplied by after a leap uphill.
+FIRST_SCALE, RISE = 1.2, 1.5
 # The first leap must lower the energy by what was promised up to this, relative, for this share.
 FIRST_ERROR, FIRST_SHARE = 0.25, 0.9
-# Leaps end with one that lowers the energy by less than this, relative.
-WORTHWHILE = 2e-6
-INNER_ITERATIONS, INNER_TOLERANCE = 100, 3e-5
+# The leaps of a sample end with one that changes its energy by less than this part of the mean.
+WORTHWHILE = 3e-7
+# The share of samples left, up to which it pays to go on without the others.
+MOST_LEFT = 0.75
 
 
 class LeapedObjective(Protocol):
@@ -47,9 +46,11 @@ class LeapedObjective(Protocol):
 
     sparsity_weight: float
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None: ...
+    def expanded(self, codes: Tensor) -> Expansion | None: ...
 
     def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def restrict(self, rows: Tensor, held_codes: Tensor) -> LeapedObjective: ...
 
 
 @dataclass(frozen=True)
@@ -60,79 +61,118 @@ class Start:
         codes: (n, l).
         energies: of the codes, (n, 1) or (1, 1).
         gradient: at the codes, (n, l).
-        taken: leaps up to here; each costs a gradient and counts as an iteration of all samples.
+        leaps: (n,) up to here, by sample; each costs a gradient and counts as an iteration.
     """
 
     codes: Tensor
     energies: Tensor
     gradient: Tensor
-    taken: int
+    leaps: Tensor
+
+    @classmethod
+    def at(cls, objective: LeapedObjective, codes: Tensor, leaps: Tensor) -> Self:
+        """As the objective sees these codes."""
+        return cls(codes, *objective.comparable_and_gradient(codes), leaps)
 
 
-def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start:
-    """As many leaps as are worthwhile, at most ``most``; none where no one quadratic will do."""
-    energies, gradient = objective.comparable_and_gradient(codes)
-    hessian = objective.average_hessian(codes) if most > 0 else None
-    start, taken = Start(codes, energies, gradient, 0), 0
-    damping = torch.full_like(energies, FIRST_DAMPING)
-    while taken < most and hessian is not None:
-        if taken <= 1:
-            largest = largest_eigenvalue_bound(hessian)
-            if not largest > 0:
-                break
-        new = _lasso(objective, hessian, codes, gradient, damping, 1 / largest)
-        way = new - codes
-        bend = torch.linalg.vecdot(way @ hessian, way)[:, None]
-        new_energies, new_gradient = objective.comparable_and_gradient(new)
-        decrease = energies - new_energies
-        taken += 1
-        take = is_downhill = decrease >= 0
-        if taken == 1:
-            promised = _promised(objective, gradient, way, damping, bend)
-            take = (decrease - promised).abs() <= FIRST_ERROR * promised
-            if not take.double().mean() >= FIRST_SHARE:
-                return start
-        turned = torch.linalg.vecdot(new_gradient - gradient, way)[:, None]
-        damping = _damped(damping, turned, bend, is_downhill)
-        codes = torch.where(take, new, codes)
-        gradient = torch.where(take, new_gradient, gradient)
-        energies = torch.where(take, new_energies, energies)
-        if not decrease.clamp_(min=0).sum() > WORTHWHILE * energies.sum().abs():
-            break
-        if taken == 1:
-            # The units that are active at the start, which may be zero, say little of those here.
-            # Dampings, measured with the old matrix, are no better for being measured with the new.
-            hessian = objective.average_hessian(codes)
-    return Start(codes, energies, gradient, taken)
+def no_leaps(codes: Tensor) -> Tensor:
+    """None for each sample, (n,)."""
+    return torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
 
 
-def _promised(
-    objective: LeapedObjective, gradient: Tensor, way: Tensor, damping: Tensor, bend: Tensor
-) -> Tensor:
-    """By how much the energy of the quadratic falls on the way, (n, 1)."""
-    slope = torch.linalg.vecdot(gradient + objective.sparsity_weight, way)[:, None]
-    return -torch.addcmul(slope, damping, bend, value=0.5)
+def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start | None:
+    """As many leaps as are worthwhile, at most ``most``; None where no one matrix will do."""
+    expansion = objective.expanded(codes) if most > 0 else None
+    if expansion is None:
+        return None
+    energies, gradient, hessian = expansion
+    start = Start(codes.clone(), energies, gradient, no_leaps(codes))
+    model = QuasiNewton.of(hessian, torch.full_like(energies, FIRST_SCALE))
+    if model is None:
+        return start
+    leaps = Leaps(objective, start, model)
+    if not leaps.begin():
+        return start
+    while leaps.taken < most and leaps.left:
+        leaps.go_on()
+    return leaps.end()
 
 
-def _damped(damping: Tensor, turned: Tensor, bend: Tensor, is_downhill: Tensor) -> Tensor:
-    measured = turned / bend
-    measured = torch.where(measured.isfinite(), measured, damping)
-    measured = measured.clamp(LEAST_DAMPING, MOST_DAMPING)
-    return torch.where(is_downhill, measured, torch.maximum(measured, RISE * damping))
+class Leaps:
+    """Leaps under way: the samples that still leap, and the account of those that do not.
 
+    Attributes:
+        taken: leaps up to now.
+        left: how many samples still leap.
+    """
 
-def _lasso(
-    objective: LeapedObjective,
-    hessian: Tensor,
-    codes: Tensor,
-    gradient: Tensor,
-    damping: Tensor,
-    step: float,
-) -> Tensor:
-    """The codes that a leap leads to; all is divided by the sample's damping."""
-    from sparse_lightning.solvers.compiled import descend  # takes long to import
+    def __init__(self, objective: LeapedObjective, start: Start, model: QuasiNewton) -> None:
+        self.found = start
+        self.taken, self.left = 0, len(start.codes)
+        # Of the samples that still leap, and perhaps of a few that have just ended:
+        self.objective, self.model = objective, model
+        self.place = torch.arange(len(start.codes), device=start.codes.device)
+        self.codes, self.energies, self.gradient = start.codes, start.energies, start.gradient
 
-    drive = torch.addcdiv(codes @ hessian, gradient, damping, value=-1)
-    quadratic = Quadratic(hessian, drive, objective.sparsity_weight / damping.squeeze(1), None)
-    age = torch.arange(INNER_ITERATIONS, dtype=codes.dtype, device=codes.device)
-    return descend(quadratic, codes, step, age / (age + 3), INNER_TOLERANCE, True).codes
+    def begin(self) -> bool:
+        """Take the first leap, the longest, if it does as the quadratics said; whether it did."""
+        new, step, expected = self._ahead()
+        energies, gradient = self.objective.comparable_and_gradient(new)
+        decrease = self.energies - energies
+        slope = vecdot(self.gradient + self.objective.sparsity_weight, step)
+        promised = -(slope + vecdot(expected, step) / 2)[:, None]
+        self.least = WORTHWHILE * self.energies.abs().mean()
+        is_right = (decrease - promised).abs() <= FIRST_ERROR * promised + self.least
+        if not is_right.double().mean() >= FIRST_SHARE:
+            return False
+        self.model = self.model.rescaled(step, gradient - self.gradient)
+        self._land(new, energies, gradient, decrease >= 0)
+        return True
+
+    def go_on(self) -> None:
+        """Take one leap, downhill."""
+        new, step, expected = self._ahead()
+        energies, gradient = self.objective.comparable_and_gradient(new)
+        decrease = self.energies - energies
+        is_downhill = decrease >= 0
+        # Changes so small that an energy does not show them are rounding.
+        goes_on = (decrease.abs() > self.least).squeeze(1)
+        model = self.model.taught(step, gradient - self.gradient, expected, goes_on)
+        self.model = model.stiffened(torch.where(is_downhill, 1.0, RISE))
+        self._land(new, energies, gradient, is_downhill)
+        self._go_on_with(goes_on)
+
+    def end(self) -> Start:
+        """Where they have led to."""
+        self._store()
+        return self.found
+
+    def _ahead(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a leap leads to, the step there, and by how much the gradient is to turn on it."""
+        new = self.model.minimum(self.codes, self.gradient, self.objective.sparsity_weight)
+        step = new - self.codes
+        return new, step, self.model.product(step)
+
+    def _land(self, new: Tensor, energies: Tensor, gradient: Tensor, take: Tensor) -> None:
+        """Be there where ``take`` (n, 1) says so."""
+        self.taken += 1
+        self.codes = torch.where(take, new, self.codes)
+        self.energies = torch.where(take, energies, self.energies)
+        self.gradient = torch.where(take, gradient, self.gradient)
+
+    def _go_on_with(self, goes_on: Tensor) -> None:
+        """Leave the other samples where they are, at once if they are many."""
+        self.left = int(goes_on.sum())
+        if self.left > MOST_LEFT * len(self.place):
+            return
+        self._store()
+        rows = goes_on.nonzero().squeeze(1)
+        self.objective = self.objective.restrict(rows, self.codes[:0])
+        self.model = self.model.restrict(rows)
+        for name in ("place", "codes", "energies", "gradient"):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def _store(self) -> None:
+        for name in ("codes", "energies", "gradient"):
+            getattr(self.found, name)[self.place] = getattr(self, name)
+        self.found.leaps[self.place] = self.taken

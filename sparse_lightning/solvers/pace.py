@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sparse_lightning.smooth import Expansion
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
@@ -33,7 +34,7 @@ class CurvedObjective(ProximalObjective, Protocol):
 
     def curvature(self, codes: Tensor) -> Bend: ...
 
-    def average_hessian(self, codes: Tensor) -> Tensor | None: ...
+    def expanded(self, codes: Tensor) -> Expansion | None: ...
 
     def comparable(self, codes: Tensor) -> Tensor: ...
 

@@ -1,0 +1,104 @@
+r"""A quadratic for each sample, which learns from the steps that are taken.
+
+Its second derivative is
+
+.. math::
+    B = \kappa\, \Big(H + \sum_k a_k a_k^\top - \sum_k b_k b_k^\top\Big) ,
+
+one matrix H for all samples, and of each sample its own scale :math:`\kappa` and a pair of vectors
+for each step s that it has learned from (Broyden, Fletcher, Goldfarb and Shanno; Nocedal & Wright
+2006, eq. 6.19),
+
+.. math::
+    \sqrt{\kappa}\, a = y / \sqrt{y^\top s}, \quad \sqrt{\kappa}\, b = B s / \sqrt{s^\top B s},
+    \quad y = \nabla(z + s) - \nabla(z) ,
+
+after which B s = y. Its minimum with an l1 term over :math:`z \ge 0` is a positive lasso for the
+compiled loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.linalg import matrix_norm, vecdot
+
+from sparse_lightning.smooth import Quadratic, largest_eigenvalue_bound
+
+# The least and the most that is believed of a scale that is measured.
+LEAST_SCALE, MOST_SCALE = 0.5, 16.0
+# A step teaches nothing where the gradient turned by less than this part of what was expected:
+# the function is nearly flat there, or concave.
+LEAST_TURN = 0.05
+INNER_ITERATIONS, INNER_TOLERANCE = 100, 3e-5
+
+
+@dataclass(frozen=True)
+class QuasiNewton:
+    r"""The second derivatives of the samples.
+
+    Attributes:
+        hessian: H, (l, l).
+        largest: a bound of its largest eigenvalue, above 0.
+        scale: :math:`\kappa`, (n, 1).
+        pairs: a and b in turns, (n, 2k, l); 0 where a step taught a sample nothing.
+    """
+
+    hessian: Tensor
+    largest: float
+    scale: Tensor
+    pairs: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor, scale: Tensor) -> Self | None:
+        """By H and the scales alone, None if H is 0."""
+        largest = largest_eigenvalue_bound(hessian)
+        if not largest > 0:
+            return None
+        return cls(hessian, largest, scale, hessian.new_empty(len(scale), 0, len(hessian)))
+
+    def rescaled(self, steps: Tensor, turned: Tensor) -> Self:
+        r"""With scales :math:`\kappa = y^\top s / s^\top H s`, by one step (n, l) of each."""
+        scale = (vecdot(turned, steps) / vecdot(steps @ self.hessian, steps))[:, None]
+        scale = torch.where(scale.isfinite(), scale, self.scale)
+        return replace(self, scale=scale.clamp(LEAST_SCALE, MOST_SCALE))
+
+    def stiffened(self, factor: Tensor) -> Self:
+        """Multiplied by a factor for each sample, (n, 1)."""
+        return replace(self, scale=factor * self.scale)
+
+    def taught(self, steps: Tensor, turned: Tensor, expected: Tensor, may_learn: Tensor) -> Self:
+        """By steps s, on which gradients turned by y in place of B s, where (n,) says so."""
+        turn, expectation = vecdot(turned, steps), vecdot(expected, steps)
+        may_learn = may_learn & (expectation > 0) & (turn > LEAST_TURN * expectation)
+        vectors = torch.stack((turned, expected), 1)
+        sizes = (self.scale * torch.stack((turn, expectation), 1)).sqrt_()
+        pair = torch.where(may_learn[:, None, None], vectors / sizes[:, :, None], 0.0)
+        return replace(self, pairs=torch.cat((self.pairs, pair), 1))
+
+    def product(self, steps: Tensor) -> Tensor:
+        """B s of each sample, (n, l)."""
+        from sparse_lightning.solvers.compiled import gradients  # takes long to import
+
+        return gradients(self._quadratic(torch.zeros_like(steps)), steps).mul_(self.scale)
+
+    def minimum(self, codes: Tensor, gradient: Tensor, sparsity_weight: float) -> Tensor:
+        """Where the quadratics at ``codes`` (n, l), with the l1 term, have their minima, (n, l)."""
+        from sparse_lightning.solvers.compiled import descend, gradients
+
+        drive = gradients(self._quadratic(gradient / self.scale), codes)
+        quadratic = self._quadratic(drive, sparsity_weight / self.scale.squeeze(1))
+        added = self.pairs[:, ::2]
+        step = 1 / (self.largest + matrix_norm(added @ added.mT))
+        age = torch.arange(INNER_ITERATIONS, dtype=codes.dtype, device=codes.device)
+        return descend(quadratic, codes, step, age / (age + 3), INNER_TOLERANCE, True).codes
+
+    def _quadratic(self, drive: Tensor, sparsity_weight: float | Tensor = 0.0) -> Quadratic:
+        return Quadratic(self.hessian, drive, sparsity_weight, None, self.pairs)
+
+    def restrict(self, rows: Tensor) -> Self:
+        """Those of the samples ``rows``."""
+        return replace(self, scale=self.scale[rows], pairs=self.pairs[rows])
