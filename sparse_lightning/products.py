@@ -72,8 +72,15 @@ def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
         and left.device.type == "cpu"
         and len(left) * right.numel() >= LEAST
         and not torch.is_grad_enabled()
+        and _is_dense(left)
+        and _is_dense(right)
         and onednn_is_faster()
     )
+
+
+def _is_dense(matrix: Tensor) -> bool:
+    """Not a part of a larger one, of which oneDNN's products take a thousand times as long."""
+    return matrix.is_contiguous() or matrix.T.is_contiguous()
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

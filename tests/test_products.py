@@ -69,7 +69,7 @@ def test_products_of_any_layout(sizes: tuple[int, int, int], asked: list) -> Non
             bias = torch.randn(m)
             layer = relu_layer(left, right.T, bias)
             assert_rounded(layer, (exact + bias).relu(), scale + bias.abs())
-    assert len(asked) == 16 * 5
+    assert len(asked) >= 4 * 5, "of the two layouts that are dense, at least"
 
 
 @needs_onednn
@@ -100,6 +100,9 @@ def test_the_rest_is_torchs_own(asked: list) -> None:
     left, right = torch.randn(130, 128), torch.randn(128, 160)
     assert torch.equal(times(left.double(), right.double()), left.double() @ right.double())
     assert torch.equal(times(left[:2], right), left[:2] @ right), "too small to pay"
+    wide = torch.randn(128, 300)
+    assert torch.equal(times(left, wide[:, :160]), left @ wide[:, :160]), "part of a larger matrix"
+    assert torch.equal(times(wide[:, :160].T, wide), wide[:, :160].T @ wide)
     assert times(left[:0], right).shape == (0, 160)
     with torch.enable_grad():
         weight = right.clone().requires_grad_()

@@ -37,15 +37,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from sparse_lightning.smooth import Outlook
-from sparse_lightning.solvers.descent import Descent
+from sparse_lightning.solvers.adaptive_descent import descent_of
 from sparse_lightning.solvers.leaps import Start, leap, no_leaps
-from sparse_lightning.solvers.pace import CurvedObjective, Pace, pace_of
+from sparse_lightning.solvers.pace import CurvedObjective, Pace
 from sparse_lightning.solvers.solution import Solution, require_limits
-
-CHECK_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Adaptive:
         prepared = self._prepared(objective, codes, taken)
         if start is None or prepared is not objective:
             start = Start.at(prepared, codes, leaps)
-        solution = AdaptiveDescent(self, prepared, start, taken).run()
+        solution = descent_of(prepared, start, taken, self).run()
         iterations = solution.iterations - (taken - leaps)
         return _no_higher(prepared, replace(solution, iterations=iterations), codes, start.energies)
 
@@ -126,65 +123,3 @@ def _no_higher(
     # Also where the codes are not finite.
     lower = objective.comparable(solution.codes) <= energies
     return replace(solution, codes=torch.where(lower, solution.codes, start))
-
-
-class AdaptiveDescent(Descent):
-    """The iterations of `Adaptive` over torch's operations."""
-
-    def __init__(
-        self, solver: Adaptive, objective: CurvedObjective, start: Start, taken: int
-    ) -> None:
-        super().__init__(objective, start.codes, solver.max_iterations, solver.tolerance)
-        self.start_at(taken)
-        self.gradient, self.has_gradient = start.gradient, True
-        self.pace = pace_of(objective, start.codes, start.energies, solver.max_iterations)
-
-    def parts(self) -> list[object]:
-        return [self, self.pace]
-
-    def prepared(self) -> None:
-        self.pace.compare_by(self.objective)
-
-    def advance(self, iteration: int) -> None:
-        if not self.has_gradient:
-            self.gradient = self.objective.gradient(self.point, out=self.gradient)
-        self.has_gradient = False
-        pace = self.pace
-        pace.see(self.point, self.gradient)
-        new = pace.descend(self.point, self.gradient, self.spare)
-        new = self.objective.shrink(new, pace.step, out=new)
-        self.keep_held(new)
-        risen = None
-        if iteration % CHECK_EVERY == 0:
-            risen = pace.risen(self.objective, new, self.held)
-        if risen is not None:
-            for tensor in (new, self.codes, self.point):
-                torch.where(risen, pace.best, tensor, out=tensor)
-        correction = torch.sub(new, self.point, out=self.gradient)
-        if self.tolerance > 0:
-            done = self._has_converged(new, correction)
-            if risen is not None:
-                # A sample that was put back has a correction of 0 as well.
-                done = done & ~risen.squeeze(1)
-            self.hold(done, new)
-        change = torch.sub(new, self.codes, out=self.codes)
-        torch.addcmul(new, change, pace.momentum(correction, change), out=self.point)
-        self.codes, self.spare = new, self.codes
-
-    def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:
-        """Mask of the samples at a fixed point; one that is held has a correction of 0.
-
-        Coupled samples are at a fixed point together: one that rests while others move may have
-        to move on.
-        """
-        if self.objective.is_separable:
-            residual, size = vector_norm(correction, dim=1), vector_norm(new, dim=1)
-            return residual <= self.tolerance * size
-        squares = torch.stack([vector_norm(correction), vector_norm(new)]).square()
-        residual, size = self.objective.total(squares).sqrt()
-        return (residual <= self.tolerance * size).repeat(len(new))
-
-    def restrict(self, rows: Tensor) -> None:
-        super().restrict(rows)
-        self.gradient = self.gradient[rows]
-        self.pace.restrict(rows)

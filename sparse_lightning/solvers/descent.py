@@ -74,8 +74,8 @@ class Descent(ABC):
             torch.zeros(count, dtype=torch.bool, device=device),
         )
         # Of the samples that are still in the batch:
-        self.codes, self.point = initial_codes.clone(), initial_codes.clone()
-        self.spare = torch.empty_like(initial_codes)
+        self.codes = initial_codes.clone(memory_format=torch.contiguous_format)
+        self.point, self.spare = self.codes.clone(), torch.empty_like(self.codes)
         self.place = torch.arange(count, device=device)
         self.held = torch.zeros(count, dtype=torch.bool, device=device)
         self.ended = self.found.iterations.clone()

@@ -138,6 +138,7 @@ class MeasuredPace(Pace):
         super().__init__(bend, codes, objective, max_iterations)
         self.best, self.lowest = codes.clone(), energy.clone()
         self.curvature = codes.new_full(self.age.shape, 1 / self.step)
+        self.step = 1 / self.curvature
         self.uphill = torch.zeros_like(self.age, dtype=torch.bool)
         self.has_restarted = self.uphill.clone()
         self.point = self.gradient = None

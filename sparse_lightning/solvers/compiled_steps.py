@@ -1,0 +1,163 @@
+"""Steps by measured curvature, compiled: what `sparse_lightning.solvers.pace` does, in two passes.
+
+Between two gradients a batch of codes is small work, for which torch takes some forty operations,
+each of them long to call. Here a sample is looked at once before and once after its step. That
+gives what torch's operations give, and is tested to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numba import prange
+from torch import Tensor
+
+from sparse_lightning.compiling import ROWS, compiled, in_parallel, run_in_threads
+from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, RISE_AT_RESTART
+
+if TYPE_CHECKING:
+    from sparse_lightning.solvers.adaptive_descent import CompiledDescent
+
+
+class Where(NamedTuple):
+    """Codes, points, and gradients of the samples, (n, l) each; the last two as they were."""
+
+    codes: np.ndarray
+    new: np.ndarray
+    point: np.ndarray
+    gradient: np.ndarray
+    last_point: np.ndarray
+    last_gradient: np.ndarray
+
+
+class How(NamedTuple):
+    """Of each sample, (n, 1) each; see `sparse_lightning.solvers.pace.MeasuredPace`."""
+
+    curvature: np.ndarray
+    age: np.ndarray
+    uphill: np.ndarray
+    has_restarted: np.ndarray
+
+
+def step_down(descent: CompiledDescent) -> Tensor:
+    """One proximal step of each sample by its curvature, which is measured first."""
+    pace, is_first = descent.pace, descent.pace.point is None
+    # Of one layout, or loops would be compiled for another one.
+    descent.gradient = descent.gradient.contiguous()
+    if is_first:
+        pace.point, pace.gradient = descent.point.clone(), descent.gradient.clone()
+    new = descent.spare
+    weight = new.new_tensor(descent.objective.sparsity_weight).numpy()[()]
+    arguments = _where(descent, new), _how(pace), descent.held.numpy(), weight, not is_first
+    run_in_threads(_step_down, new.numel(), *arguments)
+    return new
+
+
+def carry_on(descent: CompiledDescent, new: Tensor, risen: Tensor | None) -> None:
+    """Hold the samples that have converged, and extrapolate the others."""
+    may_end = np.full(len(new), descent.tolerance > 0)
+    if risen is not None:
+        # A sample that was put back has not moved either.
+        may_end &= ~risen.numpy()[:, 0]
+    tolerance = new.new_tensor(descent.tolerance**2).numpy()[()]
+    state = descent.held.numpy(), descent.ended.numpy(), int(descent.iteration)
+    arguments = may_end, tolerance, descent.pace.momenta.numpy(), *state
+    run_in_threads(_carry_on, new.numel(), _where(descent, new), _how(descent.pace), *arguments)
+
+
+def _where(descent: CompiledDescent, new: Tensor) -> Where:
+    own = descent.codes, new, descent.point, descent.gradient
+    return Where(*(part.numpy() for part in (*own, descent.pace.point, descent.pace.gradient)))
+
+
+def _how(pace: object) -> How:
+    return How(*(getattr(pace, name).numpy() for name in How._fields))
+
+
+@in_parallel
+def _step_down(where, how, held, weight, has_last):
+    """See `step_down`; the last points and gradients become these."""
+    count = len(where.codes)
+    for chunk in prange((count + ROWS - 1) // ROWS):
+        for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
+            _step_of_one(where, how, i, weight, has_last, held[i])
+
+
+@compiled
+def _step_of_one(where, how, i, weight, has_last, is_held):
+    # Numba loses what a parallel loop itself writes to arrays of a tuple.
+    point, gradient, new, codes = where.point[i], where.gradient[i], where.new[i], where.codes[i]
+    last_point, last_gradient = where.last_point[i], where.last_gradient[i]
+    if has_last:
+        _measure(point, gradient, last_point, last_gradient, how, i)
+    step = point.dtype.type(1) / how.curvature[i, 0]
+    shrinkage, zero = step * weight, point.dtype.type(0)
+    for j in range(len(point)):
+        last_point[j], last_gradient[j] = point[j], gradient[j]
+        lower = point[j] - step * gradient[j] - shrinkage
+        # Not a number stays what it is.
+        new[j] = zero if lower < zero else lower
+        if is_held:
+            new[j] = codes[j]
+
+
+@compiled
+def _measure(point, gradient, last_point, last_gradient, how, i):
+    """Follow the curvature between the last point and this one."""
+    turned, moved = point.dtype.type(0), point.dtype.type(0)
+    for j in range(len(point)):
+        step = point[j] - last_point[j]
+        turned += step * (gradient[j] - last_gradient[j])
+        moved += step * step
+    old = how.curvature[i, 0]
+    measured = turned / moved if moved > 0 else point.dtype.type(0)
+    if measured > old:
+        how.curvature[i, 0] = min(measured, LARGEST_RISE * old)
+    elif how.uphill[i, 0]:
+        how.curvature[i, 0] = RISE_AT_RESTART * old
+    elif not how.has_restarted[i, 0]:
+        # Also where it is not a number.
+        how.curvature[i, 0] = FALL * old if measured < FALL * old else measured
+
+
+@in_parallel
+def _carry_on(where, how, may_end, tolerance, momenta, held, ended, iteration):
+    """See `carry_on`; the points become the extrapolated ones."""
+    count = len(where.codes)
+    for chunk in prange((count + ROWS - 1) // ROWS):
+        for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
+            corrected, size, uphill = _moves(where, i)
+            has_ended = may_end[i] and corrected <= tolerance * size
+            if has_ended and not held[i]:
+                ended[i] = iteration
+            held[i] = has_ended
+            # A sample that is held has no change to go on with.
+            _extrapolate(where, how, i, momenta, uphill < 0 and not has_ended, has_ended)
+
+
+@compiled
+def _moves(where, i):
+    """Squares of the last correction and of the code, and how much uphill momentum points (< 0)."""
+    point, new, codes = where.point[i], where.new[i], where.codes[i]
+    zero = point.dtype.type(0)
+    corrected, size, uphill = zero, zero, zero
+    for j in range(len(point)):
+        correction = new[j] - point[j]
+        corrected += correction * correction
+        size += new[j] * new[j]
+        uphill += correction * (new[j] - codes[j])
+    return corrected, size, uphill
+
+
+@compiled
+def _extrapolate(where, how, i, momenta, is_uphill, has_ended):
+    """Momentum by age, which is halved where momentum points uphill."""
+    point, new, codes = where.point[i], where.new[i], where.codes[i]
+    how.uphill[i, 0] = is_uphill
+    how.has_restarted[i, 0] |= is_uphill
+    age = how.age[i, 0]
+    momentum = point.dtype.type(0) if is_uphill or has_ended else momenta[age]
+    how.age[i, 0] = (age >> 1 if is_uphill else age) + 1
+    for j in range(len(point)):
+        point[j] = new[j] + momentum * (new[j] - codes[j])
