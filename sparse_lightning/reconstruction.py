@@ -109,11 +109,14 @@ class LinearLeastSquares(Recordable):
         return self._gradient(self._residual(codes), out)
 
     def value(self, codes: Tensor) -> Tensor:
-        return self._residual(codes).square_().mean(1)
+        return self._mean_square(self._residual(codes))
 
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         residual = self._residual(codes)
-        return residual.square().mean(1), self._gradient(residual)
+        return self._mean_square(residual), self._gradient(residual)
+
+    def _mean_square(self, residual: Tensor) -> Tensor:
+        return torch.linalg.vecdot(residual, residual).div_(self.inputs.shape[1])
 
     def _residual(self, codes: Tensor) -> Tensor:
         return times_less(codes, self.weight.T, self.inputs)

@@ -173,6 +173,17 @@ def test_samples_that_have_arrived_rest():
     assert found.iterations[::2].double().mean() < found.iterations[1::2].double().mean()
 
 
+def test_all_that_have_arrived_rest_at_once():
+    objective, codes = problem(Energy(100.0), 5.0)
+    start = leap(objective, 0 * codes, 10)
+    assert (start.leaps == 1).all()
+    assert not start.codes.any()
+    torch.testing.assert_close(start.gradient, objective.gradient(0 * codes))
+    found = Adaptive()(objective, 0 * codes)
+    assert found.converged.all()
+    assert (found.iterations == 2).all()
+
+
 def test_without_any_active_unit_there_is_nothing_to_leap_by():
     decoder = MultiLayerDecoder(12, [24], 30)
     torch.nn.init.zeros_(decoder.hidden[0].bias)

@@ -115,8 +115,11 @@ class Leaps:
         self.codes, self.energies, self.gradient = start.codes, start.energies, start.gradient
 
     def begin(self) -> bool:
-        """Take the first leap, the longest, if it does as the quadratics said; whether it did."""
+        """Take the first leap, the longest; False if there is none, or nowhere to leap to."""
         new, step, expected = self._ahead()
+        if not step.any():
+            self.found.leaps.fill_(1)
+            return False
         energies, gradient = self.objective.comparable_and_gradient(new)
         decrease = self.energies - energies
         slope = vecdot(self.gradient + self.objective.sparsity_weight, step)
