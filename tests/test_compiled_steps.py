@@ -87,6 +87,17 @@ def test_divergence_is_not_hidden():
     assert found.codes[4:].isfinite().all()
 
 
+def test_gradients_of_any_layout(monkeypatch):
+    objective, codes = problem()
+    expected, gradient = Adaptive(30, 1e-4)(objective, codes), type(objective).gradient
+
+    def strided(self: Objective, codes: Tensor, out: Tensor | None = None) -> Tensor:
+        return gradient(self, codes).T.contiguous().T
+
+    monkeypatch.setattr(type(objective), "gradient", strided)
+    torch.testing.assert_close(Adaptive(30, 1e-4)(objective, codes).codes, expected.codes)
+
+
 def test_strided_codes_and_inference_mode():
     with torch.inference_mode():
         objective, codes = problem()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,8 +12,9 @@ from sparse_lightning import reconstruction
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.smooth import Outlook
-from sparse_lightning.solvers import FISTA, Adaptive
-from sparse_lightning.solvers.leaps import leap
+from sparse_lightning.solvers import FISTA, Adaptive, Solution, adaptive, leaps
+from sparse_lightning.solvers.leaps import RISE, Leaps, Start, leap, no_leaps
+from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
 
 def problem(
@@ -77,7 +80,7 @@ def test_there_is_none_where_one_quadratic_will_not_do():
 
 
 def test_where_the_network_is_linear_the_second_leap_arrives():
-    """The first is shortened by its damping, on which the second knows better."""
+    """The first is a little too short, by which the second knows better."""
     objective, codes = problem(Energy(0.02), 5.0)
     step = 1 / objective.curvature(codes).upper / 1.5
     lowest = objective.comparable(FISTA(step, 5_000, 0.0)(objective, codes).codes)
@@ -136,7 +139,9 @@ def test_the_limit_counts_leaps():
     objective, codes = problem(Energy(0.02), 0.5)
     for limit in (1, 2, 3):
         found = Adaptive(limit, 1e-9)(objective, codes)
-        assert (found.iterations == limit).all()
+        assert (found.iterations[~found.converged] == limit).all()
+        assert (found.iterations <= limit).all()
+        assert found.converged.double().mean() < 0.2
     found = Adaptive(500, 1e-6)(objective, codes)
     assert found.converged.all()
     assert Adaptive(1, 1e-3)(objective, found.codes).converged.all()
@@ -165,7 +170,7 @@ def test_samples_that_have_arrived_rest():
     codes[::2] = Adaptive(2_000, 1e-9)(objective, codes).codes[::2]
     start = leap(objective, codes, 100)
     resting, moving = start.leaps[::2], start.leaps[1::2]
-    assert moving.max() > 3
+    assert moving.max() >= 3
     assert resting.double().mean() < moving.double().mean()
     for name, expected in (("energies", "comparable"), ("gradient", "gradient")):
         torch.testing.assert_close(getattr(start, name), getattr(objective, expected)(start.codes))
@@ -192,7 +197,107 @@ def test_without_any_active_unit_there_is_nothing_to_leap_by():
     assert torch.equal(found.codes, codes)
 
 
-def test_inputs_that_are_not_finite_end_them():
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, 1e30])
+def test_a_sample_that_is_lost_does_not_stop_the_others(number):
     objective, codes = problem(Energy(0.02), 5.0)
-    codes[3, 4] = torch.nan
-    assert leap(objective, codes, 50).leaps.max() < 50
+    alone = leap(objective, codes, 20)
+    codes[3, 4] = number
+    start = leap(objective, codes, 20)
+    others = torch.arange(50) != 3
+    torch.testing.assert_close(start.energies[others], alone.energies[others])
+    assert start.leaps.max() < 20
+
+
+class Lifted:
+    """An objective whose energies are raised for some samples from the second look on."""
+
+    def __init__(self, objective: Objective, rows: list[int]) -> None:
+        self.objective, self.rows = objective, rows
+        self.sparsity_weight, self.expanded = objective.sparsity_weight, objective.expanded
+
+    def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        energies, gradient = self.objective.comparable_and_gradient(codes)
+        energies[self.rows] += 10
+        return energies, gradient
+
+    def restrict(self, rows: Tensor, held_codes: Tensor) -> Objective:
+        raise AssertionError("none rests in these tests")
+
+
+def test_a_first_leap_uphill_is_not_taken_and_the_next_is_shorter():
+    objective, codes = problem(Energy(0.02), 5.0)
+    start = leap(Lifted(objective, [2, 5]), codes, 1)
+    rows = torch.zeros(50).bool()
+    rows[[2, 5]] = True
+    assert torch.equal(start.codes[rows], codes[rows])
+    assert ((start.codes != codes).any(1))[~rows].all()
+    assert leap(Lifted(objective, list(range(6))), codes, 1).leaps.max() == 0, "too many"
+
+
+def test_after_a_leap_uphill_the_quadratic_is_stiffer():
+    objective, codes = problem(Energy(0.02), 5.0)
+    energies, gradient, hessian = objective.expanded(codes)
+    model = QuasiNewton.of(hessian, torch.ones_like(energies))
+    start = Start(codes, energies, gradient, no_leaps(codes))
+    flight = Leaps(Lifted(objective, [2, 5]), start, model)
+    flight.go_on()
+    assert torch.equal(flight.codes[[2, 5]], codes[[2, 5]])
+    assert flight.model.scale[[2, 5]].tolist() == [[RISE], [RISE]]
+    assert flight.model.scale.sum() == 48 + 2 * RISE
+    assert RISE > 1
+
+
+def test_there_are_never_more_than_some(monkeypatch):
+    monkeypatch.setattr(leaps, "WORTHWHILE", 0.0)
+    monkeypatch.setattr(leaps, "MOST_LEAPS", 6)
+    objective, codes = problem(Energy(0.02), 0.7)
+    assert leap(objective, codes, 100).leaps.max() == 6
+    # Half of the iterations are left to settle.
+    seen = []
+    monkeypatch.setattr(adaptive, "leap", lambda *given: seen.append(given[2]) or leap(*given))
+    Adaptive(9, 1e-3)(objective, codes)
+    Adaptive(9, 0.0)(objective, codes)
+    assert seen == [4, 9]
+
+
+def test_an_empty_batch():
+    objective, codes = problem(Energy(0.02), 5.0)
+    none = objective.restrict(torch.arange(0), codes)
+    for solver in (Adaptive(), Adaptive(10, 0.0), FISTA(0.1)):
+        found = solver(none, codes[:0])
+        assert found.codes.shape == (0, 12)
+        assert found.iterations.shape == found.converged.shape == (0,)
+
+
+def test_codes_of_any_layout_and_precision():
+    objective, codes = problem(Energy(0.02), 0.5)
+    expected = leap(objective, codes, 8)
+    with torch.inference_mode():
+        found = leap(objective, codes.T.contiguous().T, 8)
+    torch.testing.assert_close(found.codes, expected.codes)
+    decoder = copy.deepcopy(objective.decoder).float()
+    single = Energy(0.02).bind(decoder, objective.inputs.float())
+    torch.set_default_dtype(torch.float64)
+    try:
+        start = leap(single, codes.float(), 8)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {part.dtype for part in (start.codes, start.energies, start.gradient)} == {torch.float32}
+    torch.testing.assert_close(start.energies.double(), expected.energies, rtol=1e-3, atol=1e-5)
+
+
+def test_the_end_is_no_higher_than_where_leaps_ended(monkeypatch):
+    """Whatever the steps that come after them do."""
+    objective, codes = problem(Energy(0.02), 0.5)
+    start = leap(objective, codes, 100)
+
+    class Lost:
+        def run(self) -> Solution:
+            iterations = torch.full((50,), 60)
+            return Solution(start.codes + 100, iterations, torch.zeros(50).bool())
+
+    monkeypatch.setattr(adaptive, "descent_of", lambda *_: Lost())
+    found = Adaptive(200, 1e-4)(objective, codes)
+    assert torch.equal(found.codes, start.codes)
+    assert torch.equal(found.iterations, 60 - start.leaps.max() + start.leaps)
+    assert start.leaps.min() < start.leaps.max()

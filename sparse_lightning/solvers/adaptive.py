@@ -27,8 +27,8 @@ returned.
 
 Two things come before. Where the smooth function is quadratic and on the CPU, compiled loops do
 all of this, and mostly end by an exact solution (`sparse_lightning.solvers.compiled`); and where a
-relu network is nearly linear, a few steps of one quadratic for all samples go most of the way
-(`sparse_lightning.solvers.leaps`).
+relu network is nearly linear, a few steps of quadratics that know its curvature in all directions
+go most of the way (`sparse_lightning.solvers.leaps`).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Adaptive:
 
     Args:
         max_iterations: upper limit, at least 1.
-        tolerance: relative fixed-point residual at which a sample has converged. 0 never stops
-            early.
+        tolerance: relative fixed-point residual at which a sample has converged. With 0 none has:
+            all iterations are taken, but by samples that rest while others leap.
 
     Raises:
         SettingError: for a setting outside these bounds.
@@ -84,13 +84,16 @@ class Adaptive:
         return _no_higher(objective, solution, *start)
 
     def _descend(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
-        # Whether a sample has converged is for the last iteration to say.
-        start = leap(objective, initial_codes, self.max_iterations - (self.tolerance > 0))
+        if len(initial_codes) == 0:
+            none = no_leaps(initial_codes)
+            return Solution(initial_codes.clone(), none, none.bool())
+        # Whether a sample has converged is for the iterations after the leaps to say.
+        most = self.max_iterations if self.tolerance == 0 else self.max_iterations // 2
+        start = leap(objective, initial_codes, most)
         if start is None:
-            codes, leaps = initial_codes, no_leaps(initial_codes)
+            codes, leaps, taken = initial_codes, no_leaps(initial_codes), 0
         else:
-            codes, leaps = start.codes, start.leaps
-        taken = int(leaps.max())
+            codes, leaps, taken = start.codes, start.leaps, start.taken
         if taken == self.max_iterations:
             return Solution(codes, leaps, torch.zeros_like(leaps, dtype=torch.bool))
         prepared = self._prepared(objective, codes, taken)

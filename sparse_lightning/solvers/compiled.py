@@ -6,6 +6,9 @@ active in that row, which a dense matrix product cannot see; and a sample whose 
 made in one go stays in the cache. Without the hinge samples are independent, and each ends when it
 has converged. With it they move in step, and each step takes two passes over the samples.
 
+The quadratics may differ between samples by a few vectors of each
+(`sparse_lightning.solvers.quasi_newton`).
+
 These loops do what `sparse_lightning.solvers.constant` and `sparse_lightning.solvers.adaptive` do,
 and are tested to give the same. The latter end sooner: once the same few atoms of a sample have
 been active for a while, a Cholesky factor of their part of G gives the minimum over them, and the
@@ -282,13 +285,14 @@ def _solve(code, gram, pairs, drive, weight, active, factor):
         for b in range(a + 1):
             total = np.float64(gram[active[a], active[b]])
             for k in range(len(pairs)):
-                product = pairs[k, active[a]] * pairs[k, active[b]]
+                product = np.float64(pairs[k, active[a]]) * pairs[k, active[b]]
                 total += product if k % 2 == 0 else -product
+            whole = total
             for k in range(b):
                 total -= factor[a, k] * factor[b, k]
             if a > b:
                 factor[a, b] = total / factor[b, b]
-            elif total > SINGULAR * gram[active[a], active[a]]:
+            elif total > SINGULAR * whole:
                 factor[a, a] = np.sqrt(total)
             else:
                 return False

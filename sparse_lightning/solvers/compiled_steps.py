@@ -7,7 +7,7 @@ gives what torch's operations give, and is tested to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numba import prange
@@ -31,6 +31,21 @@ class Where(NamedTuple):
     last_gradient: np.ndarray
 
 
+class Rates(NamedTuple):
+    """How the curvature follows what is measured, in the codes' own type.
+
+    As arguments: what is compiled is kept on disk and does not notice that they change elsewhere.
+    """
+
+    largest_rise: np.floating
+    fall: np.floating
+    rise_at_restart: np.floating
+
+    @classmethod
+    def of(cls, codes: Tensor) -> Self:
+        return cls(*codes.new_tensor((LARGEST_RISE, FALL, RISE_AT_RESTART)).numpy())
+
+
 class How(NamedTuple):
     """Of each sample, (n, 1) each; see `sparse_lightning.solvers.pace.MeasuredPace`."""
 
@@ -49,8 +64,8 @@ def step_down(descent: CompiledDescent) -> Tensor:
         pace.point, pace.gradient = descent.point.clone(), descent.gradient.clone()
     new = descent.spare
     weight = new.new_tensor(descent.objective.sparsity_weight).numpy()[()]
-    arguments = _where(descent, new), _how(pace), descent.held.numpy(), weight, not is_first
-    run_in_threads(_step_down, new.numel(), *arguments)
+    arguments = _how(pace), Rates.of(new), descent.held.numpy(), weight, not is_first
+    run_in_threads(_step_down, new.numel(), _where(descent, new), *arguments)
     return new
 
 
@@ -76,21 +91,21 @@ def _how(pace: object) -> How:
 
 
 @in_parallel
-def _step_down(where, how, held, weight, has_last):
+def _step_down(where, how, rates, held, weight, has_last):
     """See `step_down`; the last points and gradients become these."""
     count = len(where.codes)
     for chunk in prange((count + ROWS - 1) // ROWS):
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
-            _step_of_one(where, how, i, weight, has_last, held[i])
+            _step_of_one(where, how, rates, i, weight, has_last, held[i])
 
 
 @compiled
-def _step_of_one(where, how, i, weight, has_last, is_held):
+def _step_of_one(where, how, rates, i, weight, has_last, is_held):
     # Numba loses what a parallel loop itself writes to arrays of a tuple.
     point, gradient, new, codes = where.point[i], where.gradient[i], where.new[i], where.codes[i]
     last_point, last_gradient = where.last_point[i], where.last_gradient[i]
     if has_last:
-        _measure(point, gradient, last_point, last_gradient, how, i)
+        _measure(point, gradient, last_point, last_gradient, how, rates, i)
     step = point.dtype.type(1) / how.curvature[i, 0]
     shrinkage, zero = step * weight, point.dtype.type(0)
     for j in range(len(point)):
@@ -103,7 +118,7 @@ def _step_of_one(where, how, i, weight, has_last, is_held):
 
 
 @compiled
-def _measure(point, gradient, last_point, last_gradient, how, i):
+def _measure(point, gradient, last_point, last_gradient, how, rates, i):
     """Follow the curvature between the last point and this one."""
     turned, moved = point.dtype.type(0), point.dtype.type(0)
     for j in range(len(point)):
@@ -113,12 +128,13 @@ def _measure(point, gradient, last_point, last_gradient, how, i):
     old = how.curvature[i, 0]
     measured = turned / moved if moved > 0 else point.dtype.type(0)
     if measured > old:
-        how.curvature[i, 0] = min(measured, LARGEST_RISE * old)
+        how.curvature[i, 0] = min(measured, rates.largest_rise * old)
     elif how.uphill[i, 0]:
-        how.curvature[i, 0] = RISE_AT_RESTART * old
+        how.curvature[i, 0] = rates.rise_at_restart * old
     elif not how.has_restarted[i, 0]:
         # Also where it is not a number.
-        how.curvature[i, 0] = FALL * old if measured < FALL * old else measured
+        fallen = rates.fall * old
+        how.curvature[i, 0] = fallen if measured < fallen else measured
 
 
 @in_parallel

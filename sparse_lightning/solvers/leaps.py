@@ -1,4 +1,4 @@
-r"""Leaps: steps of one quadratic that stands for the decoder of all samples.
+r"""Leaps: steps of quadratics that know how the decoder bends in all directions.
 
 After some learning most hidden units of a relu network are active for most samples. The network is
 then nearly linear in the codes, and one matrix H, an average over the samples, tells how the
@@ -9,14 +9,15 @@ energy of each of them bends. From the codes z of a sample the next are
     + \tfrac{1}{2} (z' - z)^\top B\, (z' - z) + \lambda \|z'\|_1 ,
 
 a positive lasso, which the compiled loops solve in less time than the network takes for a gradient
-(a proximal quasi-Newton step, Lee, Sun & Saunders 2014). B is H at first, and the sample's own
-from then on, as far as its leaps tell (`sparse_lightning.solvers.quasi_newton`). A leap uphill is
-not taken; the next one is shorter. Samples whose energies do not change any more rest.
+(a proximal quasi-Newton step, Lee, Sun & Saunders 2014). B is a little more than H
+at first, and the sample's own from then on, as far as its leaps tell
+(`sparse_lightning.solvers.quasi_newton`). A leap uphill is not taken, and B gets larger. Samples
+whose energies do not change any more rest.
 
-Unless the first leap, the longest, does as the quadratic said for nearly all samples, none is
-taken: in a network that is far from linear it would land in some other valley. A few leaps go most
-of the way; on the kinks of the network, which no quadratic knows, other steps have to settle. Of
-several processes that train one model, each decides for its own samples.
+Unless the first leap, mostly the longest, does as the quadratics said for nearly all samples, none
+is taken: in a network that is far from linear it would land in some other valley. A few leaps go
+most of the way; on the kinks of the network, which no quadratic knows, other steps have to settle.
+Of several processes that train one model, each decides for its own samples.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ from torch.linalg import vecdot
 from sparse_lightning.smooth import Expansion
 from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
-# The scale of H for the first leap, and what all is multiplied by after a leap uphill.
+# The scale of H for the first leap, and what B is multiplied by after a leap uphill.
 FIRST_SCALE, RISE = 1.2, 1.5
 # The first leap must lower the energy by what was promised up to this, relative, for this share.
 FIRST_ERROR, FIRST_SHARE = 0.25, 0.9
-# The leaps of a sample end with one that changes its energy by less than this part of the mean.
+# The leaps of a sample end with one that changes its energy by less than this, relative.
 WORTHWHILE = 3e-7
+# The most leaps, each of which leaves two vectors for every sample; and the share of samples for
+# which it is not worth while to let the others wait.
+MOST_LEAPS, FEW = 24, 0.05
 # The share of samples left, up to which it pays to go on without the others.
 MOST_LEFT = 0.75
 
@@ -61,13 +65,18 @@ class Start:
         codes: (n, l).
         energies: of the codes, (n, 1) or (1, 1).
         gradient: at the codes, (n, l).
-        leaps: (n,) up to here, by sample; each costs a gradient and counts as an iteration.
+        leaps: (n,) up to here, by sample; each counts as an iteration.
     """
 
     codes: Tensor
     energies: Tensor
     gradient: Tensor
     leaps: Tensor
+
+    @property
+    def taken(self) -> int:
+        """The most leaps of any sample."""
+        return max(self.leaps.tolist(), default=0)
 
     @classmethod
     def at(cls, objective: LeapedObjective, codes: Tensor, leaps: Tensor) -> Self:
@@ -81,7 +90,11 @@ def no_leaps(codes: Tensor) -> Tensor:
 
 
 def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start | None:
-    """As many leaps as are worthwhile, at most ``most``; None where no one matrix will do."""
+    """As many leaps as are worthwhile, at most ``most``; None where no one matrix H will do.
+
+    There is none either where the first one would not do as the quadratics say.
+    """
+    most = min(most, MOST_LEAPS)
     expansion = objective.expanded(codes) if most > 0 else None
     if expansion is None:
         return None
@@ -93,7 +106,7 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start | None:
     leaps = Leaps(objective, start, model)
     if not leaps.begin():
         return start
-    while leaps.taken < most and leaps.left:
+    while leaps.taken < most and leaps.left > FEW * len(codes):
         leaps.go_on()
     return leaps.end()
 
@@ -124,12 +137,14 @@ class Leaps:
         decrease = self.energies - energies
         slope = vecdot(self.gradient + self.objective.sparsity_weight, step)
         promised = -(slope + vecdot(expected, step) / 2)[:, None]
-        self.least = WORTHWHILE * self.energies.abs().mean()
-        is_right = (decrease - promised).abs() <= FIRST_ERROR * promised + self.least
+        least = WORTHWHILE * self.energies.abs()
+        is_right = (decrease - promised).abs() <= FIRST_ERROR * promised + least
         if not is_right.double().mean() >= FIRST_SHARE:
             return False
-        self.model = self.model.rescaled(step, gradient - self.gradient)
-        self._land(new, energies, gradient, decrease >= 0)
+        is_downhill = decrease >= 0
+        model = self.model.rescaled(step, gradient - self.gradient)
+        self.model = model.stiffened(RISE, ~is_downhill)
+        self._land(new, energies, gradient, is_downhill)
         return True
 
     def go_on(self) -> None:
@@ -139,9 +154,9 @@ class Leaps:
         decrease = self.energies - energies
         is_downhill = decrease >= 0
         # Changes so small that an energy does not show them are rounding.
-        goes_on = (decrease.abs() > self.least).squeeze(1)
+        goes_on = (decrease.abs() > WORTHWHILE * self.energies.abs()).squeeze(1)
         model = self.model.taught(step, gradient - self.gradient, expected, goes_on)
-        self.model = model.stiffened(torch.where(is_downhill, 1.0, RISE))
+        self.model = model.stiffened(RISE, ~is_downhill)
         self._land(new, energies, gradient, is_downhill)
         self._go_on_with(goes_on)
 
@@ -164,7 +179,7 @@ class Leaps:
         self.gradient = torch.where(take, gradient, self.gradient)
 
     def _go_on_with(self, goes_on: Tensor) -> None:
-        """Leave the other samples where they are, at once if they are many."""
+        """Leave the other samples where they are, as soon as they are many."""
         self.left = int(goes_on.sum())
         if self.left > MOST_LEFT * len(self.place):
             return

@@ -26,7 +26,11 @@ class Bend(Protocol):
 
 
 class CurvedObjective(ProximalObjective, Protocol):
-    """An objective that knows how far it bends, and can compare codes."""
+    """An objective that knows how far it bends, and can compare codes.
+
+    Beside its smooth function it has the sparsity weight times the l1 norm over non-negative codes,
+    which leaps and compiled steps take for granted.
+    """
 
     is_separable: bool
 

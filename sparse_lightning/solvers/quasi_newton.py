@@ -66,9 +66,9 @@ class QuasiNewton:
         scale = torch.where(scale.isfinite(), scale, self.scale)
         return replace(self, scale=scale.clamp(LEAST_SCALE, MOST_SCALE))
 
-    def stiffened(self, factor: Tensor) -> Self:
-        """Multiplied by a factor for each sample, (n, 1)."""
-        return replace(self, scale=factor * self.scale)
+    def stiffened(self, factor: float, where: Tensor) -> Self:
+        """Multiplied by a factor for the samples ``where`` (n, 1) says so."""
+        return replace(self, scale=torch.where(where, factor * self.scale, self.scale))
 
     def taught(self, steps: Tensor, turned: Tensor, expected: Tensor, may_learn: Tensor) -> Self:
         """By steps s, on which gradients turned by y in place of B s, where (n,) says so."""

@@ -26,7 +26,7 @@ class Solution:
     Attributes:
         codes: (n, l), non-negative.
         iterations: (n,) iterations that each sample took.
-        converged: (n,) whether it met the tolerance; false where the iterations ran out.
+        converged: (n,) whether it met the tolerance; false where the batch's iterations ran out.
     """
 
     codes: Tensor
