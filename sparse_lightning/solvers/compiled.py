@@ -190,10 +190,10 @@ def _step(codes, point, gradient, rule, i):
     """
     zero = point.dtype.type(0)
     old_size, new_size, moved, corrected, uphill = zero, zero, zero, zero, zero
-    switched = 0
+    step, shrinkage, switched = rule.step[i], rule.shrinkage[i], 0
     for j in range(len(codes)):
         old = codes[j]
-        new = point[j] - rule.step[i] * gradient[j] - rule.shrinkage[i]
+        new = point[j] - step * gradient[j] - shrinkage
         new = zero if new < zero else new
         change, correction = new - old, new - point[j]
         old_size += old * old
@@ -225,17 +225,18 @@ def _separable(codes, gram, drive, pairs, rule, iterations, converged):
         active, matrix = np.empty(length + 1, np.int64), np.empty((LARGEST_SOLVED, LARGEST_SOLVED))
         start = np.empty(length, codes.dtype)
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
-            point[:], start[:] = codes[i], codes[i]
+            code, own, own_drive = codes[i], pairs[i], drive[i]
+            point[:], start[:] = code, code
             age, steady, num_active = 0, 0, 0
             weight = rule.shrinkage[i] / rule.step[i]
             for iteration in range(len(rule.momenta)):
                 # From then on the point has the components of the code, which stay the same. One of
                 # them may be 0 just now.
                 if steady < 2:
-                    num_active = _list_active(codes[i] if steady == 1 else point, active)
-                _gradient(point, gram, drive[i], active, num_active, change)
-                _add_pairs(point, pairs[i], active, num_active, change)
-                moved, size, uphill, switched = _step(codes[i], point, change, rule, i)
+                    num_active = _list_active(code if steady == 1 else point, active)
+                _gradient(point, gram, own_drive, active, num_active, change)
+                _add_pairs(point, own, active, num_active, change)
+                moved, size, uphill, switched = _step(code, point, change, rule, i)
                 if _has_converged(moved, size, rule):
                     iterations[i], converged[i] = iteration + 1, True
                     break
@@ -246,16 +247,16 @@ def _separable(codes, gram, drive, pairs, rule, iterations, converged):
                 age += 1
                 if rule.restarts and rule.tolerance > 0 and steady == STEADY:
                     atoms = active[:num_active]
-                    if _solve(codes[i], gram, pairs[i], drive[i], weight, atoms, matrix):
+                    if _solve(code, gram, own, own_drive, weight, atoms, matrix):
                         momentum, age = gram.dtype.type(0), 0
                 for j in range(length):
-                    point[j] = codes[i, j] + momentum * change[j]
+                    point[j] = code[j] + momentum * change[j]
             if rule.restarts:
-                before = _energy(start, gram, pairs[i], drive[i], weight, active, change)
-                after = _energy(codes[i], gram, pairs[i], drive[i], weight, active, change)
+                before = _energy(start, gram, own, own_drive, weight, active, change)
+                after = _energy(code, gram, own, own_drive, weight, active, change)
                 # Also where it is not a number.
                 if not after <= before:
-                    codes[i] = start
+                    code[:] = start
 
 
 @compiled
