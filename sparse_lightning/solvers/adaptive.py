@@ -80,8 +80,7 @@ class Adaptive:
         solution = self._descend_quadratic(objective, initial_codes)
         if objective.is_separable:  # energies have been compared
             return solution
-        start = initial_codes, objective.comparable(initial_codes)
-        return _no_higher(objective, solution, *start)
+        return _no_higher(objective, solution, initial_codes, objective.comparable(initial_codes))
 
     def _descend(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         if len(initial_codes) == 0:

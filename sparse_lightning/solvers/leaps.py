@@ -92,7 +92,7 @@ def no_leaps(codes: Tensor) -> Tensor:
 def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start | None:
     """As many leaps as are worthwhile, at most ``most``; None where no one matrix H will do.
 
-    There is none either where the first one would not do as the quadratics say.
+    Where the first one does not do as the quadratics say, the start is that of the codes.
     """
     most = min(most, MOST_LEAPS)
     expansion = objective.expanded(codes) if most > 0 else None
