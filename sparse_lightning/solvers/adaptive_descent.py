@@ -91,7 +91,7 @@ class AdaptiveDescent(Descent):
                 done = done & ~risen.squeeze(1)
             self.hold(done, new)
         change = torch.sub(new, self.codes, out=self.codes)
-        torch.addcmul(new, change, pace.momentum(correction, change), out=self.point)
+        torch.addcmul(new, change, pace.momentum(new, correction, change), out=self.point)
 
     def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:
         """Mask of the samples at a fixed point; one that is held has a correction of 0.

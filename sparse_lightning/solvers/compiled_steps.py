@@ -14,7 +14,7 @@ from numba import prange
 from torch import Tensor
 
 from sparse_lightning.compiling import ROWS, compiled, in_parallel, run_in_threads
-from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, RISE_AT_RESTART
+from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, RISE_AT_RESTART, SETTLING
 
 if TYPE_CHECKING:
     from sparse_lightning.solvers.adaptive_descent import CompiledDescent
@@ -51,7 +51,7 @@ class How(NamedTuple):
 
     curvature: np.ndarray
     age: np.ndarray
-    uphill: np.ndarray
+    rests: np.ndarray
     has_restarted: np.ndarray
 
 
@@ -76,8 +76,9 @@ def carry_on(descent: CompiledDescent, new: Tensor, risen: Tensor | None) -> Non
         # A sample that was put back has not moved either.
         may_end &= ~risen.numpy()[:, 0]
     tolerance = new.new_tensor(descent.tolerance**2).numpy()[()]
+    settling = new.new_tensor(SETTLING**2).numpy()[()]
     state = descent.held.numpy(), descent.ended.numpy(), int(descent.iteration)
-    arguments = may_end, tolerance, descent.pace.momenta.numpy(), *state
+    arguments = may_end, tolerance, settling, descent.pace.momenta.numpy(), *state
     run_in_threads(_carry_on, new.numel(), _where(descent, new), _how(descent.pace), *arguments)
 
 
@@ -129,7 +130,7 @@ def _measure(point, gradient, last_point, last_gradient, how, rates, i):
     measured = turned / moved if moved > 0 else point.dtype.type(0)
     if measured > old:
         how.curvature[i, 0] = min(measured, rates.largest_rise * old)
-    elif how.uphill[i, 0]:
+    elif how.rests[i, 0]:
         how.curvature[i, 0] = rates.rise_at_restart * old
     elif not how.has_restarted[i, 0]:
         # Also where it is not a number.
@@ -138,42 +139,50 @@ def _measure(point, gradient, last_point, last_gradient, how, rates, i):
 
 
 @in_parallel
-def _carry_on(where, how, may_end, tolerance, momenta, held, ended, iteration):
+def _carry_on(where, how, may_end, tolerance, settling, momenta, held, ended, iteration):
     """See `carry_on`; the points become the extrapolated ones."""
     count = len(where.codes)
     for chunk in prange((count + ROWS - 1) // ROWS):
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
-            corrected, size, uphill = _moves(where, i)
+            corrected, changed, size, slope = _moves(where, i)
             has_ended = may_end[i] and corrected <= tolerance * size
             if has_ended and not held[i]:
                 ended[i] = iteration
             held[i] = has_ended
             # A sample that is held has no change to go on with.
-            _extrapolate(where, how, i, momenta, uphill < 0 and not has_ended, has_ended)
+            is_uphill = slope < 0 and not has_ended
+            settles = corrected <= settling * size and changed < corrected
+            _rest(how, i, is_uphill, settles)
+            _extrapolate(where, how, i, momenta, has_ended)
 
 
 @compiled
 def _moves(where, i):
-    """Squares of the last correction and of the code, and how much uphill momentum points (< 0)."""
+    """Squares of the last correction, change, and code; how much momentum points uphill (< 0)."""
     point, new, codes = where.point[i], where.new[i], where.codes[i]
     zero = point.dtype.type(0)
-    corrected, size, uphill = zero, zero, zero
+    corrected, changed, size, slope = zero, zero, zero, zero
     for j in range(len(point)):
-        correction = new[j] - point[j]
+        correction, change = new[j] - point[j], new[j] - codes[j]
         corrected += correction * correction
+        changed += change * change
         size += new[j] * new[j]
-        uphill += correction * (new[j] - codes[j])
-    return corrected, size, uphill
+        slope += correction * change
+    return corrected, changed, size, slope
 
 
 @compiled
-def _extrapolate(where, how, i, momenta, is_uphill, has_ended):
-    """Momentum by age, which is halved where momentum points uphill."""
-    point, new, codes = where.point[i], where.new[i], where.codes[i]
-    how.uphill[i, 0] = is_uphill
+def _rest(how, i, is_uphill, settles):
+    how.rests[i, 0] = is_uphill or settles
     how.has_restarted[i, 0] |= is_uphill
-    age = how.age[i, 0]
-    momentum = point.dtype.type(0) if is_uphill or has_ended else momenta[age]
-    how.age[i, 0] = (age >> 1 if is_uphill else age) + 1
+
+
+@compiled
+def _extrapolate(where, how, i, momenta, has_ended):
+    """Momentum by age, which is halved where a sample rests from it."""
+    point, new, codes = where.point[i], where.new[i], where.codes[i]
+    age, rests = how.age[i, 0], how.rests[i, 0]
+    momentum = point.dtype.type(0) if rests or has_ended else momenta[age]
+    how.age[i, 0] = (age >> 1 if rests else age) + 1
     for j in range(len(point)):
         point[j] = new[j] + momentum * (new[j] - codes[j])

@@ -15,6 +15,8 @@ from sparse_lightning.smooth import Expansion
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
+# The size of a step beside its code from which on momentum has to carry further than the step.
+SETTLING = 1e-2
 
 
 class Bend(Protocol):
@@ -107,21 +109,24 @@ class Pace:
     def compare_by(self, objective: CurvedObjective) -> None:
         """Take the lowest energy anew, of an objective that rounds otherwise."""
 
-    def momentum(self, correction: Tensor, change: Tensor) -> Tensor:
+    def momentum(self, codes: Tensor, correction: Tensor, change: Tensor) -> Tensor:
         """How far to extrapolate, (n, 1) or (1, 1), from the last step and the last change."""
-        uphill = self._dot(correction, change) < 0
-        momentum = self.momenta[self.age].masked_fill_(uphill, 0.0)
-        self.age = torch.where(uphill, self.age >> 1, self.age).add_(1)
-        self._restarted(uphill)
+        rests = self._rests(codes, correction, change)
+        momentum = self.momenta[self.age].masked_fill_(rests, 0.0)
+        self.age = torch.where(rests, self.age >> 1, self.age).add_(1)
         return momentum
 
-    def _restarted(self, uphill: Tensor) -> None:
-        """Learn where momentum overshot."""
+    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor) -> Tensor:
+        """Where to do without momentum, (n, 1) or (1, 1)."""
+        (slope,) = self._dots((correction, change))
+        return slope < 0
 
-    def _dot(self, left: Tensor, right: Tensor) -> Tensor:
+    def _dots(self, *pairs: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Inner products of codes, (n, 1) each, or (1, 1) of the batch."""
         if self.is_separable:
-            return torch.linalg.vecdot(left, right)[:, None]
-        return self.total(torch.dot(left.view(-1), right.view(-1)).view(1, 1))
+            return [torch.linalg.vecdot(*pair)[:, None] for pair in pairs]
+        dots = [torch.dot(left.view(-1), right.view(-1)) for left, right in pairs]
+        return list(self.total(torch.stack(dots)).view(-1, 1, 1))
 
     def restrict(self, rows: Tensor) -> None:
         """Go on with the samples ``rows``, where samples are not coupled."""
@@ -143,15 +148,15 @@ class MeasuredPace(Pace):
         self.best, self.lowest = codes.clone(), energy.clone()
         self.curvature = codes.new_full(self.age.shape, 1 / self.step)
         self.step = 1 / self.curvature
-        self.uphill = torch.zeros_like(self.age, dtype=torch.bool)
-        self.has_restarted = self.uphill.clone()
+        self.rests = torch.zeros_like(self.age, dtype=torch.bool)
+        self.has_restarted = self.rests.clone()
         self.point = self.gradient = None
 
     def see(self, point: Tensor, gradient: Tensor) -> None:
         if self.point is not None:
             moved = torch.sub(point, self.point, out=self.point)
             turned = torch.sub(gradient, self.gradient, out=self.gradient)
-            self._measure(self._dot(turned, moved), self._dot(moved, moved))
+            self._measure(*self._dots((turned, moved), (moved, moved)))
             self.point.copy_(point)
             self.gradient.copy_(gradient)
         else:
@@ -170,7 +175,7 @@ class MeasuredPace(Pace):
         self.best = torch.where(worse, self.best, codes)
         self.lowest = torch.where(worse, self.lowest, energy)
         self.curvature = torch.where(worse, LARGEST_RISE * self.curvature, self.curvature)
-        self._restarted(worse)
+        self.rests, self.has_restarted = worse, self.has_restarted | worse
         self.age.masked_fill_(worse, 0)
         return worse
 
@@ -181,17 +186,21 @@ class MeasuredPace(Pace):
         old = self.curvature
         measured = torch.where(moved > 0, turned / moved, 0.0)
         calm = torch.where(self.has_restarted, old, torch.maximum(FALL * old, measured))
-        calm = torch.where(self.uphill, RISE_AT_RESTART * old, calm)
+        calm = torch.where(self.rests, RISE_AT_RESTART * old, calm)
         self.curvature = torch.where(
             measured > old, torch.minimum(measured, LARGEST_RISE * old), calm
         )
 
-    def _restarted(self, uphill: Tensor) -> None:
-        self.uphill = uphill
-        self.has_restarted = self.has_restarted | uphill
+    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor) -> Tensor:
+        pairs = (correction, change), (change, change), (correction, correction), (codes, codes)
+        slope, changed, corrected, size = self._dots(*pairs)
+        is_uphill, settles = slope < 0, corrected <= SETTLING**2 * size
+        self.rests = is_uphill | (settles & (changed < corrected))
+        self.has_restarted = self.has_restarted | is_uphill
+        return self.rests
 
     def restrict(self, rows: Tensor) -> None:
         super().restrict(rows)
-        names = "step point gradient best lowest curvature uphill has_restarted"
+        names = "step point gradient best lowest curvature rests has_restarted"
         for name in names.split():
             setattr(self, name, getattr(self, name)[rows])
