@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -13,6 +14,8 @@ from sparse_lightning.solvers.leaps import Start
 from sparse_lightning.solvers.pace import CurvedObjective, MeasuredPace, Pace, pace_of
 
 CHECK_EVERY = 10
+# A sample settles from so many tolerances to its end on, but not above this size of its steps.
+SETTLING_TOLERANCES, LARGEST_SETTLING = 30, 1e-2
 
 
 class Limits(Protocol):
@@ -44,6 +47,7 @@ class AdaptiveDescent(Descent):
     ) -> None:
         super().__init__(objective, start.codes, limits.max_iterations, limits.tolerance)
         self.start_at(taken)
+        self.settling = min(SETTLING_TOLERANCES * self.tolerance, LARGEST_SETTLING)
         self.gradient, self.has_gradient = start.gradient, True
         self.pace = pace
 
@@ -91,7 +95,17 @@ class AdaptiveDescent(Descent):
                 done = done & ~risen.squeeze(1)
             self.hold(done, new)
         change = torch.sub(new, self.codes, out=self.codes)
-        torch.addcmul(new, change, pace.momentum(new, correction, change), out=self.point)
+        momentum = pace.momentum(new, correction, change, self.settles_from())
+        torch.addcmul(new, change, momentum, out=self.point)
+
+    def settles_from(self) -> Tensor:
+        """The size of a correction beside its code from which on a sample settles, (1,).
+
+        In the second half of the iterations, of any size.
+        """
+        is_late = 2 * self.iteration > self.max_iterations + self.first
+        size = torch.full_like(self.iteration, self.settling, dtype=self.codes.dtype)
+        return size.masked_fill_(is_late, math.inf)
 
     def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:
         """Mask of the samples at a fixed point; one that is held has a correction of 0.

@@ -14,7 +14,7 @@ from numba import prange
 from torch import Tensor
 
 from sparse_lightning.compiling import ROWS, compiled, in_parallel, run_in_threads
-from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, RISE_AT_RESTART, SETTLING
+from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, RISE_AT_RESTART
 
 if TYPE_CHECKING:
     from sparse_lightning.solvers.adaptive_descent import CompiledDescent
@@ -76,7 +76,7 @@ def carry_on(descent: CompiledDescent, new: Tensor, risen: Tensor | None) -> Non
         # A sample that was put back has not moved either.
         may_end &= ~risen.numpy()[:, 0]
     tolerance = new.new_tensor(descent.tolerance**2).numpy()[()]
-    settling = new.new_tensor(SETTLING**2).numpy()[()]
+    settling = descent.settles_from().square().numpy()[0]
     state = descent.held.numpy(), descent.ended.numpy(), int(descent.iteration)
     arguments = may_end, tolerance, settling, descent.pace.momenta.numpy(), *state
     run_in_threads(_carry_on, new.numel(), _where(descent, new), _how(descent.pace), *arguments)

@@ -15,8 +15,6 @@ from sparse_lightning.smooth import Expansion
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
-# The size of a step beside its code from which on momentum has to carry further than the step.
-SETTLING = 1e-2
 
 
 class Bend(Protocol):
@@ -109,14 +107,24 @@ class Pace:
     def compare_by(self, objective: CurvedObjective) -> None:
         """Take the lowest energy anew, of an objective that rounds otherwise."""
 
-    def momentum(self, codes: Tensor, correction: Tensor, change: Tensor) -> Tensor:
-        """How far to extrapolate, (n, 1) or (1, 1), from the last step and the last change."""
-        rests = self._rests(codes, correction, change)
+    def momentum(
+        self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor
+    ) -> Tensor:
+        """How far to extrapolate, (n, 1) or (1, 1).
+
+        Args:
+            codes: (n, l).
+            correction, change: (n, l) each, by which the codes differ from the last point, and
+                from the last codes.
+            settling: (1,), the size of a correction beside that of its code up to which momentum
+                has to carry further than the correction does.
+        """
+        rests = self._rests(codes, correction, change, settling)
         momentum = self.momenta[self.age].masked_fill_(rests, 0.0)
         self.age = torch.where(rests, self.age >> 1, self.age).add_(1)
         return momentum
 
-    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor) -> Tensor:
+    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor) -> Tensor:
         """Where to do without momentum, (n, 1) or (1, 1)."""
         (slope,) = self._dots((correction, change))
         return slope < 0
@@ -191,10 +199,10 @@ class MeasuredPace(Pace):
             measured > old, torch.minimum(measured, LARGEST_RISE * old), calm
         )
 
-    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor) -> Tensor:
+    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor) -> Tensor:
         pairs = (correction, change), (change, change), (correction, correction), (codes, codes)
         slope, changed, corrected, size = self._dots(*pairs)
-        is_uphill, settles = slope < 0, corrected <= SETTLING**2 * size
+        is_uphill, settles = slope < 0, corrected <= settling.square() * size
         self.rests = is_uphill | (settles & (changed < corrected))
         self.has_restarted = self.has_restarted | is_uphill
         return self.rests
