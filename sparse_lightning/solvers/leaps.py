@@ -136,7 +136,8 @@ class Leaps:
         energies, gradient = self.objective.comparable_and_gradient(new)
         decrease = self.energies - energies
         slope = vecdot(self.gradient + self.objective.sparsity_weight, step)
-        promised = -(slope + vecdot(expected, step) / 2)[:, None]
+        # By H itself; that B is more than it is for safety.
+        promised = -(slope + vecdot(expected, step) / (2 * FIRST_SCALE))[:, None]
         least = WORTHWHILE * self.energies.abs()
         is_right = (decrease - promised).abs() <= FIRST_ERROR * promised + least
         if not is_right.double().mean() >= FIRST_SHARE:
