@@ -166,7 +166,7 @@ class LinearLeastSquares(Recordable):
 
 def _shares(activations: list[Tensor]) -> list[Tensor]:
     """Of the samples, in which the units of each hidden layer are active, (m,) each."""
-    return [(layer > 0).to(layer.dtype).mean(0) for layer in activations[1:]]
+    return [layer.sign().mean(0) for layer in activations[1:]]
 
 
 def add_attraction(values: Tensor, attraction: Attraction | None, codes: Tensor) -> Tensor:

@@ -254,10 +254,26 @@ def test_there_are_never_more_than_some(monkeypatch):
     assert leap(objective, codes, 100).leaps.max() == 6
     # Half of the iterations are left to settle.
     seen = []
-    monkeypatch.setattr(adaptive, "leap", lambda *given: seen.append(given[2]) or leap(*given))
+
+    def spy(objective: Objective, codes: Tensor, most: int, *, is_all: bool) -> Start | None:
+        seen.append((most, is_all))
+        return leap(objective, codes, most, is_all=is_all)
+
+    monkeypatch.setattr(adaptive, "leap", spy)
     Adaptive(9, 1e-3)(objective, codes)
     Adaptive(9, 0.0)(objective, codes)
-    assert seen == [4, 9]
+    assert seen == [(4, False), (9, True)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 30])
+def test_the_last_of_all_leaps_does_without_its_gradient(monkeypatch, most):
+    objective, codes = problem(Energy(0.02), 0.5)
+    monkeypatch.setattr(leaps, "WORTHWHILE", 0.0)
+    start, last = (leap(objective, codes, most, is_all=is_all) for is_all in (False, True))
+    assert start.leaps.max() == min(most, leaps.MOST_LEAPS)
+    for name in ("codes", "energies", "leaps"):
+        assert torch.equal(getattr(start, name), getattr(last, name))
+    assert torch.equal(start.gradient, last.gradient) == (most in (1, 30))
 
 
 def test_an_empty_batch():

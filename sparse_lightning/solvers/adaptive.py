@@ -95,8 +95,9 @@ class Adaptive:
             none = no_leaps(initial_codes)
             return Solution(initial_codes.clone(), none, none.bool())
         # Whether a sample has converged is for the iterations after the leaps to say.
-        most = self.max_iterations if self.tolerance == 0 else self.max_iterations // 2
-        start = leap(objective, initial_codes, most)
+        is_all = self.tolerance == 0
+        most = self.max_iterations if is_all else self.max_iterations // 2
+        start = leap(objective, initial_codes, most, is_all=is_all)
         if start is None:
             codes, leaps, taken = initial_codes, no_leaps(initial_codes), 0
         else:

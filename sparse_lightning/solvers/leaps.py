@@ -52,6 +52,8 @@ class LeapedObjective(Protocol):
 
     def expanded(self, codes: Tensor) -> Expansion | None: ...
 
+    def comparable(self, codes: Tensor) -> Tensor: ...
+
     def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> LeapedObjective: ...
@@ -89,11 +91,21 @@ def no_leaps(codes: Tensor) -> Tensor:
     return torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
 
 
-def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start | None:
+def leap(
+    objective: LeapedObjective, codes: Tensor, most: int, *, is_all: bool = False
+) -> Start | None:
     """As many leaps as are worthwhile, at most ``most``; None where no one matrix H will do.
 
     Where the first one does not do as the quadratics say, the start is that of the codes.
+
+    Args:
+        objective: what is minimised.
+        codes: (n, l), where to start from.
+        most: leaps of any sample.
+        is_all: whether nothing comes after ``most`` leaps. The gradient where the last one leads
+            to is left out then.
     """
+    is_all = is_all and most <= MOST_LEAPS
     most = min(most, MOST_LEAPS)
     expansion = objective.expanded(codes) if most > 0 else None
     if expansion is None:
@@ -106,8 +118,10 @@ def leap(objective: LeapedObjective, codes: Tensor, most: int) -> Start | None:
     leaps = Leaps(objective, start, model)
     if not leaps.begin():
         return start
-    while leaps.taken < most and leaps.left > FEW * len(codes):
+    while leaps.taken < most - is_all and leaps.left > FEW * len(codes):
         leaps.go_on()
+    if leaps.taken < most and leaps.left > FEW * len(codes):
+        leaps.finish()
     return leaps.end()
 
 
@@ -160,6 +174,12 @@ class Leaps:
         self.model = model.stiffened(RISE, ~is_downhill)
         self._land(new, energies, gradient, is_downhill)
         self._go_on_with(goes_on)
+
+    def finish(self) -> None:
+        """Take one leap, downhill, that no other follows: the gradient stays the last one."""
+        new, _, _ = self._ahead()
+        energies = self.objective.comparable(new)
+        self._land(new, energies, self.gradient, energies <= self.energies)
 
     def end(self) -> Start:
         """Where they have led to."""
