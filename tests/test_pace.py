@@ -21,6 +21,7 @@ CARRIED = {
     "onwards": ([0.3, 0.4], False, False),
     "across": ([0.4, -0.3], False, False),
     "a little too far": ([-0.5, 0.2], False, False),
+    "a little further too far": ([-0.3, 0.05], False, False),
     "much too far": ([-0.3, -0.2], True, False),
     "to and fro": ([-0.2, -0.3], True, False),
     "uphill": ([-0.6, -1.0], False, True),
@@ -85,6 +86,15 @@ def test_that_is_sooner_at_the_same_energy(monkeypatch, limit, tolerance):
         assert found.converged.all()
         assert found.iterations.double().mean() < 0.8 * as_before.iterations.double().mean()
         assert change < 1 + 2e-4
+
+
+def test_coupled_samples_never_settle():
+    energy = Energy(0.01, 10.0, 0.5)
+    objective = energy.bind(MultiLayerDecoder(4, [6], 5), torch.randn(7, 5))
+    start = adaptive_descent.Start.at(objective, torch.rand(7, 4), torch.zeros(7).long())
+    descent = adaptive_descent.descent_of(objective, start, 0, Adaptive(20, 1e-3))
+    descent.iteration.fill_(20)
+    assert float(descent.settles_from()) == 0
 
 
 def test_tighter_tolerances_settle_later():

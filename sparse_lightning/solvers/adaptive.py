@@ -18,13 +18,13 @@ ill-conditioned, starting from zero would lose more speed than the overshoot cal
 above what is best for a function that bends upwards by :math:`\mu` at least,
 :math:`(1 - \sqrt{\mu/L}) / (1 + \sqrt{\mu/L})`.
 
-Where the curvature is measured there is a second reason to stop. Far from the end, momentum that
-overshoots is good: it carries samples over kinks, to better minima. Close to it, it keeps them
-going to and fro on the kinks. Therefore, from thirty tolerances to the end on, or in the second
-half of the iterations, a sample stops as well where a step takes back more than half of what
-momentum carried, :math:`\|z_k - z_{k-1}\| < \|z_k - a\|` with a the extrapolated point; L then
-rises a little. Where momentum carries further than the steps do, as it does where problems are
-ill-conditioned, it goes on.
+Where the curvature is measured and samples are not coupled, there is a second reason to stop. Far
+from the end, momentum that overshoots is good: it carries samples over kinks, to better minima.
+Close to it, it keeps them going to and fro on the kinks. Therefore, from thirty tolerances to the
+end on, or in the second half of the iterations, a sample stops as well where a step takes back so
+much of what momentum carried that :math:`\|z_k - z_{k-1}\| < 0.8 \|z_k - a\|`, a being the
+extrapolated point; L then rises a little. Where momentum carries further than the steps do, as it
+does where problems are ill-conditioned, it goes on.
 
 A sample has converged when a step of :math:`1/L` from an extrapolated point moves it by no more
 than the tolerance, :math:`\|z_k - a\| \le \mathrm{tolerance} \cdot \|z_k\|`: that is the residual

@@ -101,10 +101,13 @@ class AdaptiveDescent(Descent):
     def settles_from(self) -> Tensor:
         """The size of a correction beside its code from which on a sample settles, (1,).
 
-        In the second half of the iterations, of any size.
+        In the second half of the iterations, of any size. Coupled samples, which do not end one by
+        one, never settle.
         """
-        is_late = 2 * self.iteration > self.max_iterations + self.first
         size = torch.full_like(self.iteration, self.settling, dtype=self.codes.dtype)
+        if not self.objective.is_separable:
+            return size.zero_()
+        is_late = 2 * self.iteration > self.max_iterations + self.first
         return size.masked_fill_(is_late, math.inf)
 
     def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:

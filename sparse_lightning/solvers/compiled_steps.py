@@ -14,7 +14,7 @@ from numba import prange
 from torch import Tensor
 
 from sparse_lightning.compiling import ROWS, compiled, in_parallel, run_in_threads
-from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, RISE_AT_RESTART
+from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, LEAST_CARRIED, RISE_AT_RESTART
 
 if TYPE_CHECKING:
     from sparse_lightning.solvers.adaptive_descent import CompiledDescent
@@ -77,8 +77,9 @@ def carry_on(descent: CompiledDescent, new: Tensor, risen: Tensor | None) -> Non
         may_end &= ~risen.numpy()[:, 0]
     tolerance = new.new_tensor(descent.tolerance**2).numpy()[()]
     settling = descent.settles_from().square().numpy()[0]
+    carried = new.new_tensor(LEAST_CARRIED**2).numpy()[()]
     state = descent.held.numpy(), descent.ended.numpy(), int(descent.iteration)
-    arguments = may_end, tolerance, settling, descent.pace.momenta.numpy(), *state
+    arguments = may_end, tolerance, settling, carried, descent.pace.momenta.numpy(), *state
     run_in_threads(_carry_on, new.numel(), _where(descent, new), _how(descent.pace), *arguments)
 
 
@@ -139,7 +140,7 @@ def _measure(point, gradient, last_point, last_gradient, how, rates, i):
 
 
 @in_parallel
-def _carry_on(where, how, may_end, tolerance, settling, momenta, held, ended, iteration):
+def _carry_on(where, how, may_end, tolerance, settling, carried, momenta, held, ended, iteration):
     """See `carry_on`; the points become the extrapolated ones."""
     count = len(where.codes)
     for chunk in prange((count + ROWS - 1) // ROWS):
@@ -151,7 +152,7 @@ def _carry_on(where, how, may_end, tolerance, settling, momenta, held, ended, it
             held[i] = has_ended
             # A sample that is held has no change to go on with.
             is_uphill = slope < 0 and not has_ended
-            settles = corrected <= settling * size and changed < corrected
+            settles = corrected <= settling * size and changed < carried * corrected
             _rest(how, i, is_uphill, settles)
             _extrapolate(where, how, i, momenta, has_ended)
 

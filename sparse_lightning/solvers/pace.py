@@ -15,6 +15,8 @@ from sparse_lightning.smooth import Expansion
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
+# The change of codes beside the step from where momentum led, below which momentum is in the way.
+LEAST_CARRIED = 0.8
 
 
 class Bend(Protocol):
@@ -116,8 +118,8 @@ class Pace:
             codes: (n, l).
             correction, change: (n, l) each, by which the codes differ from the last point, and
                 from the last codes.
-            settling: (1,), the size of a correction beside that of its code up to which momentum
-                has to carry further than the correction does.
+            settling: (1,), the size of a correction beside that of its code up to which a sample
+                settles: momentum that is taken back is left out.
         """
         rests = self._rests(codes, correction, change, settling)
         momentum = self.momenta[self.age].masked_fill_(rests, 0.0)
@@ -203,7 +205,8 @@ class MeasuredPace(Pace):
         pairs = (correction, change), (change, change), (correction, correction), (codes, codes)
         slope, changed, corrected, size = self._dots(*pairs)
         is_uphill, settles = slope < 0, corrected <= settling.square() * size
-        self.rests = is_uphill | (settles & (changed < corrected))
+        is_taken_back = changed < LEAST_CARRIED**2 * corrected
+        self.rests = is_uphill | (settles & is_taken_back)
         self.has_restarted = self.has_restarted | is_uphill
         return self.rests
 
