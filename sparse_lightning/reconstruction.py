@@ -166,6 +166,7 @@ class LinearLeastSquares(Recordable):
 
 def _shares(activations: list[Tensor]) -> list[Tensor]:
     """Of the samples, in which the units of each hidden layer are active, (m,) each."""
+    # No activation is below 0, so that this is a comparison without a conversion.
     return [layer.sign().mean(0) for layer in activations[1:]]
 
 

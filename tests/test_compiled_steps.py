@@ -12,6 +12,8 @@ from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.smooth import Curvature
 from sparse_lightning.solvers import Adaptive, Solution, adaptive_descent
 from sparse_lightning.solvers.adaptive_descent import AdaptiveDescent, CompiledDescent
+from sparse_lightning.solvers.leaps import Start
+from sparse_lightning.solvers.pace import pace_of
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,51 @@ def test_equals_the_loop_over_operations(monkeypatch, tolerance, limit):
     assert torch.equal(found.converged, expected.converged)
     if tolerance == 1e-2 and limit == 120:
         assert found.converged.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("settling", [0.0, 0.01, torch.inf])
+def test_carries_on_like_the_loop_over_operations(dtype, settling):
+    """From the same state, with samples that are held, put back, zero, or not a number."""
+    objective, codes = problem(dtype)
+    codes, point, gradient, new = (torch.rand_like(codes) for _ in range(4))
+    # Corrections of all sizes, and changes that are half to one and a half times as long.
+    size = torch.logspace(-6, 0, len(codes), dtype=dtype)[:, None]
+    longer = 0.5 + torch.rand(len(codes), 1, dtype=dtype)
+    point, codes = new + size * (point - 0.5), new + longer * size * (codes - 0.5)
+    new[1], point[2, 3], new[4] = 0, torch.nan, codes[4]
+    held, risen = torch.zeros(len(codes)).bool(), torch.zeros(len(codes), 1).bool()
+    held[5], risen[6:8] = True, True
+    for i in (5, 6, 7):
+        codes[i], point[i] = new[i], new[i]
+    after = []
+    for kind in (AdaptiveDescent, CompiledDescent):
+        start = Start(codes, objective.comparable(codes), gradient, torch.zeros(len(codes)).long())
+        pace = pace_of(objective, codes, start.energies, 50)
+        descent = kind(objective, start, 0, Adaptive(50, 1e-3), pace)
+        descent.codes, descent.point = codes.clone(), point.clone()
+        descent.gradient, descent.held = gradient.clone(), held.clone()
+        pace.point, pace.gradient = point.clone(), gradient.clone()
+        pace.age += torch.arange(len(codes))[:, None] % 9
+        pace.has_restarted[::3] = True
+        descent.iteration += 7
+        descent.settlings[7] = settling**2
+        descent._carry_on(new.clone(), risen)
+        goes_on = ~descent.held
+        own = (pace.rests, pace.age, pace.has_restarted)
+        after.append((descent.point, descent.held, descent.ended, *(a[goes_on] for a in own)))
+    for ours, theirs in zip(*after):
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+    assert goes_on[[6, 7]].all(), "they have been put back"
+    assert not goes_on[5]
+    # A second opinion on who rests.
+    change, correction = (new - codes)[goes_on], (new - point)[goes_on]
+    is_uphill = (change * correction).sum(1) < 0
+    is_in_the_way = change.norm(dim=1) < 0.8 * correction.norm(dim=1)
+    settles = correction.norm(dim=1) <= settling * new[goes_on].norm(dim=1)
+    expected = is_uphill | (is_in_the_way & settles)
+    assert torch.equal(after[0][3].squeeze(1), expected)
+    assert int(expected.sum()) > int(is_uphill.sum()) or settling == 0
 
 
 def test_it_goes_back_where_the_energy_has_risen():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_lightning import reconstruction
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
-from sparse_lightning.energy import Energy, Objective
+from sparse_lightning.energy import ActiveObjective, Energy, Objective
 from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers import FISTA, Adaptive, Solution, adaptive, leaps
 from sparse_lightning.solvers.leaps import RISE, Leaps, Start, leap, no_leaps
@@ -255,9 +255,11 @@ def test_there_are_never_more_than_some(monkeypatch):
     # Half of the iterations are left to settle.
     seen = []
 
-    def spy(objective: Objective, codes: Tensor, most: int, *, is_all: bool) -> Start | None:
-        seen.append((most, is_all))
-        return leap(objective, codes, most, is_all=is_all)
+    def spy(
+        objective: Objective, codes: Tensor, most: int, *, nothing_follows: bool
+    ) -> Start | None:
+        seen.append((most, nothing_follows))
+        return leap(objective, codes, most, nothing_follows=nothing_follows)
 
     monkeypatch.setattr(adaptive, "leap", spy)
     Adaptive(9, 1e-3)(objective, codes)
@@ -266,14 +268,33 @@ def test_there_are_never_more_than_some(monkeypatch):
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 30])
-def test_the_last_of_all_leaps_does_without_its_gradient(monkeypatch, most):
+@pytest.mark.parametrize("worthwhile", [0.0, 1e-5])
+def test_the_last_of_all_leaps_does_without_its_gradient(monkeypatch, most, worthwhile):
+    """Also where some rest already."""
     objective, codes = problem(Energy(0.02), 0.5)
-    monkeypatch.setattr(leaps, "WORTHWHILE", 0.0)
-    start, last = (leap(objective, codes, most, is_all=is_all) for is_all in (False, True))
-    assert start.leaps.max() == min(most, leaps.MOST_LEAPS)
+    monkeypatch.setattr(leaps, "WORTHWHILE", worthwhile)
+    gradients, looked = [], ActiveObjective.comparable_and_gradient
+    monkeypatch.setattr(
+        ActiveObjective,
+        "comparable_and_gradient",
+        lambda self, codes: gradients.append(len(codes)) or looked(self, codes),
+    )
+    start = leap(objective, codes, most)
+    count = len(gradients)
+    last = leap(objective, codes, most, nothing_follows=True)
     for name in ("codes", "energies", "leaps"):
         assert torch.equal(getattr(start, name), getattr(last, name))
-    assert torch.equal(start.gradient, last.gradient) == (most in (1, 30))
+    took_all = start.leaps.max() == most
+    assert took_all == (most < 30)
+    assert (start.leaps < most).any() or most < 5 or worthwhile == 0
+    assert 2 * count - len(gradients) == (took_all and most > 1)
+
+
+def test_the_first_leap_is_judged_by_the_matrix_itself(monkeypatch):
+    """Where all units are active the matrix is exact, but for what is added for safety."""
+    objective, codes = problem(Energy(0.02), 5.0)
+    monkeypatch.setattr(leaps, "FIRST_ERROR", 1e-9)
+    assert leap(objective, codes, 3).leaps.max() > 0
 
 
 def test_an_empty_batch():

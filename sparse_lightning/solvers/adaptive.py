@@ -20,11 +20,12 @@ above what is best for a function that bends upwards by :math:`\mu` at least,
 
 Where the curvature is measured and samples are not coupled, there is a second reason to stop. Far
 from the end, momentum that overshoots is good: it carries samples over kinks, to better minima.
-Close to it, it keeps them going to and fro on the kinks. Therefore, from thirty tolerances to the
-end on, or in the second half of the iterations, a sample stops as well where a step takes back so
-much of what momentum carried that :math:`\|z_k - z_{k-1}\| < 0.8 \|z_k - a\|`, a being the
-extrapolated point; L then rises a little. Where momentum carries further than the steps do, as it
-does where problems are ill-conditioned, it goes on.
+Close to it, it keeps them going to and fro on the kinks. A sample therefore settles as soon as
+:math:`\|z_k - a\| \le \min(30\, \mathrm{tolerance}, 0.01) \, \|z_k\|`, a being the extrapolated
+point, and in the second half of the iterations (from where leaps, see below, have led to). It then
+stops, too, where the step takes back so much of what momentum carried that
+:math:`\|z_k - z_{k-1}\| < 0.8 \, \|z_k - a\|`; L rises a little, and may fall again. Where momentum
+carries further than that, as it does where problems are ill-conditioned, it goes on.
 
 A sample has converged when a step of :math:`1/L` from an extrapolated point moves it by no more
 than the tolerance, :math:`\|z_k - a\| \le \mathrm{tolerance} \cdot \|z_k\|`: that is the residual
@@ -58,7 +59,7 @@ class Adaptive:
     """Accelerated proximal gradient with steps by curvature and adaptive restart.
 
     Args:
-        max_iterations: upper limit, at least 1.
+        max_iterations: upper limit, at least 1. In its second half samples settle, see above.
         tolerance: relative fixed-point residual at which a sample has converged. With 0 none has:
             all iterations are taken, but by samples that rest while others leap.
 
@@ -95,9 +96,9 @@ class Adaptive:
             none = no_leaps(initial_codes)
             return Solution(initial_codes.clone(), none, none.bool())
         # Whether a sample has converged is for the iterations after the leaps to say.
-        is_all = self.tolerance == 0
-        most = self.max_iterations if is_all else self.max_iterations // 2
-        start = leap(objective, initial_codes, most, is_all=is_all)
+        takes_all = self.tolerance == 0
+        most = self.max_iterations if takes_all else self.max_iterations // 2
+        start = leap(objective, initial_codes, most, nothing_follows=takes_all)
         if start is None:
             codes, leaps, taken = initial_codes, no_leaps(initial_codes), 0
         else:

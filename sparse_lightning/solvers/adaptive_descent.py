@@ -47,7 +47,7 @@ class AdaptiveDescent(Descent):
     ) -> None:
         super().__init__(objective, start.codes, limits.max_iterations, limits.tolerance)
         self.start_at(taken)
-        self.settling = min(SETTLING_TOLERANCES * self.tolerance, LARGEST_SETTLING)
+        self.settlings = self._settlings() if objective.is_separable else None
         self.gradient, self.has_gradient = start.gradient, True
         self.pace = pace
 
@@ -95,20 +95,23 @@ class AdaptiveDescent(Descent):
                 done = done & ~risen.squeeze(1)
             self.hold(done, new)
         change = torch.sub(new, self.codes, out=self.codes)
-        momentum = pace.momentum(new, correction, change, self.settles_from())
+        momentum = pace.momentum(new, correction, change, self.settling())
         torch.addcmul(new, change, momentum, out=self.point)
 
-    def settles_from(self) -> Tensor:
-        """The size of a correction beside its code from which on a sample settles, (1,).
+    def _settlings(self) -> Tensor:
+        """At each iteration what `Pace.momentum` asks for, (max_iterations + 1,).
 
-        In the second half of the iterations, of any size. Coupled samples, which do not end one by
-        one, never settle.
+        Of coupled samples, which do not end one by one, there is none.
         """
-        size = torch.full_like(self.iteration, self.settling, dtype=self.codes.dtype)
-        if not self.objective.is_separable:
-            return size.zero_()
-        is_late = 2 * self.iteration > self.max_iterations + self.first
-        return size.masked_fill_(is_late, math.inf)
+        size = min(SETTLING_TOLERANCES * self.tolerance, LARGEST_SETTLING)
+        settlings = self.codes.new_full((self.max_iterations + 1,), size**2)
+        half = (self.max_iterations + self.first) // 2
+        settlings[half + 1 :] = math.inf
+        return settlings
+
+    def settling(self) -> Tensor | None:
+        """The one of this iteration."""
+        return None if self.settlings is None else self.settlings[self.iteration]
 
     def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:
         """Mask of the samples at a fixed point; one that is held has a correction of 0.

@@ -14,7 +14,7 @@ from numba import prange
 from torch import Tensor
 
 from sparse_lightning.compiling import ROWS, compiled, in_parallel, run_in_threads
-from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, LEAST_CARRIED, RISE_AT_RESTART
+from sparse_lightning.solvers.pace import FALL, LARGEST_RISE, LEAST_CHANGE, RISE_AT_RESTART
 
 if TYPE_CHECKING:
     from sparse_lightning.solvers.adaptive_descent import CompiledDescent
@@ -76,10 +76,10 @@ def carry_on(descent: CompiledDescent, new: Tensor, risen: Tensor | None) -> Non
         # A sample that was put back has not moved either.
         may_end &= ~risen.numpy()[:, 0]
     tolerance = new.new_tensor(descent.tolerance**2).numpy()[()]
-    settling = descent.settles_from().square().numpy()[0]
-    carried = new.new_tensor(LEAST_CARRIED**2).numpy()[()]
+    least = new.new_tensor(LEAST_CHANGE**2).numpy()[()]
+    settling = descent.settlings.numpy()[int(descent.iteration)], least
     state = descent.held.numpy(), descent.ended.numpy(), int(descent.iteration)
-    arguments = may_end, tolerance, settling, carried, descent.pace.momenta.numpy(), *state
+    arguments = may_end, tolerance, settling, descent.pace.momenta.numpy(), *state
     run_in_threads(_carry_on, new.numel(), _where(descent, new), _how(descent.pace), *arguments)
 
 
@@ -140,7 +140,7 @@ def _measure(point, gradient, last_point, last_gradient, how, rates, i):
 
 
 @in_parallel
-def _carry_on(where, how, may_end, tolerance, settling, carried, momenta, held, ended, iteration):
+def _carry_on(where, how, may_end, tolerance, settling, momenta, held, ended, iteration):
     """See `carry_on`; the points become the extrapolated ones."""
     count = len(where.codes)
     for chunk in prange((count + ROWS - 1) // ROWS):
@@ -152,8 +152,8 @@ def _carry_on(where, how, may_end, tolerance, settling, carried, momenta, held, 
             held[i] = has_ended
             # A sample that is held has no change to go on with.
             is_uphill = slope < 0 and not has_ended
-            settles = corrected <= settling * size and changed < carried * corrected
-            _rest(how, i, is_uphill, settles)
+            is_taken_back = changed < settling[1] * corrected
+            _rest(how, i, is_uphill, is_taken_back and corrected <= settling[0] * size)
             _extrapolate(where, how, i, momenta, has_ended)
 
 
@@ -173,8 +173,8 @@ def _moves(where, i):
 
 
 @compiled
-def _rest(how, i, is_uphill, settles):
-    how.rests[i, 0] = is_uphill or settles
+def _rest(how, i, is_uphill, is_in_the_way):
+    how.rests[i, 0] = is_uphill or is_in_the_way
     how.has_restarted[i, 0] |= is_uphill
 
 

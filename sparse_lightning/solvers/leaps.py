@@ -14,10 +14,10 @@ at first, and the sample's own from then on, as far as its leaps tell
 (`sparse_lightning.solvers.quasi_newton`). A leap uphill is not taken, and B gets larger. Samples
 whose energies do not change any more rest.
 
-Unless the first leap, mostly the longest, does as the quadratics said for nearly all samples, none
-is taken: in a network that is far from linear it would land in some other valley. A few leaps go
-most of the way; on the kinks of the network, which no quadratic knows, other steps have to settle.
-Of several processes that train one model, each decides for its own samples.
+Unless the first leap, mostly the longest, does as H said for nearly all samples, none is taken: in
+a network that is far from linear it would land in some other valley. A few leaps go most of the
+way; on the kinks of the network, which no quadratic knows, other steps have to settle. Of several
+processes that train one model, each decides for its own samples.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Start:
     Attributes:
         codes: (n, l).
         energies: of the codes, (n, 1) or (1, 1).
-        gradient: at the codes, (n, l).
+        gradient: at the codes, (n, l); of samples that took the last of all leaps, where that
+            began.
         leaps: (n,) up to here, by sample; each counts as an iteration.
     """
 
@@ -92,21 +93,22 @@ def no_leaps(codes: Tensor) -> Tensor:
 
 
 def leap(
-    objective: LeapedObjective, codes: Tensor, most: int, *, is_all: bool = False
+    objective: LeapedObjective, codes: Tensor, most: int, *, nothing_follows: bool = False
 ) -> Start | None:
     """As many leaps as are worthwhile, at most ``most``; None where no one matrix H will do.
 
-    Where the first one does not do as the quadratics say, the start is that of the codes.
+    Where the first one does not do as H says, the start is that of the codes.
 
     Args:
         objective: what is minimised.
         codes: (n, l), where to start from.
         most: leaps of any sample.
-        is_all: whether nothing comes after ``most`` leaps. The gradient where the last one leads
-            to is left out then.
+        nothing_follows: whether ``most`` leaps would be all there is. The gradient where the last
+            one leads to is left out then, unless it is the first, which is judged by it.
     """
-    is_all = is_all and most <= MOST_LEAPS
+    needs_no_gradient = nothing_follows and most <= MOST_LEAPS
     most = min(most, MOST_LEAPS)
+    with_gradient = most - 1 if needs_no_gradient else most
     expansion = objective.expanded(codes) if most > 0 else None
     if expansion is None:
         return None
@@ -118,7 +120,7 @@ def leap(
     leaps = Leaps(objective, start, model)
     if not leaps.begin():
         return start
-    while leaps.taken < most - is_all and leaps.left > FEW * len(codes):
+    while leaps.taken < with_gradient and leaps.left > FEW * len(codes):
         leaps.go_on()
     if leaps.taken < most and leaps.left > FEW * len(codes):
         leaps.finish()
@@ -150,8 +152,8 @@ class Leaps:
         energies, gradient = self.objective.comparable_and_gradient(new)
         decrease = self.energies - energies
         slope = vecdot(self.gradient + self.objective.sparsity_weight, step)
-        # By H itself; that B is more than it is for safety.
-        promised = -(slope + vecdot(expected, step) / (2 * FIRST_SCALE))[:, None]
+        # By H itself: that B is more than H is for safety.
+        promised = -(slope[:, None] + vecdot(expected, step)[:, None] / (2 * self.model.scale))
         least = WORTHWHILE * self.energies.abs()
         is_right = (decrease - promised).abs() <= FIRST_ERROR * promised + least
         if not is_right.double().mean() >= FIRST_SHARE:
@@ -177,9 +179,9 @@ class Leaps:
 
     def finish(self) -> None:
         """Take one leap, downhill, that no other follows: the gradient stays the last one."""
-        new, _, _ = self._ahead()
+        new = self._minimum()
         energies = self.objective.comparable(new)
-        self._land(new, energies, self.gradient, energies <= self.energies)
+        self._land(new, energies, self.gradient, self.energies - energies >= 0)
 
     def end(self) -> Start:
         """Where they have led to."""
@@ -188,9 +190,13 @@ class Leaps:
 
     def _ahead(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where a leap leads to, the step there, and by how much the gradient is to turn on it."""
-        new = self.model.minimum(self.codes, self.gradient, self.objective.sparsity_weight)
+        new = self._minimum()
         step = new - self.codes
         return new, step, self.model.product(step)
+
+    def _minimum(self) -> Tensor:
+        """Of the quadratics, with the l1 norm."""
+        return self.model.minimum(self.codes, self.gradient, self.objective.sparsity_weight)
 
     def _land(self, new: Tensor, energies: Tensor, gradient: Tensor, take: Tensor) -> None:
         """Be there where ``take`` (n, 1) says so."""

@@ -15,8 +15,9 @@ from sparse_lightning.smooth import Expansion
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
-# The change of codes beside the step from where momentum led, below which momentum is in the way.
-LEAST_CARRIED = 0.8
+# A sample that settles does without momentum where the change of its codes is less than this part
+# of the step that ended it: the rest of the step has taken back what momentum carried.
+LEAST_CHANGE = 0.8
 
 
 class Bend(Protocol):
@@ -110,24 +111,30 @@ class Pace:
         """Take the lowest energy anew, of an objective that rounds otherwise."""
 
     def momentum(
-        self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor
+        self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor | None
     ) -> Tensor:
-        """How far to extrapolate, (n, 1) or (1, 1).
+        r"""How far to extrapolate, (n, 1) or (1, 1).
 
         Args:
             codes: (n, l).
             correction, change: (n, l) each, by which the codes differ from the last point, and
                 from the last codes.
-            settling: (1,), the size of a correction beside that of its code up to which a sample
-                settles: momentum that is taken back is left out.
+            settling: the square of the size of a correction beside that of its code, up to which
+                a sample settles, (1,): it then does without momentum where
+                :math:`\|\mathrm{change}\| < 0.8 \|\mathrm{correction}\|`. None: never.
         """
-        rests = self._rests(codes, correction, change, settling)
+        rests = self._learn_rests(codes, correction, change, settling)
         momentum = self.momenta[self.age].masked_fill_(rests, 0.0)
         self.age = torch.where(rests, self.age >> 1, self.age).add_(1)
         return momentum
 
-    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor) -> Tensor:
+    def _learn_rests(
+        self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor | None
+    ) -> Tensor:
         """Where to do without momentum, (n, 1) or (1, 1)."""
+        return self._is_uphill(correction, change)
+
+    def _is_uphill(self, correction: Tensor, change: Tensor) -> Tensor:
         (slope,) = self._dots((correction, change))
         return slope < 0
 
@@ -144,7 +151,14 @@ class Pace:
 
 
 class MeasuredPace(Pace):
-    """A pace whose curvature starts from an estimate and is measured on the way."""
+    """A pace whose curvature starts from an estimate and is measured on the way.
+
+    Attributes:
+        curvature: L, (n, 1) or (1, 1), as are:
+        rests: where momentum was left out after the last step, so that L rises a little.
+        has_restarted: where momentum has pointed uphill before, so that L does not fall any more.
+        point, gradient: (n, l), the last ones.
+    """
 
     def __init__(
         self,
@@ -185,7 +199,7 @@ class MeasuredPace(Pace):
         self.best = torch.where(worse, self.best, codes)
         self.lowest = torch.where(worse, self.lowest, energy)
         self.curvature = torch.where(worse, LARGEST_RISE * self.curvature, self.curvature)
-        self.rests, self.has_restarted = worse, self.has_restarted | worse
+        self.has_restarted = self.has_restarted | worse
         self.age.masked_fill_(worse, 0)
         return worse
 
@@ -201,12 +215,15 @@ class MeasuredPace(Pace):
             measured > old, torch.minimum(measured, LARGEST_RISE * old), calm
         )
 
-    def _rests(self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor) -> Tensor:
-        pairs = (correction, change), (change, change), (correction, correction), (codes, codes)
-        slope, changed, corrected, size = self._dots(*pairs)
-        is_uphill, settles = slope < 0, corrected <= settling.square() * size
-        is_taken_back = changed < LEAST_CARRIED**2 * corrected
-        self.rests = is_uphill | (settles & is_taken_back)
+    def _learn_rests(
+        self, codes: Tensor, correction: Tensor, change: Tensor, settling: Tensor | None
+    ) -> Tensor:
+        is_uphill = self.rests = self._is_uphill(correction, change)
+        if settling is not None:
+            pairs = (change, change), (correction, correction), (codes, codes)
+            changed, corrected, size = self._dots(*pairs)
+            is_taken_back = changed < LEAST_CHANGE**2 * corrected
+            self.rests = is_uphill | (is_taken_back & (corrected <= settling * size))
         self.has_restarted = self.has_restarted | is_uphill
         return self.rests
 
