@@ -47,7 +47,8 @@ class AdaptiveDescent(Descent):
     ) -> None:
         super().__init__(objective, start.codes, limits.max_iterations, limits.tolerance)
         self.start_at(taken)
-        self.settlings = self._settlings() if objective.is_separable else None
+        can_settle = objective.is_separable and isinstance(pace, MeasuredPace)
+        self.settlings = self._settlings() if can_settle else None
         self.gradient, self.has_gradient = start.gradient, True
         self.pace = pace
 
@@ -99,10 +100,7 @@ class AdaptiveDescent(Descent):
         torch.addcmul(new, change, momentum, out=self.point)
 
     def _settlings(self) -> Tensor:
-        """At each iteration what `Pace.momentum` asks for, (max_iterations + 1,).
-
-        Of coupled samples, which do not end one by one, there is none.
-        """
+        """At each iteration what `Pace.momentum` asks for, (max_iterations + 1,)."""
         size = min(SETTLING_TOLERANCES * self.tolerance, LARGEST_SETTLING)
         settlings = self.codes.new_full((self.max_iterations + 1,), size**2)
         half = (self.max_iterations + self.first) // 2
@@ -110,7 +108,7 @@ class AdaptiveDescent(Descent):
         return settlings
 
     def settling(self) -> Tensor | None:
-        """The one of this iteration."""
+        """The one of this iteration; None for coupled samples, which do not end one by one."""
         return None if self.settlings is None else self.settlings[self.iteration]
 
     def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:
