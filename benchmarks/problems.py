@@ -95,16 +95,26 @@ def settings(family: str, data: str = "mnist") -> DictConfig:
 
 def problem(family: str, steps: int = 0, data: str = "mnist", batch: int = 250) -> Problem:
     """A batch of a family, after that many training steps on digits; patches get random inputs."""
+    return problems(family, steps, 1, data, batch)[0]
+
+
+def problems(
+    family: str, steps: int, count: int, data: str = "mnist", batch: int = 250
+) -> list[Problem]:
+    """Several batches of `problem`, of one decoder."""
     config = settings(family, data)
     torch.manual_seed(SEED)
     model = instantiate(config.model)
-    inputs = digits() if data == "mnist" else torch.randn(batch, model.decoder.input_dim)
+    dim = model.decoder.input_dim
+    inputs = digits() if data == "mnist" else torch.randn(count * batch, dim)
     learn(model, inputs, steps, batch)
-    with torch.no_grad():
-        inputs = inputs[:batch]
-        prediction = None if model.encoder is None else model.encoder(inputs)
     name = f"{family.upper().replace('_', '-')}, " + ("initial" if not steps else f"{steps} steps")
-    return Problem(name, model.energy, model.decoder, inputs, prediction, config.step_size)
+    found = []
+    for part in inputs[: count * batch].split(batch):
+        with torch.no_grad():
+            prediction = None if model.encoder is None else model.encoder(part)
+        found.append(Problem(name, model.energy, model.decoder, part, prediction, config.step_size))
+    return found
 
 
 def learn(model: SparseAutoencoder, inputs: Tensor, steps: int, batch: int) -> None:

@@ -48,7 +48,7 @@ class AdaptiveDescent(Descent):
         super().__init__(objective, start.codes, limits.max_iterations, limits.tolerance)
         self.start_at(taken)
         can_settle = objective.is_separable and isinstance(pace, MeasuredPace)
-        self.settlings = self._settlings() if can_settle else None
+        self.settlings = self.make_settlings() if can_settle else None
         self.gradient, self.has_gradient = start.gradient, True
         self.pace = pace
 
@@ -99,7 +99,7 @@ class AdaptiveDescent(Descent):
         momentum = pace.momentum(new, correction, change, self.settling())
         torch.addcmul(new, change, momentum, out=self.point)
 
-    def _settlings(self) -> Tensor:
+    def make_settlings(self) -> Tensor:
         """At each iteration what `Pace.momentum` asks for, (max_iterations + 1,)."""
         size = min(SETTLING_TOLERANCES * self.tolerance, LARGEST_SETTLING)
         settlings = self.codes.new_full((self.max_iterations + 1,), size**2)
