@@ -9,6 +9,7 @@ import copy
 import tempfile
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import count, islice
 from pathlib import Path
 
 import hydra
@@ -99,18 +100,24 @@ def problem(family: str, steps: int = 0, data: str = "mnist", batch: int = 250) 
 
 
 def problems(
-    family: str, steps: int, count: int, data: str = "mnist", batch: int = 250
+    family: str, steps: int, how_many: int, data: str = "mnist", batch: int = 250
 ) -> list[Problem]:
-    """Several batches of `problem`, of one decoder."""
+    """Several batches of `problem`, of one decoder.
+
+    Raises:
+        ValueError: there are not so many digits.
+    """
     config = settings(family, data)
     torch.manual_seed(SEED)
     model = instantiate(config.model)
     dim = model.decoder.input_dim
-    inputs = digits() if data == "mnist" else torch.randn(count * batch, dim)
+    inputs = digits() if data == "mnist" else torch.randn(how_many * batch, dim)
+    if how_many * batch > len(inputs):
+        raise ValueError(f"There are {len(inputs)} digits: take {len(inputs) // batch} batches.")
     learn(model, inputs, steps, batch)
     name = f"{family.upper().replace('_', '-')}, " + ("initial" if not steps else f"{steps} steps")
     found = []
-    for part in inputs[: count * batch].split(batch):
+    for part in inputs[: how_many * batch].split(batch):
         with torch.no_grad():
             prediction = None if model.encoder is None else model.encoder(part)
         found.append(Problem(name, model.energy, model.decoder, part, prediction, config.step_size))
@@ -121,7 +128,8 @@ def learn(model: SparseAutoencoder, inputs: Tensor, steps: int, batch: int) -> N
     """A bare training loop, to have decoders as they are after a while."""
     optimizer, _ = model.optimizer_settings.build(model.decoder, model.encoder)
     model.solver = Adaptive()
-    for rows in torch.randperm(len(inputs)).split(batch)[:steps]:
+    batches = (rows for _ in count() for rows in torch.randperm(len(inputs)).split(batch))
+    for rows in islice(batches, steps):
         codes = model.infer(inputs[rows]).codes
         loss = (model.decoder(codes) - inputs[rows]).square().mean()
         if model.encoder is not None:

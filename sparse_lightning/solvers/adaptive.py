@@ -12,32 +12,33 @@ layers differs between samples. Here the step is :math:`1/L`:
   near their minima, where relu networks have kinks, which look like curvature that grows as
   steps shrink. Smaller steps are then the way to settle on a kink.
 
-Momentum is FISTA's, :math:`k / (k + 3)` after k iterations. Where it points uphill (the gradient
-test of O'Donoghue & Candès 2015) a sample stops and k is halved: where a problem is
-ill-conditioned, starting from zero would lose more speed than the overshoot calls for. It is never
-above what is best for a function that bends upwards by :math:`\mu` at least,
+Momentum is FISTA's, :math:`k / (k + 3)` with k the number of iterations before. Where it points
+uphill (the gradient test of O'Donoghue & Candès 2015) it rests for a step and k is halved: where a
+problem is ill-conditioned, starting from zero would lose more speed than the overshoot calls for.
+It is never above what is best for a function that bends upwards by :math:`\mu` at least,
 :math:`(1 - \sqrt{\mu/L}) / (1 + \sqrt{\mu/L})`.
 
-Where the curvature is measured and samples are not coupled, there is a second reason to stop. Far
-from the end, momentum that overshoots is good: it carries samples over kinks, to better minima.
-Close to it, it keeps them going to and fro on the kinks. A sample therefore settles as soon as
+Where the curvature is measured and samples are not coupled, momentum has a second reason to rest.
+Far from the end, momentum that overshoots is good: it carries samples over kinks, to better minima.
+Close to it, it keeps them going to and fro on the kinks. A sample therefore settles whenever
 :math:`\|z_k - a\| \le \min(30\, \mathrm{tolerance}, 0.01) \, \|z_k\|`, a being the extrapolated
-point, and in the second half of the iterations (from where leaps, see below, have led to). It then
-stops, too, where the step takes back so much of what momentum carried that
-:math:`\|z_k - z_{k-1}\| < 0.8 \, \|z_k - a\|`; L rises a little, and may fall again. Where momentum
-carries further than that, as it does where problems are ill-conditioned, it goes on.
+point, and in all the second half of the iterations (from where leaps, see below, have led to).
+Momentum then rests, too, where the step takes back so much of what momentum carried that
+:math:`\|z_k - z_{k-1}\| < 0.8 \, \|z_k - a\|`. Where momentum carries further than that, as it does
+where problems are ill-conditioned, it goes on. Whenever it rests L rises by 15 % unless more is
+measured; it may fall again, but after an overshoot uphill.
 
 A sample has converged when a step of :math:`1/L` from an extrapolated point moves it by no more
 than the tolerance, :math:`\|z_k - a\| \le \mathrm{tolerance} \cdot \|z_k\|`: that is the residual
 of the fixed-point equation, whatever the step size. Coupled samples converge together. Where the
 curvature is measured, the energy is looked at now and then, and where it has risen the search goes
-back to the best codes with a smaller step. Codes of higher energy than the initial ones are never
-returned.
+back to the best codes with half the step and no momentum. Codes of higher energy than the initial
+ones are never returned.
 
-Two things come before. Where the smooth function is quadratic and on the CPU, compiled loops do
+Two things are different. Where the smooth function is quadratic and on the CPU, compiled loops do
 all of this, and mostly end by an exact solution (`sparse_lightning.solvers.compiled`); and where a
-relu network is nearly linear, a few steps of quadratics that know its curvature in all directions
-go most of the way (`sparse_lightning.solvers.leaps`).
+relu network is nearly linear, before the rest a few steps of quadratics that know its curvature in
+all directions go most of the way (`sparse_lightning.solvers.leaps`).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Adaptive:
     Args:
         max_iterations: upper limit, at least 1. In its second half samples settle, see above.
         tolerance: relative fixed-point residual at which a sample has converged. With 0 none has:
-            all iterations are taken, but by samples that rest while others leap.
+            all iterations are taken, but by samples that wait while others leap.
 
     Raises:
         SettingError: for a setting outside these bounds.

@@ -14,7 +14,7 @@ from sparse_lightning.solvers.leaps import Start
 from sparse_lightning.solvers.pace import CurvedObjective, MeasuredPace, Pace, pace_of
 
 CHECK_EVERY = 10
-# A sample settles from so many tolerances to its end on, but not above this size of its steps.
+# A sample settles where a step beside its code is up to so many tolerances, but not above this.
 SETTLING_TOLERANCES, LARGEST_SETTLING = 30, 1e-2
 
 
@@ -108,7 +108,11 @@ class AdaptiveDescent(Descent):
         return settlings
 
     def settling(self) -> Tensor | None:
-        """The one of this iteration; None for coupled samples, which do not end one by one."""
+        """The one of this iteration.
+
+        None where no sample settles: those that are coupled, which do not end one by one, and all
+        where the curvature is known.
+        """
         return None if self.settlings is None else self.settlings[self.iteration]
 
     def _has_converged(self, new: Tensor, correction: Tensor) -> Tensor:

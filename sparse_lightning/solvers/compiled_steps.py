@@ -141,7 +141,11 @@ def _measure(point, gradient, last_point, last_gradient, how, rates, i):
 
 @in_parallel
 def _carry_on(where, how, may_end, tolerance, settling, momenta, held, ended, iteration):
-    """See `carry_on`; the points become the extrapolated ones."""
+    """See `carry_on`; the points become the extrapolated ones.
+
+    ``tolerance`` is a square, and ``settling`` two: of the size up to which samples settle, and
+    of `LEAST_CHANGE`.
+    """
     count = len(where.codes)
     for chunk in prange((count + ROWS - 1) // ROWS):
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):

@@ -12,7 +12,7 @@ a positive lasso, which the compiled loops solve in less time than the network t
 (a proximal quasi-Newton step, Lee, Sun & Saunders 2014). B is a little more than H
 at first, and the sample's own from then on, as far as its leaps tell
 (`sparse_lightning.solvers.quasi_newton`). A leap uphill is not taken, and B gets larger. Samples
-whose energies do not change any more rest.
+whose energies do not change any more leap no further.
 
 Unless the first leap, mostly the longest, does as H said for nearly all samples, none is taken: in
 a network that is far from linear it would land in some other valley. A few leaps go most of the

@@ -15,8 +15,8 @@ from sparse_lightning.smooth import Expansion
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
-# A sample that settles does without momentum where the change of its codes is less than this part
-# of the step that ended it: the rest of the step has taken back what momentum carried.
+# A sample that settles does without momentum where its codes have changed by less than this part
+# of the step: the step has taken back most of what momentum carried.
 LEAST_CHANGE = 0.8
 
 
