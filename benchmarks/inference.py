@@ -79,7 +79,7 @@ def main() -> None:
             case = problem(family, data=data).to(device)
             table.add_row(case.name, data, "0", *compare(case, repeats=repeats))
     if "sdl_nl" in arguments.families:
-        for steps in (0, 200):
+        for steps in (0, 1_000):
             case = problem("sdl_nl", steps).to(device)
             table.add_row(case.name, "mnist", "1e-3", *compare(case, tolerance=1e-3))
     Console().print(table)
