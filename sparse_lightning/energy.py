@@ -54,9 +54,9 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def sum_of_mean_squares(values: Tensor) -> Tensor:
-    """The sum over samples of the mean square of each, (n, d) -> a scalar."""
-    return torch.linalg.vecdot(values, values).sum() / values.shape[1]
+def mean_squares(values: Tensor) -> Tensor:
+    """The mean square of each sample, (n, d) -> (n,)."""
+    return torch.linalg.vecdot(values, values) / values.shape[1]
 
 
 class BindableDecoder(Protocol):
@@ -333,16 +333,16 @@ class Objective(ActiveObjective):
     inputs: Tensor = field(repr=False)
     attraction: Attraction | None = field(repr=False)
 
-    def terms(self, codes: Tensor, errors: Tensor | None = None) -> dict[str, Tensor]:
+    def terms(self, codes: Tensor, squared_errors: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted terms by name (`TERMS`), each summed over the batch; they add up to E.
 
         Args:
             codes: (n, l).
-            errors: D(codes) - x, (n, d), where they are already known.
+            squared_errors: mean squares of D(codes) - x, (n,), where they are already known.
         """
         energy = self.energy
-        if errors is None:
-            errors = self.decoder(codes).to(codes.dtype) - self.inputs
+        if squared_errors is None:
+            squared_errors = mean_squares(self.decoder(codes).to(codes.dtype) - self.inputs)
         variance = encoder = codes.new_zeros(())
         if energy.has_hinge:
             moments = self._of_the_whole_batch(Moments.of(codes))
@@ -351,7 +351,7 @@ class Objective(ActiveObjective):
         if self.attraction is not None:
             encoder = self.attraction.value(codes).sum()
         return {
-            "reconstruction": sum_of_mean_squares(errors),
+            "reconstruction": squared_errors.sum(),
             "sparsity": energy.sparsity_weight * codes.abs().sum(),
             "variance": variance,
             "encoder": encoder,

@@ -28,7 +28,7 @@ from sparse_lightning.energy import (
     Energy,
     Objective,
     at_least_float32,
-    sum_of_mean_squares,
+    mean_squares,
 )
 from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
@@ -156,7 +156,7 @@ class SparseAutoencoder(lightning.LightningModule):
     ) -> None:
         """Raise unless inference, which ended at these terms, ended in the region of its start."""
         # The cheap test first: codes that rebuild the batch better than nothing did not explode.
-        if terms["reconstruction"] <= sum_of_mean_squares(objective.inputs):
+        if terms["reconstruction"] <= mean_squares(objective.inputs).sum():
             return
         if sum(terms.values()) <= 2 * objective.alone().value(initial):
             return
@@ -228,10 +228,11 @@ class SparseAutoencoder(lightning.LightningModule):
         rebuilt = at_least_float32(reconstructions)
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
             errors = rebuilt - objective.inputs
-            terms = objective.terms(codes, errors)
+            squared_errors = mean_squares(errors)
+            terms = objective.terms(codes, squared_errors)
             self._require_descent(objective, initial, terms)
             meters["energy"].update(terms, len(codes))
-            meters["psnr"].update(batch.squared_errors(errors))
+            meters["psnr"].update(batch.squared_errors(errors, squared_errors))
             meters["codes"].update(codes)
 
     def _log(self, phase: str) -> None:

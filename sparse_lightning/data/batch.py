@@ -36,16 +36,17 @@ class Batch(NamedTuple):
         """Undo the normalisation of this batch for inputs or reconstructions of them, (n, d)."""
         return torch.addcmul(self.shift, standardised, self.scale)
 
-    def squared_errors(self, standardised: Tensor) -> Tensor:
-        """Mean squared errors (n,) of pixels, of errors (n, d) on the scale of ``inputs``."""
-        if self.scale.ndim == 0:
-            return torch.linalg.vecdot(standardised, standardised) * self.scale**2 / self._dim
-        pixels = standardised * self.scale
-        return torch.linalg.vecdot(pixels, pixels) / self._dim
+    def squared_errors(self, standardised: Tensor, mean_squares: Tensor | None = None) -> Tensor:
+        """Mean squared errors (n,) of pixels, of errors (n, d) on the scale of ``inputs``.
 
-    @property
-    def _dim(self) -> int:
-        return self.inputs.shape[1]
+        Args:
+            standardised: the errors.
+            mean_squares: of them, (n,), where they are already known.
+        """
+        if mean_squares is not None and self.scale.ndim == 0:
+            return mean_squares * self.scale**2
+        pixels = standardised * self.scale
+        return torch.linalg.vecdot(pixels, pixels) / pixels.shape[1]
 
 
 class TensorSlices(Dataset[Batch]):
