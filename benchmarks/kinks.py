@@ -18,7 +18,7 @@ No time is measured.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from statistics import mean
 from unittest import mock
 
@@ -56,9 +56,12 @@ def to_tolerance(cases: list[Problem]) -> tuple[str, list[float]]:
     return f"{is_bound}{iterations:.1f}", energies
 
 
-def without_rest() -> mock._patch[Callable[[AdaptiveDescent], Tensor]]:
-    """A context in which momentum only ever rests where it points uphill."""
-    never = lambda self: self.codes.new_zeros(self.max_iterations + 1)  # noqa: E731
+def without_rest() -> AbstractContextManager:
+    """In which momentum only ever rests where it points uphill."""
+
+    def never(self: AdaptiveDescent) -> Tensor:
+        return self.codes.new_zeros(self.max_iterations + 1)
+
     return mock.patch.object(AdaptiveDescent, "make_settlings", never)
 
 

@@ -34,7 +34,7 @@ from sparse_lightning.errors import SettingError, require_non_negative
 from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
 from sparse_lightning.pieces.cost import in_pieces
-from sparse_lightning.reconstruction import QuadraticTerm
+from sparse_lightning.reconstruction import QuadraticTerm, mean_squares
 from sparse_lightning.smooth import (
     Attraction,
     Curvature,
@@ -52,11 +52,6 @@ TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 def at_least_float32(tensor: Tensor) -> Tensor:
     """``tensor`` detached, in float32 unless it is finer already."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def mean_squares(values: Tensor) -> Tensor:
-    """The mean square of each sample, (n, d) -> (n,)."""
-    return torch.linalg.vecdot(values, values) / values.shape[1]
 
 
 class BindableDecoder(Protocol):

@@ -24,17 +24,13 @@ from torch.nn.functional import mse_loss
 from sparse_lightning.checkpoints import FORMAT, FORMAT_KEY, read_checkpoint
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, UnitColumns
-from sparse_lightning.energy import (
-    Energy,
-    Objective,
-    at_least_float32,
-    mean_squares,
-)
+from sparse_lightning.energy import Energy, Objective, at_least_float32
 from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.parts import build, describe
 from sparse_lightning.peers import Peers
+from sparse_lightning.reconstruction import mean_squares
 from sparse_lightning.solvers import ISTA, Adaptive, Solution
 
 

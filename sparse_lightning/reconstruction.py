@@ -17,6 +17,11 @@ from sparse_lightning.products import relu_layer, through_relu, times, times_les
 from sparse_lightning.smooth import Attraction, Curvature, Expansion, largest_eigenvalue_bound
 
 
+def mean_squares(values: Tensor) -> Tensor:
+    """The mean square of each sample, (n, d) -> (n,)."""
+    return torch.linalg.vecdot(values, values) / values.shape[1]
+
+
 def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, count: int) -> Tensor:
     """Largest curvature of each row of ``start`` (k, l), by ``count`` power iterations, (k,)."""
     norm = torch.linalg.vector_norm(start, dim=1, keepdim=True)
@@ -109,14 +114,11 @@ class LinearLeastSquares(Recordable):
         return self._gradient(self._residual(codes), out)
 
     def value(self, codes: Tensor) -> Tensor:
-        return self._mean_square(self._residual(codes))
+        return mean_squares(self._residual(codes))
 
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         residual = self._residual(codes)
-        return self._mean_square(residual), self._gradient(residual)
-
-    def _mean_square(self, residual: Tensor) -> Tensor:
-        return torch.linalg.vecdot(residual, residual).div_(self.inputs.shape[1])
+        return mean_squares(residual), self._gradient(residual)
 
     def _residual(self, codes: Tensor) -> Tensor:
         return times_less(codes, self.weight.T, self.inputs)
