@@ -341,8 +341,10 @@ class Objective(ActiveObjective):
         variance = encoder = codes.new_zeros(())
         if energy.has_hinge:
             moments = self._of_the_whole_batch(Moments.of(codes))
-            # This process's part of it.
-            variance = energy.hinge(moments) * (len(codes) / moments.count)
+            variance = energy.hinge(moments)
+            if self.peers is not None:
+                # This process's part of it.
+                variance = variance * (len(codes) / moments.count)
         if self.attraction is not None:
             encoder = self.attraction.value(codes).sum()
         return {

@@ -117,7 +117,8 @@ class Attraction:
 
     def value(self, codes: Tensor) -> Tensor:
         """Its value per sample, (n,)."""
-        return self.curvature / 2 * (codes - self.centre).square().sum(1)
+        distances = codes - self.centre
+        return torch.linalg.vecdot(distances, distances) * (self.curvature / 2)
 
     def restrict(self, rows: Tensor) -> Attraction:
         return replace(self, centre=self.centre[rows])
