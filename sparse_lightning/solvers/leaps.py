@@ -42,7 +42,7 @@ WORTHWHILE = 3e-7
 # which it is not worth while to let the others wait.
 MOST_LEAPS, FEW = 24, 0.05
 # The share of samples left, up to which it pays to go on without the others.
-MOST_LEFT = 0.75
+MOST_LEFT = 0.9
 
 
 class LeapedObjective(Protocol):
@@ -201,6 +201,9 @@ class Leaps:
     def _land(self, new: Tensor, energies: Tensor, gradient: Tensor, take: Tensor) -> None:
         """Be there where ``take`` (n, 1) says so."""
         self.taken += 1
+        if take.all():  # as is mostly so, and to choose costs more than all other passes here
+            self.codes, self.energies, self.gradient = new, energies, gradient
+            return
         self.codes = torch.where(take, new, self.codes)
         self.energies = torch.where(take, energies, self.energies)
         self.gradient = torch.where(take, gradient, self.gradient)

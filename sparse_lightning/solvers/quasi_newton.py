@@ -76,7 +76,9 @@ class QuasiNewton:
         may_learn = may_learn & (expectation > 0) & (turn > LEAST_TURN * expectation)
         vectors = torch.stack((turned, expected), 1)
         sizes = (self.scale * torch.stack((turn, expectation), 1)).sqrt_()
-        pair = torch.where(may_learn[:, None, None], vectors / sizes[:, :, None], 0.0)
+        pair = vectors.div_(sizes[:, :, None])
+        if not may_learn.all():
+            pair[~may_learn] = 0.0
         return replace(self, pairs=torch.cat((self.pairs, pair), 1))
 
     def product(self, steps: Tensor) -> Tensor:
