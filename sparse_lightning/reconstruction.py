@@ -90,6 +90,19 @@ class QuadraticTerm(Recordable):
         """Of the second derivative, (l,)."""
         return self.gram.diagonal()
 
+    def expanded_along(self, codes: Tensor, directions: Tensor) -> Expansion:
+        """To second order in t, at z + D t, with the same z for all samples.
+
+        Args:
+            codes: z, (1, l).
+            directions: D, (l, k).
+        """
+        gradient = times(codes, self.gram) - self.drive
+        values = (gradient - self.drive) @ codes[0] / 2
+        if self.offset is not None:
+            values = values + self.offset
+        return Expansion(values, times(gradient, directions), self.hessian(directions))
+
     @property
     def multiplications(self) -> int:
         """For the gradient of one sample."""
@@ -128,8 +141,23 @@ class LinearLeastSquares(Recordable):
 
     def hessian(self, directions: Tensor) -> Tensor:
         """The second derivative between the columns of ``directions`` (m, k), (k, k)."""
-        responses = times(self.weight, directions)
+        return self._hessian(times(self.weight, directions))
+
+    def _hessian(self, responses: Tensor) -> Tensor:
         return times(responses.T, responses).mul_(2 / len(self.weight))
+
+    def expanded_along(self, codes: Tensor, directions: Tensor) -> Expansion:
+        """To second order in t, at z + D t, with the same z for all samples.
+
+        Args:
+            codes: z, (1, m).
+            directions: D, (m, k).
+        """
+        responses = times(self.weight, directions)
+        residual = times(codes, self.weight.T) - self.inputs
+        values = mean_squares(residual)
+        gradient = times(residual.mul_(2 / len(self.weight)), responses)
+        return Expansion(values, gradient, self._hessian(responses))
 
     def diagonal(self) -> Tensor:
         """Of the second derivative, (m,)."""
@@ -228,12 +256,37 @@ class MultiLayerTerm(Recordable):
 
     def expanded(self, codes: Tensor) -> Expansion | None:
         """By an average Hessian, unless samples differ too much in which units are active."""
+        if not codes.any():
+            return self._expanded_at_zero(codes)
         activations = self._activations(codes)
         shares = _shares(activations)
         spread = torch.stack([(share * (1 - share)).mean() for share in shares]).max()
         if not spread < MOST_SPREAD:
             return None
         return Expansion(*self._value_and_gradient(activations), self._average_hessian(shares))
+
+    def _expanded_at_zero(self, codes: Tensor) -> Expansion:
+        """There one row of activations is that of all samples, which differ in their inputs."""
+        activations = self._activations(codes[:1])
+        active = _shares(activations)
+        directions = active[-1][:, None] * self._response(active)
+        values, gradient, hessian = self.top.expanded_along(activations[-1], directions)
+        values = add_attraction(values, self.attraction, codes)
+        if self.attraction is not None:
+            self.attraction.add_gradient(gradient, codes)
+            hessian.diagonal().add_(self.attraction.curvature)
+        return Expansion(values, gradient, hessian)
+
+    def _response(self, active: list[Tensor]) -> Tensor:
+        """Of the last hidden layer, before its own relu, to the codes, (m, l).
+
+        Args:
+            active: what each unit of the hidden layers lets through, (m,) each.
+        """
+        response = self.hidden[0][0]
+        for (weight, _), share in zip(self.hidden[1:], active):
+            response = times(weight, share[:, None] * response)
+        return response
 
     def _average_hessian(self, active: list[Tensor]) -> Tensor:
         r"""The second derivative (l, l) averaged over samples in which units are active that often.
@@ -243,9 +296,7 @@ class MultiLayerTerm(Recordable):
         :math:`J^\top \mathrm{diag}(p(1-p) A_{jj}) J`. With several hidden layers the second is
         of the last one alone.
         """
-        response = self.hidden[0][0]
-        for (weight, _), share in zip(self.hidden[1:], active):
-            response = times(weight, share[:, None] * response)
+        response = self._response(active)
         mean = self.top.hessian(active[-1][:, None] * response)
         own = self.top.diagonal() * active[-1] * (1 - active[-1])
         hessian = mean + times(response.T, own[:, None] * response)

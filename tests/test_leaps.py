@@ -186,7 +186,44 @@ def test_all_that_have_arrived_rest_at_once():
     torch.testing.assert_close(start.gradient, objective.gradient(0 * codes))
     found = Adaptive()(objective, 0 * codes)
     assert found.converged.all()
-    assert (found.iterations == 2).all()
+    assert (found.iterations == 1).all()
+    assert not Adaptive(5, 0.0)(objective, 0 * codes).converged.any(), "with a tolerance of 0"
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-5])
+def test_one_sample_that_is_pulled_moves_while_the_others_rest(tolerance):
+    objective, codes = problem(Energy(0.01), 5.0)
+    objective.inputs[4] = 40.0
+    objective.inputs[:4] = objective.inputs[5:] = objective.decoder(codes[:1]).detach()
+    rested = Energy(1.0).bind(objective.decoder, objective.inputs)
+    pulled = rested.gradient(0 * codes) < -1.0
+    assert pulled.any(1).nonzero().flatten().tolist() == [4]
+    found = Adaptive(100, tolerance)(rested, 0 * codes)
+    assert found.codes.any(1).nonzero().flatten().tolist() == [4]
+
+
+def test_codes_that_are_not_numbers_do_not_rest():
+    objective, codes = problem(Energy(100.0), 5.0)
+    objective.inputs[3] = torch.nan
+    start = Start.at(objective, 0 * codes, no_leaps(codes))
+    assert not start.is_at_rest(100.0)
+
+
+@pytest.mark.parametrize("bias", [0.0, 5.0])
+@pytest.mark.parametrize("hidden_dims", [(24,), (60, 24)])
+@pytest.mark.parametrize("energy", [Energy(0.02), Energy(0.02, encoder_weight=3.0)])
+def test_at_zero_all_samples_have_the_same_hessian(energy, hidden_dims, bias):
+    """Where one row of activations is enough, with units that are off and in Gram form, too."""
+    objective, codes = problem(energy, bias, hidden_dims)
+    zero = 0 * codes
+    in_gram_form = objective.prepared_for(Outlook(10_000, zero, zero))
+    assert in_gram_form is not objective
+    hessian = hessians(objective, zero[:1] + 1e-12)[0]
+    for form in (objective, in_gram_form):
+        expansion = form.expanded(zero)
+        torch.testing.assert_close(expansion.values, form.comparable(zero))
+        torch.testing.assert_close(expansion.gradient, form.gradient(zero))
+        torch.testing.assert_close(expansion.hessian, hessian)
 
 
 def test_without_any_active_unit_there_is_nothing_to_leap_by():

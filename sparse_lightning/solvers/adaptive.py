@@ -106,6 +106,8 @@ class Adaptive:
             codes, leaps, taken = start.codes, start.leaps, start.taken
         if taken == self.max_iterations:
             return Solution(codes, leaps, torch.zeros_like(leaps, dtype=torch.bool))
+        if start is not None and not takes_all and start.is_at_rest(objective.sparsity_weight):
+            return Solution(codes, leaps, torch.ones_like(leaps, dtype=torch.bool))
         prepared = self._prepared(objective, codes, taken)
         if start is None or prepared is not objective:
             start = Start.at(prepared, codes, leaps)

@@ -81,6 +81,10 @@ class Start:
         """The most leaps of any sample."""
         return max(self.leaps.tolist(), default=0)
 
+    def is_at_rest(self, sparsity_weight: float) -> bool:
+        """Whether all codes are 0 and stay there."""
+        return bool(((self.codes == 0) & (self.gradient >= -sparsity_weight)).all())
+
     @classmethod
     def at(cls, objective: LeapedObjective, codes: Tensor, leaps: Tensor) -> Self:
         """As the objective sees these codes."""
@@ -97,7 +101,8 @@ def leap(
 ) -> Start | None:
     """As many leaps as are worthwhile, at most ``most``; None where no one matrix H will do.
 
-    Where the first one does not do as H says, the start is that of the codes.
+    Where the first one does not do as H says, the start is that of the codes; where they are at
+    rest, too, after one leap on the spot.
 
     Args:
         objective: what is minimised.
@@ -114,6 +119,9 @@ def leap(
         return None
     energies, gradient, hessian = expansion
     start = Start(codes.clone(), energies, gradient, no_leaps(codes))
+    if start.is_at_rest(objective.sparsity_weight):
+        start.leaps.fill_(1)
+        return start
     model = QuasiNewton.of(hessian, torch.full_like(energies, FIRST_SCALE))
     if model is None:
         return start
