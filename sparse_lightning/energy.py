@@ -40,6 +40,7 @@ from sparse_lightning.smooth import (
     Curvature,
     Expansion,
     Outlook,
+    Outset,
     Quadratic,
     SmoothTerm,
 )
@@ -245,7 +246,9 @@ class ActiveObjective:
         function and :math:`(T - \sigma)_+^2` lies below :math:`\sigma^2 - 2T\sigma + T^2` and
         below any of its own parabolas of that curvature where it is 0. It may bend downwards.
         """
-        smooth = self.smooth.curvature(codes)
+        return self._with_hinge(self.smooth.curvature(codes), codes)
+
+    def _with_hinge(self, smooth: Curvature, codes: Tensor) -> Curvature:
         if self.is_separable:
             return smooth
         held = self.held.count if self.held is not None else 0
@@ -269,10 +272,20 @@ class ActiveObjective:
 
     def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """`comparable` and `gradient`, for little more than the gradient alone."""
-        values, gradient = self.smooth.value_and_gradient(codes)
+        return self._comparable_and_gradient(*self.smooth.value_and_gradient(codes), codes)
+
+    def _comparable_and_gradient(
+        self, values: Tensor, gradient: Tensor, codes: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.energy.has_hinge:
             self._add_hinge_gradient(gradient, codes)
         return self._comparable(values, codes), gradient
+
+    def outset(self, codes: Tensor) -> Outset:
+        """`comparable`, `gradient` and `curvature`, for less than one by one."""
+        values, gradient, smooth = self.smooth.outset(codes)
+        curvature = self._with_hinge(smooth, codes)
+        return Outset(*self._comparable_and_gradient(values, gradient, codes), curvature)
 
     def expanded(self, codes: Tensor) -> Expansion | None:
         """`comparable` and `gradient` with a Hessian that nearly holds for all samples.

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.products import relu_layer, through_relu, times, times_less
-from sparse_lightning.smooth import Attraction, Curvature, Expansion, largest_eigenvalue_bound
+from sparse_lightning.smooth import (
+    Attraction,
+    Curvature,
+    Expansion,
+    Outset,
+    largest_eigenvalue_bound,
+)
 
 
 def mean_squares(values: Tensor) -> Tensor:
@@ -74,6 +80,9 @@ class QuadraticTerm(Recordable):
         gradient = self.gradient(codes)
         values = torch.linalg.vecdot(codes, gradient - self.drive) / 2
         return values if self.offset is None else values + self.offset, gradient
+
+    def outset(self, codes: Tensor) -> Outset:
+        return Outset(*self.value_and_gradient(codes), self.curvature(codes))
 
     def curvature(self, codes: Tensor) -> Curvature:
         return Curvature(self.floor, largest_eigenvalue_bound(self.gram), is_bound=True)
@@ -309,7 +318,15 @@ class MultiLayerTerm(Recordable):
 
         Kinks, where a unit switches, are not in it.
         """
-        shares = _shares(self._activations(codes))
+        return self._curvature(self._activations(codes))
+
+    def outset(self, codes: Tensor) -> Outset:
+        activations = self._activations(codes)
+        curvature = self._curvature(activations)
+        return Outset(*self._value_and_gradient(activations), curvature)
+
+    def _curvature(self, activations: list[Tensor]) -> Curvature:
+        shares = _shares(activations)
         layers = [(weight, share) for (weight, _), share in zip(self.hidden, shares)]
 
         def product(direction: Tensor) -> Tensor:
@@ -320,7 +337,7 @@ class MultiLayerTerm(Recordable):
                 direction = times(direction.mul_(share), weight)
             return direction
 
-        upper = float(estimated_curvature(product, torch.ones_like(codes[:1]), 5))
+        upper = float(estimated_curvature(product, torch.ones_like(activations[0][:1]), 5))
         lower = self.attraction.curvature if self.attraction else 0.0
         return Curvature(0.0, lower + upper, is_bound=False)
 
@@ -380,8 +397,14 @@ class AutogradTerm:
 
     def curvature(self, codes: Tensor) -> Curvature:
         """An estimate from differences of gradients, the largest of the batch's samples."""
+        return self._curvature(codes, self.gradient(codes))
+
+    def outset(self, codes: Tensor) -> Outset:
+        values, gradient = self.value_and_gradient(codes)
+        return Outset(values, gradient, self._curvature(codes, gradient))
+
+    def _curvature(self, codes: Tensor, gradient: Tensor) -> Curvature:
         spacing = torch.finfo(codes.dtype).eps ** 0.25
-        gradient = self.gradient(codes)
 
         def product(direction: Tensor) -> Tensor:
             return (self.gradient(codes + spacing * direction) - gradient) / spacing

@@ -46,6 +46,9 @@ class SmoothTerm(Protocol):
     def curvature(self, codes: Tensor) -> Curvature:
         """Bounds or estimates of its second derivative in any direction, near ``codes``."""
 
+    def outset(self, codes: Tensor) -> Outset:
+        """Value, gradient and curvature, for less than one by one."""
+
 
 class Expansion(NamedTuple):
     """A function of the codes of one batch, to second order.
@@ -74,6 +77,20 @@ class Curvature:
     lower: float
     upper: float
     is_bound: bool
+
+
+class Outset(NamedTuple):
+    """What a search has to know of a function where it sets out.
+
+    Attributes:
+        values: per sample, up to a constant of that sample.
+        gradient: (n, l).
+        curvature: near there.
+    """
+
+    values: Tensor
+    gradient: Tensor
+    curvature: Curvature
 
 
 @dataclass(frozen=True)

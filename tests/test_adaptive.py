@@ -178,6 +178,18 @@ def test_curvature_bounds_the_smooth_part(threshold):
         assert float(objective.value(x + step).detach()) <= float(bound.detach()) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("energy", ENERGIES)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_an_outset_is_value_gradient_and_curvature(decoder, energy):
+    objective, codes = problem(decoder, ENERGIES[energy])
+    before = codes.clone()
+    outset = objective.outset(codes)
+    torch.testing.assert_close(outset.values, objective.comparable(codes))
+    torch.testing.assert_close(outset.gradient, objective.gradient(codes))
+    assert outset.curvature == objective.curvature(codes)
+    assert torch.equal(codes, before)
+
+
 @pytest.mark.parametrize("decoder", ["one hidden layer", "two hidden layers", "a user's own"])
 def test_curvature_is_estimated(decoder):
     """Within a factor of the largest eigenvalue of the Hessian that autograd gives."""

@@ -74,7 +74,7 @@ def test_carries_on_like_the_loop_over_operations(dtype, settling):
     after = []
     for kind in (AdaptiveDescent, CompiledDescent):
         start = Start(codes, objective.comparable(codes), gradient, torch.zeros(len(codes)).long())
-        pace = pace_of(objective, codes, start.energies, 50)
+        pace = pace_of(objective, codes, start.energies, objective.curvature(codes), 50)
         descent = kind(objective, start, 0, Adaptive(50, 1e-3), pace)
         descent.codes, descent.point = codes.clone(), point.clone()
         descent.gradient, descent.held = gradient.clone(), held.clone()
@@ -106,7 +106,7 @@ def test_it_goes_back_where_the_energy_has_risen():
     objective, codes = problem()
     with pytest.MonkeyPatch.context() as patch:
         tiny = Curvature(0.0, 1e-7, is_bound=False)
-        patch.setattr(type(objective), "curvature", lambda self, codes: tiny)
+        patch.setattr(type(objective.smooth), "_curvature", lambda self, activations: tiny)
         for limit in (9, 10, 11, 40):
             solver = Adaptive(limit, 0.0)
             found, expected = solver(objective, codes), by_torch(solver, objective, codes)

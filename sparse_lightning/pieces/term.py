@@ -16,7 +16,7 @@ from sparse_lightning.pieces.cost import CHANGED
 from sparse_lightning.pieces.loops import active_rows, advance, make_room
 from sparse_lightning.products import advantage, relu_layer, times
 from sparse_lightning.reconstruction import MultiLayerTerm
-from sparse_lightning.smooth import Curvature, Expansion
+from sparse_lightning.smooth import Curvature, Expansion, Outset
 
 # Rows of Q, or units, that are learned at a time.
 AT_A_TIME = 1024
@@ -63,6 +63,9 @@ class PiecewiseTerm:
 
     def curvature(self, codes: Tensor) -> Curvature:
         return self.network.curvature(codes)
+
+    def outset(self, codes: Tensor) -> Outset:
+        return self.network.outset(codes)
 
     def prepared_for(self, gradients: int) -> PiecewiseTerm | MultiLayerTerm:
         """Itself, or the network for good, or what is known anew, before rounding adds up."""

@@ -29,7 +29,8 @@ def descent_of(
     objective: CurvedObjective, start: Start, taken: int, limits: Limits
 ) -> AdaptiveDescent:
     """From ``start``, which it took ``taken`` iterations to get to."""
-    pace = pace_of(objective, start.codes, start.energies, limits.max_iterations)
+    bend = start.curvature or objective.curvature(start.codes)
+    pace = pace_of(objective, start.codes, start.energies, bend, limits.max_iterations)
     is_compiled = (
         objective.is_separable
         and isinstance(pace, MeasuredPace)

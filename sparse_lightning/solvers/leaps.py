@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from sparse_lightning.smooth import Expansion
+from sparse_lightning.smooth import Curvature, Expansion, Outset
 from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
 # The scale of H for the first leap, and what B is multiplied by after a leap uphill.
@@ -59,6 +59,12 @@ class LeapedObjective(Protocol):
     def restrict(self, rows: Tensor, held_codes: Tensor) -> LeapedObjective: ...
 
 
+class SeenObjective(Protocol):
+    """What one can start from."""
+
+    def outset(self, codes: Tensor) -> Outset: ...
+
+
 @dataclass(frozen=True)
 class Start:
     """Where other steps start from.
@@ -69,12 +75,14 @@ class Start:
         gradient: at the codes, (n, l); of samples that took the last of all leaps, where that
             began.
         leaps: (n,) up to here, by sample; each counts as an iteration.
+        curvature: how far the objective bends near the codes, where that is known.
     """
 
     codes: Tensor
     energies: Tensor
     gradient: Tensor
     leaps: Tensor
+    curvature: Curvature | None = None
 
     @property
     def taken(self) -> int:
@@ -86,9 +94,10 @@ class Start:
         return bool(((self.codes == 0) & (self.gradient >= -sparsity_weight)).all())
 
     @classmethod
-    def at(cls, objective: LeapedObjective, codes: Tensor, leaps: Tensor) -> Self:
+    def at(cls, objective: SeenObjective, codes: Tensor, leaps: Tensor) -> Self:
         """As the objective sees these codes."""
-        return cls(codes, *objective.comparable_and_gradient(codes), leaps)
+        energies, gradient, curvature = objective.outset(codes)
+        return cls(codes, energies, gradient, leaps, curvature)
 
 
 def no_leaps(codes: Tensor) -> Tensor:

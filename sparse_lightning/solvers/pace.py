@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_lightning.smooth import Expansion
+from sparse_lightning.smooth import Expansion, Outset
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
@@ -47,21 +47,25 @@ class CurvedObjective(ProximalObjective, Protocol):
 
     def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]: ...
 
+    def outset(self, codes: Tensor) -> Outset: ...
+
     def total(self, part: Tensor) -> Tensor: ...
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> CurvedObjective: ...
 
 
-def pace_of(objective: CurvedObjective, codes: Tensor, energy: Tensor, max_iterations: int) -> Pace:
+def pace_of(
+    objective: CurvedObjective, codes: Tensor, energy: Tensor, bend: Bend, max_iterations: int
+) -> Pace:
     """By the objective's bound on its curvature, or measured where it has none.
 
     Args:
         objective: what is minimised.
         codes: (n, l), where the search starts.
         energy: of the codes, (n, 1) or (1, 1).
+        bend: how far the objective bends there.
         max_iterations: how many momenta may be needed.
     """
-    bend = objective.curvature(codes)
     if bend.is_bound:
         return Pace(bend, codes, objective, max_iterations)
     return MeasuredPace(bend, codes, energy, objective, max_iterations)
