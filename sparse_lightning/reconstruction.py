@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import torch
@@ -110,7 +111,7 @@ class QuadraticTerm(Recordable):
         values = (gradient - self.drive) @ codes[0] / 2
         if self.offset is not None:
             values = values + self.offset
-        return Expansion(values, times(gradient, directions), self.hessian(directions))
+        return Expansion(values, times(gradient, directions), partial(self.hessian, directions))
 
     @property
     def multiplications(self) -> int:
@@ -166,7 +167,7 @@ class LinearLeastSquares(Recordable):
         residual = times(codes, self.weight.T) - self.inputs
         values = mean_squares(residual)
         gradient = times(residual.mul_(2 / len(self.weight)), responses)
-        return Expansion(values, gradient, self._hessian(responses))
+        return Expansion(values, gradient, partial(self._hessian, responses))
 
     def diagonal(self) -> Tensor:
         """Of the second derivative, (m,)."""
@@ -272,7 +273,8 @@ class MultiLayerTerm(Recordable):
         spread = torch.stack([(share * (1 - share)).mean() for share in shares]).max()
         if not spread < MOST_SPREAD:
             return None
-        return Expansion(*self._value_and_gradient(activations), self._average_hessian(shares))
+        hessian = partial(self._average_hessian, shares)
+        return Expansion(*self._value_and_gradient(activations), hessian)
 
     def _expanded_at_zero(self, codes: Tensor) -> Expansion:
         """There one row of activations is that of all samples, which differ in their inputs."""
@@ -283,8 +285,13 @@ class MultiLayerTerm(Recordable):
         values = add_attraction(values, self.attraction, codes)
         if self.attraction is not None:
             self.attraction.add_gradient(gradient, codes)
+        return Expansion(values, gradient, lambda: self._with_attraction(hessian()))
+
+    def _with_attraction(self, hessian: Tensor) -> Tensor:
+        """A second derivative, with that of the attraction added to it in place."""
+        if self.attraction is not None:
             hessian.diagonal().add_(self.attraction.curvature)
-        return Expansion(values, gradient, hessian)
+        return hessian
 
     def _response(self, active: list[Tensor]) -> Tensor:
         """Of the last hidden layer, before its own relu, to the codes, (m, l).
@@ -308,10 +315,7 @@ class MultiLayerTerm(Recordable):
         response = self._response(active)
         mean = self.top.hessian(active[-1][:, None] * response)
         own = self.top.diagonal() * active[-1] * (1 - active[-1])
-        hessian = mean + times(response.T, own[:, None] * response)
-        if self.attraction is not None:
-            hessian.diagonal().add_(self.attraction.curvature)
-        return hessian
+        return self._with_attraction(mean + times(response.T, own[:, None] * response))
 
     def curvature(self, codes: Tensor) -> Curvature:
         """An estimate, where each hidden unit counts by its share of samples that it is active in.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -56,12 +57,12 @@ class Expansion(NamedTuple):
     Attributes:
         values: per sample, up to a constant of that sample.
         gradient: (n, l).
-        hessian: (l, l), one for all samples.
+        hessian: makes the second derivative (l, l), one for all samples, where it is asked for.
     """
 
     values: Tensor
     gradient: Tensor
-    hessian: Tensor
+    hessian: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)

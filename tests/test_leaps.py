@@ -48,11 +48,12 @@ def hessians(objective: Objective, codes: Tensor) -> Tensor:
 def test_of_units_that_are_all_active_the_average_is_exact(energy, hidden_dims):
     objective, codes = problem(energy, 5.0, hidden_dims)
     for hessian in hessians(objective, codes)[:5]:
-        torch.testing.assert_close(objective.expanded(codes).hessian, hessian)
+        torch.testing.assert_close(objective.expanded(codes).hessian(), hessian)
     prepared = objective.prepared_for(Outlook(10_000, codes, codes))
     assert prepared is not objective
-    for left, right in zip(prepared.expanded(codes), objective.expanded(codes)):
-        torch.testing.assert_close(left, right)
+    left, right = prepared.expanded(codes), objective.expanded(codes)
+    torch.testing.assert_close(left[:2], right[:2])
+    torch.testing.assert_close(left.hessian(), right.hessian())
     torch.testing.assert_close(prepared.expanded(codes).values, objective.comparable(codes))
     torch.testing.assert_close(prepared.expanded(codes).gradient, objective.gradient(codes))
 
@@ -62,7 +63,7 @@ def test_the_average_of_mixed_units():
     shares = (objective.smooth._activations(codes)[1] > 0).double().mean(0)
     assert float((shares < 0.99).double().mean()) > 0.1
     mean = hessians(objective, codes).mean(0)
-    error = torch.linalg.matrix_norm(objective.expanded(codes).hessian - mean)
+    error = torch.linalg.matrix_norm(objective.expanded(codes).hessian() - mean)
     assert error < 0.02 * torch.linalg.matrix_norm(mean)
 
 
@@ -98,7 +99,7 @@ def test_a_bend_that_underflows_ends_them():
         decoder.hidden[0].bias.fill_(1.0)
     codes = torch.rand(50, 12)
     objective = Energy(0.02).bind(decoder, torch.randn(50, 30))
-    assert objective.expanded(codes).hessian.any()
+    assert objective.expanded(codes).hessian().any()
     start = leap(objective, codes, 10)
     assert not start.leaps.any()
     assert torch.equal(start.codes, codes)
@@ -223,7 +224,7 @@ def test_at_zero_all_samples_have_the_same_hessian(energy, hidden_dims, bias):
         expansion = form.expanded(zero)
         torch.testing.assert_close(expansion.values, form.comparable(zero))
         torch.testing.assert_close(expansion.gradient, form.gradient(zero))
-        torch.testing.assert_close(expansion.hessian, hessian)
+        torch.testing.assert_close(expansion.hessian(), hessian)
 
 
 def test_without_any_active_unit_there_is_nothing_to_leap_by():
@@ -274,7 +275,7 @@ def test_a_first_leap_uphill_is_not_taken_and_the_next_is_shorter():
 def test_after_a_leap_uphill_the_quadratic_is_stiffer():
     objective, codes = problem(Energy(0.02), 5.0)
     energies, gradient, hessian = objective.expanded(codes)
-    model = QuasiNewton.of(hessian, torch.ones_like(energies))
+    model = QuasiNewton.of(hessian(), torch.ones_like(energies))
     start = Start(codes, energies, gradient, no_leaps(codes))
     flight = Leaps(Lifted(objective, [2, 5]), start, model)
     flight.go_on()

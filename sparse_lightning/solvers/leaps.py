@@ -126,12 +126,11 @@ def leap(
     expansion = objective.expanded(codes) if most > 0 else None
     if expansion is None:
         return None
-    energies, gradient, hessian = expansion
-    start = Start(codes.clone(), energies, gradient, no_leaps(codes))
+    start = Start(codes.clone(), expansion.values, expansion.gradient, no_leaps(codes))
     if start.is_at_rest(objective.sparsity_weight):
         start.leaps.fill_(1)
         return start
-    model = QuasiNewton.of(hessian, torch.full_like(energies, FIRST_SCALE))
+    model = QuasiNewton.of(expansion.hessian(), torch.full_like(start.energies, FIRST_SCALE))
     if model is None:
         return start
     leaps = Leaps(objective, start, model)
