@@ -175,13 +175,12 @@ def largest_eigenvalue_bound(matrix: Tensor) -> float:
     :math:`\|G^p\|_F^{1/p}` with :math:`p = 32`: never too small, and too large by at most a factor
     of :math:`l^{1/2p}`, 1.08 for l = 128.
     """
-    bound, power = matrix.new_ones(()), 1
+    norms = [torch.linalg.matrix_norm(matrix)]
     for squarings in (3, 2):
-        norm = torch.linalg.matrix_norm(matrix)
-        bound, power = bound * norm.pow(1 / power), 2**squarings * power
-        matrix = matrix / torch.where(norm > 0, norm, 1.0)
+        matrix = matrix / torch.where(norms[-1] > 0, norms[-1], 1.0)
         for _ in range(squarings):
             matrix = times(matrix, matrix)
-    bound = bound * torch.linalg.matrix_norm(matrix).pow(1 / power)
+        norms.append(torch.linalg.matrix_norm(matrix))
+    first, after_3, after_5 = torch.stack(norms).tolist()
     # The squarings round.
-    return float(bound) * (1 + 1e-5)
+    return first * after_3 ** (1 / 2**3) * after_5 ** (1 / 2**5) * (1 + 1e-5)
