@@ -88,9 +88,9 @@ def test_scales_are_measured(turned, scale):
     """With s = (1, 0) and H = 2, of which s'Hs is 2."""
     model = QuasiNewton.of(2 * torch.eye(2), torch.full((1, 1), 1.2))
     step = torch.tensor([[1.0, 0.0]])
-    measured = model.rescaled(step, turned * step)
+    measured = model.rescaled(step, turned * step, model.product(step))
     assert float(measured.scale) == pytest.approx(scale)
-    still = model.rescaled(0 * step, 0 * step)
+    still = model.rescaled(0 * step, 0 * step, 0 * step)
     assert float(still.scale) == pytest.approx(1.2), "0/0 says nothing"
 
 
@@ -102,6 +102,16 @@ def test_stiffened_and_restricted():
     torch.testing.assert_close(dense(stiffened), matrix)
     rows = torch.tensor([3, 1, 7])
     torch.testing.assert_close(dense(stiffened.restrict(rows)), matrix[rows])
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_no_eigenvalue_is_above_the_largest(count):
+    model, _, _ = learned(count)
+    eigenvalues = torch.linalg.eigvalsh(dense(model) / model.scale[:, :, None])[:, -1]
+    assert (eigenvalues <= model.largest).all()
+    assert (eigenvalues > model.largest / (2 + 2 * count)).all()
+    rows = torch.tensor([3, 1, 7])
+    assert torch.equal(model.restrict(rows).largest, model.largest[rows])
 
 
 def test_without_any_curvature_there_is_none():

@@ -78,16 +78,15 @@ def descend(
     codes = initial_codes.detach().to(gram.dtype, copy=True, memory_format=torch.contiguous_format)
     iterations = torch.full((len(codes),), len(momenta), device="cpu")
     converged = torch.zeros(len(codes), dtype=torch.bool, device="cpu")
-    number = np.dtype(str(gram.dtype).removeprefix("torch.")).type
+    arrays = [codes, gram.contiguous(), quadratic.drive.contiguous(), iterations, converged]
+    codes_, gram_, drive_, iterations_, converged_ = (array.numpy() for array in arrays)
     rule = Rule(
         _of_each(step, codes),
         _of_each(step * quadratic.sparsity_weight, codes),
-        number(tolerance * tolerance),
+        codes_.dtype.type(tolerance * tolerance),
         momenta.to(gram.dtype).numpy(),
         restarts,
     )
-    arrays = [codes, gram.contiguous(), quadratic.drive.contiguous(), iterations, converged]
-    codes_, gram_, drive_, iterations_, converged_ = (array.numpy() for array in arrays)
     result = iterations_, converged_
     if quadratic.hinge is None:
         pairs = _pairs_of(quadratic)

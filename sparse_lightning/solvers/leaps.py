@@ -175,7 +175,7 @@ class Leaps:
         if not is_right.double().mean() >= FIRST_SHARE:
             return False
         is_downhill = decrease >= 0
-        model = self.model.rescaled(step, gradient - self.gradient)
+        model = self.model.rescaled(step, gradient - self.gradient, expected)
         self.model = model.stiffened(RISE, ~is_downhill)
         self._land(new, energies, gradient, is_downhill)
         return True

@@ -24,7 +24,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.linalg import matrix_norm, vecdot
+from torch.linalg import vecdot
 
 from sparse_lightning.smooth import Quadratic, largest_eigenvalue_bound
 
@@ -42,13 +42,13 @@ class QuasiNewton:
 
     Attributes:
         hessian: H, (l, l).
-        largest: a bound of its largest eigenvalue, above 0.
+        largest: a bound of the largest eigenvalue of what :math:`\kappa` multiplies, (n,), above 0.
         scale: :math:`\kappa`, (n, 1).
         pairs: a and b in turns, (n, 2k, l); 0 where a step taught a sample nothing.
     """
 
     hessian: Tensor
-    largest: float
+    largest: Tensor
     scale: Tensor
     pairs: Tensor
 
@@ -58,11 +58,18 @@ class QuasiNewton:
         largest = largest_eigenvalue_bound(hessian)
         if not largest > 0:
             return None
-        return cls(hessian, largest, scale, hessian.new_empty(len(scale), 0, len(hessian)))
+        pairs = hessian.new_empty(len(scale), 0, len(hessian))
+        return cls(hessian, hessian.new_full((len(scale),), largest), scale, pairs)
 
-    def rescaled(self, steps: Tensor, turned: Tensor) -> Self:
-        r"""With scales :math:`\kappa = y^\top s / s^\top H s`, by one step (n, l) of each."""
-        scale = (vecdot(turned, steps) / vecdot(steps @ self.hessian, steps))[:, None]
+    def rescaled(self, steps: Tensor, turned: Tensor, expected: Tensor) -> Self:
+        """With scales by which B s is y, as seen from s: by one step (n, l) of each.
+
+        Args:
+            steps: s.
+            turned: y.
+            expected: B s by the scales there are.
+        """
+        scale = self.scale * (vecdot(turned, steps) / vecdot(expected, steps))[:, None]
         scale = torch.where(scale.isfinite(), scale, self.scale)
         return replace(self, scale=scale.clamp(LEAST_SCALE, MOST_SCALE))
 
@@ -79,7 +86,12 @@ class QuasiNewton:
         pair = vectors.div_(sizes[:, :, None])
         if not may_learn.all():
             pair[~may_learn] = 0.0
-        return replace(self, pairs=torch.cat((self.pairs, pair), 1))
+        added = pair[:, 0]
+        return replace(
+            self,
+            largest=self.largest + vecdot(added, added),
+            pairs=torch.cat((self.pairs, pair), 1),
+        )
 
     def product(self, steps: Tensor) -> Tensor:
         """B s of each sample, (n, l)."""
@@ -93,14 +105,14 @@ class QuasiNewton:
 
         drive = gradients(self._quadratic(gradient / self.scale), codes)
         quadratic = self._quadratic(drive, sparsity_weight / self.scale.squeeze(1))
-        added = self.pairs[:, ::2]
-        step = 1 / (self.largest + matrix_norm(added @ added.mT))
         age = torch.arange(INNER_ITERATIONS, dtype=codes.dtype, device=codes.device)
-        return descend(quadratic, codes, step, age / (age + 3), INNER_TOLERANCE, True).codes
+        momenta = age / (age + 3)
+        return descend(quadratic, codes, 1 / self.largest, momenta, INNER_TOLERANCE, True).codes
 
     def _quadratic(self, drive: Tensor, sparsity_weight: float | Tensor = 0.0) -> Quadratic:
         return Quadratic(self.hessian, drive, sparsity_weight, None, self.pairs)
 
     def restrict(self, rows: Tensor) -> Self:
         """Those of the samples ``rows``."""
-        return replace(self, scale=self.scale[rows], pairs=self.pairs[rows])
+        parts = {name: getattr(self, name)[rows] for name in ("largest", "scale", "pairs")}
+        return replace(self, **parts)
