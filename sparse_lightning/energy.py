@@ -282,7 +282,7 @@ class ActiveObjective:
         return self._comparable(values, codes), gradient
 
     def outset(self, codes: Tensor) -> Outset:
-        """`comparable`, `gradient` and `curvature`, for less than one by one."""
+        """`comparable`, `gradient` and `curvature` in one look."""
         values, gradient, smooth = self.smooth.outset(codes)
         curvature = self._with_hinge(smooth, codes)
         return Outset(*self._comparable_and_gradient(values, gradient, codes), curvature)

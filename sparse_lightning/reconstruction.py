@@ -100,15 +100,15 @@ class QuadraticTerm(Recordable):
         """Of the second derivative, (l,)."""
         return self.gram.diagonal()
 
-    def expanded_along(self, codes: Tensor, directions: Tensor) -> Expansion:
-        """To second order in t, at z + D t, with the same z for all samples.
+    def expanded_along(self, point: Tensor, directions: Tensor) -> Expansion:
+        """As a function of t (n, k), at p + J t, with the same p for all samples.
 
         Args:
-            codes: z, (1, l).
-            directions: D, (l, k).
+            point: p, (1, l).
+            directions: J, (l, k).
         """
-        gradient = times(codes, self.gram) - self.drive
-        values = (gradient - self.drive) @ codes[0] / 2
+        gradient = times(point, self.gram) - self.drive
+        values = (gradient - self.drive) @ point[0] / 2
         if self.offset is not None:
             values = values + self.offset
         return Expansion(values, times(gradient, directions), partial(self.hessian, directions))
@@ -156,15 +156,15 @@ class LinearLeastSquares(Recordable):
     def _hessian(self, responses: Tensor) -> Tensor:
         return times(responses.T, responses).mul_(2 / len(self.weight))
 
-    def expanded_along(self, codes: Tensor, directions: Tensor) -> Expansion:
-        """To second order in t, at z + D t, with the same z for all samples.
+    def expanded_along(self, point: Tensor, directions: Tensor) -> Expansion:
+        """As a function of t (n, k), at p + J t, with the same p for all samples.
 
         Args:
-            codes: z, (1, m).
-            directions: D, (m, k).
+            point: p, (1, m).
+            directions: J, (m, k).
         """
         responses = times(self.weight, directions)
-        residual = times(codes, self.weight.T) - self.inputs
+        residual = times(point, self.weight.T) - self.inputs
         values = mean_squares(residual)
         gradient = times(residual.mul_(2 / len(self.weight)), responses)
         return Expansion(values, gradient, partial(self._hessian, responses))
@@ -265,8 +265,11 @@ class MultiLayerTerm(Recordable):
         return values, self._backward(activations, gradient)
 
     def expanded(self, codes: Tensor) -> Expansion | None:
-        """By an average Hessian, unless samples differ too much in which units are active."""
-        if not codes.any():
+        """By an average Hessian, unless samples differ too much in which units are active.
+
+        At codes of zero they do not differ at all, and it is that of every sample.
+        """
+        if len(codes) > 0 and not codes.any():
             return self._expanded_at_zero(codes)
         activations = self._activations(codes)
         shares = _shares(activations)
@@ -326,8 +329,7 @@ class MultiLayerTerm(Recordable):
 
     def outset(self, codes: Tensor) -> Outset:
         activations = self._activations(codes)
-        curvature = self._curvature(activations)
-        return Outset(*self._value_and_gradient(activations), curvature)
+        return Outset(*self._value_and_gradient(activations), self._curvature(activations))
 
     def _curvature(self, activations: list[Tensor]) -> Curvature:
         shares = _shares(activations)

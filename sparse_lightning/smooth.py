@@ -48,14 +48,14 @@ class SmoothTerm(Protocol):
         """Bounds or estimates of its second derivative in any direction, near ``codes``."""
 
     def outset(self, codes: Tensor) -> Outset:
-        """Value, gradient and curvature, for less than one by one."""
+        """All that a search asks for where it sets out, in one look."""
 
 
 class Expansion(NamedTuple):
     """A function of the codes of one batch, to second order.
 
     Attributes:
-        values: per sample, up to a constant of that sample.
+        values: per sample, (n,), up to a constant of that sample; of an energy (n, 1).
         gradient: (n, l).
         hessian: makes the second derivative (l, l), one for all samples, where it is asked for.
     """
@@ -84,7 +84,8 @@ class Outset(NamedTuple):
     """What a search has to know of a function where it sets out.
 
     Attributes:
-        values: per sample, up to a constant of that sample.
+        values: per sample, (n,), up to a constant of that sample; of an energy (n, 1), or (1, 1)
+            where samples are coupled.
         gradient: (n, l).
         curvature: near there.
     """

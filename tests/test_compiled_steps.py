@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_lightning import reconstruction
 from sparse_lightning.decoders import MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.smooth import Curvature
@@ -18,7 +17,7 @@ from sparse_lightning.solvers.pace import pace_of
 
 @pytest.fixture(autouse=True)
 def no_leaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconstruction, "MOST_SPREAD", 0.0)
+    monkeypatch.setattr(Objective, "expanded", lambda self, codes: None)
 
 
 def problem(dtype: torch.dtype = torch.float64, count: int = 70) -> tuple[Objective, Tensor]:

@@ -203,11 +203,11 @@ def test_one_sample_that_is_pulled_moves_while_the_others_rest(tolerance):
     assert found.codes.any(1).nonzero().flatten().tolist() == [4]
 
 
-def test_codes_that_are_not_numbers_do_not_rest():
+def test_where_a_gradient_is_not_a_number_nothing_rests():
     objective, codes = problem(Energy(100.0), 5.0)
     objective.inputs[3] = torch.nan
     start = Start.at(objective, 0 * codes, no_leaps(codes))
-    assert not start.is_at_rest(100.0)
+    assert not start.rests_at_zero(100.0)
 
 
 @pytest.mark.parametrize("bias", [0.0, 5.0])
@@ -233,6 +233,31 @@ def test_without_any_active_unit_there_is_nothing_to_leap_by():
     codes = torch.zeros(5, 12)
     found = Adaptive()(Energy(0.02).bind(decoder, torch.randn(5, 30)), codes)
     assert torch.equal(found.codes, codes)
+    assert found.converged.all()
+    assert found.iterations.tolist() == [1] * 5
+
+
+def test_leaps_that_arrive_at_zero_have_converged_there():
+    objective, codes = problem(Energy(100.0), 5.0)
+    leaps_taken = leap(objective, codes, 10).leaps
+    found = Adaptive()(objective, codes)
+    assert not found.codes.any()
+    assert found.converged.all()
+    assert torch.equal(found.iterations, leaps_taken)
+
+
+def test_codes_that_have_arrived_elsewhere_hardly_move():
+    objective, codes = problem(Energy(0.02, encoder_weight=1.0), 5.0)
+    arrived = Adaptive(2_000, 1e-9)(objective, codes).codes
+    assert arrived.any()
+    start = leap(objective, arrived, 10)
+    assert start.leaps.max() <= 2
+    torch.testing.assert_close(start.codes, arrived, rtol=1e-3, atol=1e-4)
+
+
+def test_of_no_samples_there_is_no_expansion():
+    objective, codes = problem(Energy(0.02), 5.0)
+    assert objective.restrict(torch.arange(0), codes).expanded(codes[:0]) is None
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, 1e30])

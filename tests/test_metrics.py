@@ -57,6 +57,12 @@ def test_exact_reconstruction_counts_as_40():
     assert float(worse_than_exact_yet_above) > 40
 
 
+def test_what_is_not_a_number_stays_so():
+    assert psnr_of(torch.tensor([torch.nan, torch.inf, 0.01])).tolist() == pytest.approx(
+        [float("nan"), float("-inf"), 20.0], nan_ok=True
+    )
+
+
 def test_mean_psnr_does_not_depend_on_batches():
     target, prediction = torch.rand(10, 8), torch.rand(10, 8)
     whole, parts = ImagePSNR(), ImagePSNR()

@@ -339,9 +339,12 @@ def test_all_else_is_the_networks():
     for left, right in zip(pieces.value_and_gradient(codes), network.value_and_gradient(codes)):
         assert torch.equal(left, right)
     assert pieces.curvature(codes) == network.curvature(codes)
-    assert pieces.outset(codes).curvature == network.outset(codes).curvature
-    assert torch.equal(pieces.outset(codes).gradient, network.outset(codes).gradient)
+    left, right = pieces.outset(codes), network.outset(codes)
+    assert left.curvature == right.curvature
+    assert torch.equal(left.values, right.values)
+    assert torch.equal(left.gradient, right.gradient)
     left, right = pieces.expanded(codes), network.expanded(codes)
+    assert torch.equal(left.values, right.values)
     assert torch.equal(left.gradient, right.gradient)
     assert torch.equal(left.hessian(), right.hessian())
     assert pieces.prepared_for(100) is pieces

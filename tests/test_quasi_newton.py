@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_lightning.smooth import Quadratic
-from sparse_lightning.solvers.compiled import descend, gradients
+from sparse_lightning.smooth import Quadratic, largest_eigenvalue_bound
+from sparse_lightning.solvers.compiled import LARGEST_SOLVED, descend, gradients
 from sparse_lightning.solvers.quasi_newton import LEAST_SCALE, MOST_SCALE, QuasiNewton
 
 SAMPLES, LENGTH = 40, 9
 
 
-def positive_definite(*shape: int) -> Tensor:
-    root = torch.randn(*shape, LENGTH, LENGTH + 3).double()
-    return root @ root.mT / LENGTH
+def positive_definite(count: int, length: int) -> Tensor:
+    root = torch.randn(count, length, length + 3).double()
+    return root @ root.mT / length
 
 
 def dense(model: QuasiNewton) -> Tensor:
@@ -24,13 +24,13 @@ def dense(model: QuasiNewton) -> Tensor:
     return model.scale[:, :, None] * (model.hessian + added.mT @ added - removed.mT @ removed)
 
 
-def steps_of(count: int) -> list[Tensor]:
-    return list(torch.randn(count, SAMPLES, LENGTH).double())
+def steps_of(count: int, length: int = LENGTH) -> list[Tensor]:
+    return list(torch.randn(count, SAMPLES, length).double())
 
 
-def learned(count: int) -> tuple[QuasiNewton, Tensor, list[Tensor]]:
+def learned(count: int, length: int = LENGTH) -> tuple[QuasiNewton, Tensor, list[Tensor]]:
     """After that many steps in functions whose second derivatives, (n, l, l), differ."""
-    truth, steps = positive_definite(SAMPLES), steps_of(count)
+    truth, steps = positive_definite(SAMPLES, length), steps_of(count, length)
     model = QuasiNewton.of(truth.mean(0), 0.5 + torch.rand(SAMPLES, 1).double())
     for step in steps:
         turned = torch.einsum("nij,nj->ni", truth, step)
@@ -72,6 +72,7 @@ def test_where_it_may_not_learn_it_stays():
     may_learn[4] = False
     taught = model.taught(step, turned, model.product(step), may_learn)
     torch.testing.assert_close(dense(taught)[:5], dense(model)[:5])
+    assert torch.equal(taught.largest[:5], model.largest[:5])
     assert ((dense(taught) - dense(model)).abs().amax((1, 2)) > 0)[5:].all()
 
 
@@ -109,7 +110,9 @@ def test_no_eigenvalue_is_above_the_largest(count):
     model, _, _ = learned(count)
     eigenvalues = torch.linalg.eigvalsh(dense(model) / model.scale[:, :, None])[:, -1]
     assert (eigenvalues <= model.largest).all()
-    assert (eigenvalues > model.largest / (2 + 2 * count)).all()
+    first = largest_eigenvalue_bound(model.hessian)
+    added = model.pairs[:, ::2].square().sum((1, 2))
+    torch.testing.assert_close(model.largest, first + added)
     rows = torch.tensor([3, 1, 7])
     assert torch.equal(model.restrict(rows).largest, model.largest[rows])
 
@@ -118,15 +121,18 @@ def test_without_any_curvature_there_is_none():
     assert QuasiNewton.of(torch.zeros(3, 3), torch.ones(5, 1)) is None
 
 
+@pytest.mark.parametrize("length", [LENGTH, 90])
 @pytest.mark.parametrize("count", [0, 1, 6])
-def test_minima_meet_the_optimality_conditions(count):
-    model, _, _ = learned(count)
-    codes = torch.rand(SAMPLES, LENGTH).double() * (torch.rand(SAMPLES, LENGTH) < 0.5)
-    gradient, weight = torch.randn(SAMPLES, LENGTH).double(), 0.3
+def test_minima_meet_the_optimality_conditions(count, length):
+    """Of few atoms, which are solved for exactly, and of many, where the step is all there is."""
+    model, _, _ = learned(count, length)
+    codes = torch.rand(SAMPLES, length).double() * (torch.rand(SAMPLES, length) < 0.5)
+    gradient, weight = torch.randn(SAMPLES, length).double(), 0.3
     new = model.minimum(codes, gradient, weight)
     slope = gradient + torch.einsum("nij,nj->ni", dense(model), new - codes) + weight
     assert (new >= 0).all()
     active = new > 0
+    assert length == LENGTH or active.sum(1).min() > LARGEST_SOLVED
     assert 0.1 < active.double().mean() < 0.9
     close = 1e-3 * slope.abs().max()
     assert slope[active].abs().max() < close

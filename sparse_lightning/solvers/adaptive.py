@@ -96,7 +96,8 @@ class Adaptive:
         if len(initial_codes) == 0:
             none = no_leaps(initial_codes)
             return Solution(initial_codes.clone(), none, none.bool())
-        # Whether a sample has converged is for the iterations after the leaps to say.
+        # Whether a sample has converged is for the iterations after the leaps to say, but where all
+        # are at rest.
         takes_all = self.tolerance == 0
         most = self.max_iterations if takes_all else self.max_iterations // 2
         start = leap(objective, initial_codes, most, nothing_follows=takes_all)
@@ -106,7 +107,7 @@ class Adaptive:
             codes, leaps, taken = start.codes, start.leaps, start.taken
         if taken == self.max_iterations:
             return Solution(codes, leaps, torch.zeros_like(leaps, dtype=torch.bool))
-        if start is not None and not takes_all and start.is_at_rest(objective.sparsity_weight):
+        if start is not None and not takes_all and start.rests_at_zero(objective.sparsity_weight):
             return Solution(codes, leaps, torch.ones_like(leaps, dtype=torch.bool))
         prepared = self._prepared(objective, codes, taken)
         if start is None or prepared is not objective:

@@ -29,7 +29,9 @@ def descent_of(
     objective: CurvedObjective, start: Start, taken: int, limits: Limits
 ) -> AdaptiveDescent:
     """From ``start``, which it took ``taken`` iterations to get to."""
-    bend = start.curvature or objective.curvature(start.codes)
+    bend = start.curvature
+    if bend is None:
+        bend = objective.curvature(start.codes)
     pace = pace_of(objective, start.codes, start.energies, bend, limits.max_iterations)
     is_compiled = (
         objective.is_separable

@@ -12,7 +12,8 @@ a positive lasso, which the compiled loops solve in less time than the network t
 (a proximal quasi-Newton step, Lee, Sun & Saunders 2014). B is a little more than H
 at first, and the sample's own from then on, as far as its leaps tell
 (`sparse_lightning.solvers.quasi_newton`). A leap uphill is not taken, and B gets larger. Samples
-whose energies do not change any more leap no further.
+whose energies do not change any more leap no further; codes that are all 0 and stay there take
+none.
 
 Unless the first leap, mostly the longest, does as H said for nearly all samples, none is taken: in
 a network that is far from linear it would land in some other valley. A few leaps go most of the
@@ -29,7 +30,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from sparse_lightning.smooth import Curvature, Expansion, Outset
+from sparse_lightning.smooth import Curvature, Expansion
+from sparse_lightning.solvers.pace import CurvedObjective
 from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
 # The scale of H for the first leap, and what B is multiplied by after a leap uphill.
@@ -42,7 +44,7 @@ WORTHWHILE = 3e-7
 # which it is not worth while to let the others wait.
 MOST_LEAPS, FEW = 24, 0.05
 # The share of samples left, up to which it pays to go on without the others.
-MOST_LEFT = 0.9
+MOST_LEFT = 0.75
 
 
 class LeapedObjective(Protocol):
@@ -57,12 +59,6 @@ class LeapedObjective(Protocol):
     def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> LeapedObjective: ...
-
-
-class SeenObjective(Protocol):
-    """What one can start from."""
-
-    def outset(self, codes: Tensor) -> Outset: ...
 
 
 @dataclass(frozen=True)
@@ -89,12 +85,12 @@ class Start:
         """The most leaps of any sample."""
         return max(self.leaps.tolist(), default=0)
 
-    def is_at_rest(self, sparsity_weight: float) -> bool:
+    def rests_at_zero(self, sparsity_weight: float) -> bool:
         """Whether all codes are 0 and stay there."""
-        return bool(((self.codes == 0) & (self.gradient >= -sparsity_weight)).all())
+        return not self.codes.any() and bool((self.gradient >= -sparsity_weight).all())
 
     @classmethod
-    def at(cls, objective: SeenObjective, codes: Tensor, leaps: Tensor) -> Self:
+    def at(cls, objective: CurvedObjective, codes: Tensor, leaps: Tensor) -> Self:
         """As the objective sees these codes."""
         energies, gradient, curvature = objective.outset(codes)
         return cls(codes, energies, gradient, leaps, curvature)
@@ -110,8 +106,8 @@ def leap(
 ) -> Start | None:
     """As many leaps as are worthwhile, at most ``most``; None where no one matrix H will do.
 
-    Where the first one does not do as H says, the start is that of the codes; where they are at
-    rest, too, after one leap on the spot.
+    Where the first one does not do as H says, the start is that of the codes. So it is where these
+    are 0 and stay there, which counts as one leap.
 
     Args:
         objective: what is minimised.
@@ -127,7 +123,7 @@ def leap(
     if expansion is None:
         return None
     start = Start(codes.clone(), expansion.values, expansion.gradient, no_leaps(codes))
-    if start.is_at_rest(objective.sparsity_weight):
+    if start.rests_at_zero(objective.sparsity_weight):
         start.leaps.fill_(1)
         return start
     model = QuasiNewton.of(expansion.hessian(), torch.full_like(start.energies, FIRST_SCALE))
@@ -160,11 +156,8 @@ class Leaps:
         self.codes, self.energies, self.gradient = start.codes, start.energies, start.gradient
 
     def begin(self) -> bool:
-        """Take the first leap, the longest; False if there is none, or nowhere to leap to."""
+        """Take the first leap, the longest; False if H does not tell where it leads to."""
         new, step, expected = self._ahead()
-        if not step.any():
-            self.found.leaps.fill_(1)
-            return False
         energies, gradient = self.objective.comparable_and_gradient(new)
         decrease = self.energies - energies
         slope = vecdot(self.gradient + self.objective.sparsity_weight, step)

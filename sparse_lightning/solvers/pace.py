@@ -11,21 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_lightning.smooth import Expansion, Outset
+from sparse_lightning.smooth import Curvature, Expansion, Outset
 from sparse_lightning.solvers.descent import ProximalObjective
 
 LARGEST_RISE, FALL, RISE_AT_RESTART = 2.0, 0.9, 1.15
 # A sample that settles does without momentum where its codes have changed by less than this part
 # of the step: the step has taken back most of what momentum carried.
 LEAST_CHANGE = 0.8
-
-
-class Bend(Protocol):
-    """See `sparse_lightning.energy.Curvature`."""
-
-    lower: float
-    upper: float
-    is_bound: bool
 
 
 class CurvedObjective(ProximalObjective, Protocol):
@@ -39,7 +31,7 @@ class CurvedObjective(ProximalObjective, Protocol):
 
     sparsity_weight: float
 
-    def curvature(self, codes: Tensor) -> Bend: ...
+    def curvature(self, codes: Tensor) -> Curvature: ...
 
     def expanded(self, codes: Tensor) -> Expansion | None: ...
 
@@ -55,7 +47,7 @@ class CurvedObjective(ProximalObjective, Protocol):
 
 
 def pace_of(
-    objective: CurvedObjective, codes: Tensor, energy: Tensor, bend: Bend, max_iterations: int
+    objective: CurvedObjective, codes: Tensor, energy: Tensor, bend: Curvature, max_iterations: int
 ) -> Pace:
     """By the objective's bound on its curvature, or measured where it has none.
 
@@ -85,7 +77,7 @@ class Pace:
     best: Tensor
 
     def __init__(
-        self, bend: Bend, codes: Tensor, objective: CurvedObjective, max_iterations: int
+        self, bend: Curvature, codes: Tensor, objective: CurvedObjective, max_iterations: int
     ) -> None:
         self.is_separable, self.total = objective.is_separable, objective.total
         # A function without any bend may be stepped over as far as one likes.
@@ -166,7 +158,7 @@ class MeasuredPace(Pace):
 
     def __init__(
         self,
-        bend: Bend,
+        bend: Curvature,
         codes: Tensor,
         energy: Tensor,
         objective: CurvedObjective,
