@@ -33,7 +33,7 @@ LEAST_SCALE, MOST_SCALE = 0.5, 16.0
 # A step teaches nothing where the gradient turned by less than this part of what was expected:
 # the function is nearly flat there, or concave.
 LEAST_TURN = 0.05
-INNER_ITERATIONS, INNER_TOLERANCE = 100, 3e-5
+INNER_ITERATIONS, INNER_TOLERANCE = 100, 2e-5
 
 
 @dataclass(frozen=True)
