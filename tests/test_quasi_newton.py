@@ -128,7 +128,7 @@ def test_minima_meet_the_optimality_conditions(count, length):
     model, _, _ = learned(count, length)
     codes = torch.rand(SAMPLES, length).double() * (torch.rand(SAMPLES, length) < 0.5)
     gradient, weight = torch.randn(SAMPLES, length).double(), 0.3
-    new = model.minimum(codes, gradient, weight)
+    new = model.minimum(codes, gradient, weight, 3e-5)
     slope = gradient + torch.einsum("nij,nj->ni", dense(model), new - codes) + weight
     assert (new >= 0).all()
     active = new > 0

@@ -44,7 +44,10 @@ WORTHWHILE = 3e-7
 # which it is not worth while to let the others wait.
 MOST_LEAPS, FEW = 24, 0.05
 # The share of samples left, up to which it pays to go on without the others.
-MOST_LEFT = 0.75
+MOST_LEFT = 0.9
+# How well the lasso of each leap is solved: no better than its quadratic is known. The last number
+# is that of all further leaps.
+INNER_TOLERANCES = (1e-3, 1e-4, 3e-5, 2e-5)
 
 
 class LeapedObjective(Protocol):
@@ -205,7 +208,9 @@ class Leaps:
 
     def _minimum(self) -> Tensor:
         """Of the quadratics, with the l1 norm."""
-        return self.model.minimum(self.codes, self.gradient, self.objective.sparsity_weight)
+        tolerance = INNER_TOLERANCES[min(self.taken, len(INNER_TOLERANCES) - 1)]
+        weight = self.objective.sparsity_weight
+        return self.model.minimum(self.codes, self.gradient, weight, tolerance)
 
     def _land(self, new: Tensor, energies: Tensor, gradient: Tensor, take: Tensor) -> None:
         """Be there where ``take`` (n, 1) says so."""

@@ -33,7 +33,7 @@ LEAST_SCALE, MOST_SCALE = 0.5, 16.0
 # A step teaches nothing where the gradient turned by less than this part of what was expected:
 # the function is nearly flat there, or concave.
 LEAST_TURN = 0.05
-INNER_ITERATIONS, INNER_TOLERANCE = 100, 2e-5
+INNER_ITERATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,20 @@ class QuasiNewton:
 
         return gradients(self._quadratic(torch.zeros_like(steps)), steps).mul_(self.scale)
 
-    def minimum(self, codes: Tensor, gradient: Tensor, sparsity_weight: float) -> Tensor:
-        """Where the quadratics at ``codes`` (n, l), with the l1 term, have their minima, (n, l)."""
+    def minimum(
+        self, codes: Tensor, gradient: Tensor, sparsity_weight: float, tolerance: float
+    ) -> Tensor:
+        """Where the quadratics at ``codes`` (n, l), with the l1 term, have their minima, (n, l).
+
+        Up to a fixed-point residual of ``tolerance``, relative to the size of the code.
+        """
         from sparse_lightning.solvers.compiled import descend, gradients
 
         drive = gradients(self._quadratic(gradient / self.scale), codes)
         quadratic = self._quadratic(drive, sparsity_weight / self.scale.squeeze(1))
         age = torch.arange(INNER_ITERATIONS, dtype=codes.dtype, device=codes.device)
         momenta = age / (age + 3)
-        return descend(quadratic, codes, 1 / self.largest, momenta, INNER_TOLERANCE, True).codes
+        return descend(quadratic, codes, 1 / self.largest, momenta, tolerance, True).codes
 
     def _quadratic(self, drive: Tensor, sparsity_weight: float | Tensor = 0.0) -> Quadratic:
         return Quadratic(self.hessian, drive, sparsity_weight, None, self.pairs)
