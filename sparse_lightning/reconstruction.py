@@ -43,6 +43,11 @@ def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, coun
 MOST_SPREAD = 0.15
 
 
+# The share of the last hidden layer's units up to which it pays to leave the others out, at a point
+# where they are off for all samples.
+FEW_UNITS = 0.75
+
+
 class Recordable:
     """Made of the same operations each time, and as fast as it gets."""
 
@@ -113,6 +118,11 @@ class QuadraticTerm(Recordable):
             values = values + self.offset
         return Expansion(values, times(gradient, directions), partial(self.hessian, directions))
 
+    def of_units(self, units: Tensor) -> Self:
+        """Where all other components are 0."""
+        gram = self.gram[units].index_select(1, units)
+        return replace(self, gram=gram, drive=self.drive.index_select(1, units))
+
     @property
     def multiplications(self) -> int:
         """For the gradient of one sample."""
@@ -166,12 +176,16 @@ class LinearLeastSquares(Recordable):
         responses = times(self.weight, directions)
         residual = times(point, self.weight.T) - self.inputs
         values = mean_squares(residual)
-        gradient = times(residual.mul_(2 / len(self.weight)), responses)
+        gradient = times(residual, responses).mul_(2 / len(self.weight))
         return Expansion(values, gradient, partial(self._hessian, responses))
 
     def diagonal(self) -> Tensor:
         """Of the second derivative, (m,)."""
         return self.weight.square().sum(0).mul_(2 / len(self.weight))
+
+    def of_units(self, units: Tensor) -> Self:
+        """Where all other components are 0."""
+        return replace(self, weight=self.weight.index_select(1, units))
 
     def product(self, codes: Tensor) -> Tensor:
         """The second derivative times each row of ``codes``."""
@@ -283,8 +297,13 @@ class MultiLayerTerm(Recordable):
         """There one row of activations is that of all samples, which differ in their inputs."""
         activations = self._activations(codes[:1])
         active = _shares(activations)
-        directions = active[-1][:, None] * self._response(active)
-        values, gradient, hessian = self.top.expanded_along(activations[-1], directions)
+        top, point, directions = self.top, activations[-1], self._response(active)
+        units = active[-1].nonzero().squeeze(1)
+        if len(units) <= FEW_UNITS * len(directions):
+            top, point, directions = top.of_units(units), point[:, units], directions[units]
+        else:
+            directions = active[-1][:, None] * directions
+        values, gradient, hessian = top.expanded_along(point, directions)
         values = add_attraction(values, self.attraction, codes)
         if self.attraction is not None:
             self.attraction.add_gradient(gradient, codes)
