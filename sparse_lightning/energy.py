@@ -251,11 +251,15 @@ class ActiveObjective:
     def _with_hinge(self, smooth: Curvature, codes: Tensor) -> Curvature:
         if self.is_separable:
             return smooth
-        held = self.held.count if self.held is not None else 0
-        mine = codes.new_tensor([smooth.upper, 1, len(codes) + held], dtype=torch.float64)
-        upper, processes, count = self.total(mine).tolist()
+        upper, count = smooth.upper, len(codes)
+        if self.held is not None:
+            count += self.held.count
+        if self.peers is not None:
+            mine = codes.new_tensor([upper, count, 1], dtype=torch.float64)
+            total, count, processes = self.total(mine).tolist()
+            upper = total / processes
         hinge = 2 * self.energy.variance_weight / (count - 1)
-        return Curvature(0.0, upper / processes + hinge, smooth.is_bound)
+        return Curvature(0.0, upper + hinge, smooth.is_bound)
 
     @property
     def sparsity_weight(self) -> float:

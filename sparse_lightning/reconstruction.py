@@ -31,9 +31,10 @@ def mean_squares(values: Tensor) -> Tensor:
 
 def estimated_curvature(product: Callable[[Tensor], Tensor], start: Tensor, count: int) -> Tensor:
     """Largest curvature of each row of ``start`` (k, l), by ``count`` power iterations, (k,)."""
+    least = torch.finfo(start.dtype).tiny
     norm = torch.linalg.vector_norm(start, dim=1, keepdim=True)
     for _ in range(count):
-        start = product(start / torch.where(norm > 0, norm, 1.0))
+        start = product(start / norm.clamp_min(least))
         norm = torch.linalg.vector_norm(start, dim=1, keepdim=True)
     return norm.squeeze(1)
 

@@ -227,6 +227,7 @@ def _separable(codes, gram, drive, pairs, rule, iterations, converged):
             code, own, own_drive = codes[i], pairs[i], drive[i]
             point[:], start[:] = code, code
             age, steady, num_active = 0, 0, 0
+            before = codes.dtype.type(0)
             weight = rule.shrinkage[i] / rule.step[i]
             for iteration in range(len(rule.momenta)):
                 # From then on the point has the components of the code, which stay the same. One of
@@ -235,6 +236,8 @@ def _separable(codes, gram, drive, pairs, rule, iterations, converged):
                     num_active = _list_active(code if steady == 1 else point, active)
                 _gradient(point, gram, own_drive, active, num_active, change)
                 _add_pairs(point, own, active, num_active, change)
+                if iteration == 0:
+                    before = _energy_by(change, code, own_drive, weight)
                 moved, size, uphill, switched = _step(code, point, change, rule, i)
                 if _has_converged(moved, size, rule):
                     iterations[i], converged[i] = iteration + 1, True
@@ -251,7 +254,6 @@ def _separable(codes, gram, drive, pairs, rule, iterations, converged):
                 for j in range(length):
                     point[j] = code[j] + momentum * change[j]
             if rule.restarts:
-                before = _energy(start, gram, own, own_drive, weight, active, change)
                 after = _energy(code, gram, own, own_drive, weight, active, change)
                 # Also where it is not a number.
                 if not after <= before:
@@ -264,6 +266,12 @@ def _energy(code, gram, pairs, drive, weight, active, gradient):
     count = _list_active(code, active)
     _gradient(code, gram, drive, active, count, gradient)
     _add_pairs(code, pairs, active, count, gradient)
+    return _energy_by(gradient, code, drive, weight)
+
+
+@compiled
+def _energy_by(gradient, code, drive, weight):
+    """Of a code, up to a constant, by its gradient."""
     total = code.dtype.type(0)
     for j in range(len(code)):
         total += code[j] * ((gradient[j] - drive[j]) / 2 + weight)
