@@ -28,13 +28,9 @@ from torch.nn import functional
 
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.least_squares import LinearLeastSquares, QuadraticTerm
 from sparse_lightning.products import times
-from sparse_lightning.reconstruction import (
-    AutogradTerm,
-    LinearLeastSquares,
-    MultiLayerTerm,
-    QuadraticTerm,
-)
+from sparse_lightning.reconstruction import AutogradTerm, MultiLayerTerm
 from sparse_lightning.smooth import Attraction, SmoothTerm
 
 

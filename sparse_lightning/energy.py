@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.errors import SettingError, require_non_negative
+from sparse_lightning.least_squares import QuadraticTerm, mean_squares
 from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
 from sparse_lightning.pieces.cost import in_pieces
-from sparse_lightning.reconstruction import QuadraticTerm, mean_squares
 from sparse_lightning.smooth import (
     Attraction,
     Curvature,

@@ -26,11 +26,11 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.energy import Energy, Objective, at_least_float32
 from sparse_lightning.errors import DivergenceError, SettingError
+from sparse_lightning.least_squares import mean_squares
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.parts import build, describe
 from sparse_lightning.peers import Peers
-from sparse_lightning.reconstruction import mean_squares
 from sparse_lightning.solvers import ISTA, Adaptive, Solution
 
 

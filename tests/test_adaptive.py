@@ -16,8 +16,8 @@ from sparse_lightning import reconstruction
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import SettingError
+from sparse_lightning.least_squares import LinearLeastSquares
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.reconstruction import LinearLeastSquares
 from sparse_lightning.smooth import largest_eigenvalue_bound
 from sparse_lightning.solvers import FISTA, Adaptive
 

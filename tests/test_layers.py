@@ -13,6 +13,7 @@ LAYERS = [
     {"compiling", "errors", "products"},
     {"moments", "smooth"},
     {"files", "identity", "peers", "family_style"},
+    {"least_squares"},
     {"reconstruction"},
     {"pieces"},
     {"checkpoints", "energy"},

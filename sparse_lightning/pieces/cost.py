@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from sparse_lightning.least_squares import LinearLeastSquares
 from sparse_lightning.pieces.sizes import bytes_of
 from sparse_lightning.products import advantage, relu_layer
-from sparse_lightning.reconstruction import LinearLeastSquares, MultiLayerTerm
+from sparse_lightning.reconstruction import MultiLayerTerm
 from sparse_lightning.smooth import Outlook, SmoothTerm
 
 # Bytes of what is known of all samples, above which there are no pieces.
