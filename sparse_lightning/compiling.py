@@ -37,6 +37,11 @@ def compiled(function: Callable, **options: bool) -> Callable:
         return njit(**OPTIONS, **options)(function)
 
 
+def inlined(function: Callable) -> Callable:
+    """Compile as a part of whatever calls it: to hand over arrays takes longer than small loops."""
+    return compiled(function, inline="always")
+
+
 def in_parallel(function: Callable) -> Callable:
     """Compile a function whose ``prange`` is to be shared between threads."""
     return compiled(function, parallel=True)

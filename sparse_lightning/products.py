@@ -68,13 +68,13 @@ def onednn_is_faster() -> bool:
 
 def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
     return (
-        left.dtype == right.dtype == torch.float32
+        onednn_is_faster()
+        and left.dtype == right.dtype == torch.float32
         and left.device.type == "cpu"
         and len(left) * right.numel() >= LEAST
         and not torch.is_grad_enabled()
         and _is_dense(left)
         and _is_dense(right)
-        and onednn_is_faster()
     )
 
 

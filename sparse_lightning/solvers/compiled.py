@@ -24,7 +24,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from sparse_lightning.compiling import ROWS, compiled, in_parallel, run_in_threads
+from sparse_lightning.compiling import ROWS, compiled, in_parallel, inlined, run_in_threads
 from sparse_lightning.moments import rounding_of_a_scatter
 from sparse_lightning.smooth import Quadratic
 from sparse_lightning.solvers.solution import Solution
@@ -121,17 +121,18 @@ def _of_each(number: float | Tensor, codes: Tensor) -> np.ndarray:
     return numbers.clone(memory_format=torch.contiguous_format).numpy()
 
 
-@compiled
+@inlined
 def _list_active(point, active):
     """List the components that are not 0, and return their number."""
-    count = 0
+    # Signed numbers might count from the end, which takes time to rule out.
+    count = np.uint64(0)
     for j in range(len(point)):
         active[count] = j
-        count += point[j] != 0
-    return count
+        count += np.uint64(point[j] != 0)
+    return np.int64(count)
 
 
-@compiled
+@inlined
 def _gradient(point, gram, drive, active, count, out):
     """Write G a - c to ``out``, by the rows of G where a is not 0."""
     length = len(point)
@@ -154,17 +155,17 @@ def _gradient(point, gram, drive, active, count, out):
         k += 1
 
 
-@compiled
+@inlined
 def _add_pairs(point, pairs, active, count, out):
     """Add to ``out`` what a sample's own pairs make of the point."""
-    for k in range(len(pairs)):
-        part = point.dtype.type(0)
+    for k in range(0, len(pairs), 2):
+        added, taken = point.dtype.type(0), point.dtype.type(0)
         for a in range(count):
-            part += pairs[k, active[a]] * point[active[a]]
-        if k % 2 == 1:
-            part = -part
+            j = active[a]
+            added += pairs[k, j] * point[j]
+            taken += pairs[k + 1, j] * point[j]
         for j in range(len(point)):
-            out[j] += part * pairs[k, j]
+            out[j] += added * pairs[k, j] - taken * pairs[k + 1, j]
 
 
 @in_parallel
@@ -172,14 +173,14 @@ def _gradients(codes, gram, drive, pairs, out):
     """See `gradients`."""
     count, length = codes.shape
     for chunk in prange((count + ROWS - 1) // ROWS):
-        active = np.empty(length + 1, np.int64)
+        active = np.empty(length + 1, np.int32)
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
             num_active = _list_active(codes[i], active)
             _gradient(codes[i], gram, drive[i], active, num_active, out[i])
             _add_pairs(codes[i], pairs[i], active, num_active, out[i])
 
 
-@compiled
+@inlined
 def _step(codes, point, gradient, rule, i):
     """One proximal step of a sample.
 
@@ -187,9 +188,10 @@ def _step(codes, point, gradient, rule, i):
     and of what it is compared with, whose ratio is held against the tolerance; whether (by how
     much, rather, below 0) momentum points uphill; and how many atoms became active or ceased to be.
     """
-    zero = point.dtype.type(0)
+    zero, one = point.dtype.type(0), point.dtype.type(1)
     old_size, new_size, moved, corrected, uphill = zero, zero, zero, zero, zero
-    step, shrinkage, switched = rule.step[i], rule.shrinkage[i], 0
+    # Counted in the codes' own type, of which as many fit into a register.
+    step, shrinkage, switched = rule.step[i], rule.shrinkage[i], zero
     for j in range(len(codes)):
         old = codes[j]
         new = point[j] - step * gradient[j] - shrinkage
@@ -200,7 +202,7 @@ def _step(codes, point, gradient, rule, i):
         moved += change * change
         corrected += correction * correction
         uphill += change * correction
-        switched += (old > zero) != (new > zero)
+        switched += one if (old > zero) != (new > zero) else zero
         codes[j] = new
         gradient[j] = change
     if rule.restarts:
@@ -208,7 +210,7 @@ def _step(codes, point, gradient, rule, i):
     return moved, old_size, zero, switched
 
 
-@compiled
+@inlined
 def _has_converged(moved, size, rule):
     if rule.restarts:
         return rule.tolerance > 0 and moved <= rule.tolerance * size
@@ -221,7 +223,7 @@ def _separable(codes, gram, drive, pairs, rule, iterations, converged):
     count, length = codes.shape
     for chunk in prange((count + ROWS - 1) // ROWS):
         point, change = np.empty(length, codes.dtype), np.empty(length, codes.dtype)
-        active, matrix = np.empty(length + 1, np.int64), np.empty((LARGEST_SOLVED, LARGEST_SOLVED))
+        active, matrix = np.empty(length + 1, np.int32), np.empty((LARGEST_SOLVED, LARGEST_SOLVED))
         start = np.empty(length, codes.dtype)
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
             code, own, own_drive = codes[i], pairs[i], drive[i]
@@ -269,7 +271,7 @@ def _energy(code, gram, pairs, drive, weight, active, gradient):
     return _energy_by(gradient, code, drive, weight)
 
 
-@compiled
+@inlined
 def _energy_by(gradient, code, drive, weight):
     """Of a code, up to a constant, by its gradient."""
     total = code.dtype.type(0)
@@ -343,7 +345,7 @@ def _coupled(codes, gram, drive, rule, hinge, iterations, converged):
         _pull_of(hinge, count, sums, squares, mean, pull)
         for chunk in prange(chunks):
             rows = range(chunk * ROWS, min(count, (chunk + 1) * ROWS))
-            active = np.empty(length + 1, np.int64)
+            active = np.empty(length + 1, np.int32)
             judged[chunk] = 0
             for i in rows:
                 if converged[i]:
