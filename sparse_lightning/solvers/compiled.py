@@ -74,27 +74,24 @@ def descend(
     restarts: bool,
 ) -> Solution:
     """Minimise from ``initial_codes`` (n, l), which are left as they are; see `Rule`."""
-    gram = quadratic.gram
-    codes = initial_codes.detach().to(gram.dtype, copy=True, memory_format=torch.contiguous_format)
-    iterations = torch.full((len(codes),), len(momenta), device="cpu")
-    converged = torch.zeros(len(codes), dtype=torch.bool, device="cpu")
-    arrays = [codes, gram.contiguous(), quadratic.drive.contiguous(), iterations, converged]
-    codes_, gram_, drive_, iterations_, converged_ = (array.numpy() for array in arrays)
+    gram, drive = (part.contiguous().numpy() for part in (quadratic.gram, quadratic.drive))
+    codes = np.array(initial_codes.detach().numpy(), gram.dtype, order="C")
+    iterations, converged = np.full(len(codes), len(momenta)), np.zeros(len(codes), bool)
     rule = Rule(
         _of_each(step, codes),
         _of_each(step * quadratic.sparsity_weight, codes),
-        codes_.dtype.type(tolerance * tolerance),
-        momenta.to(gram.dtype).numpy(),
+        gram.dtype.type(tolerance * tolerance),
+        momenta.to(quadratic.gram.dtype).numpy(),
         restarts,
     )
-    result = iterations_, converged_
+    result = iterations, converged
     if quadratic.hinge is None:
         pairs = _pairs_of(quadratic)
-        run_in_threads(_separable, codes_.size, codes_, gram_, drive_, pairs, rule, *result)
+        run_in_threads(_separable, codes.size, codes, gram, drive, pairs, rule, *result)
     else:
-        hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), codes.dtype))
-        run_in_threads(_coupled, codes_.size, codes_, gram_, drive_, rule, hinge, *result)
-    return Solution(codes, iterations, converged)
+        hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), quadratic.gram.dtype))
+        run_in_threads(_coupled, codes.size, codes, gram, drive, rule, hinge, *result)
+    return Solution(*(torch.from_numpy(part) for part in (codes, *result)))
 
 
 def gradients(quadratic: Quadratic, codes: Tensor) -> Tensor:
@@ -114,11 +111,11 @@ def _pairs_of(quadratic: Quadratic) -> np.ndarray:
     return pairs.contiguous().numpy()
 
 
-def _of_each(number: float | Tensor, codes: Tensor) -> np.ndarray:
+def _of_each(number: float | Tensor, codes: np.ndarray) -> np.ndarray:
     """One number for each sample."""
-    numbers = torch.as_tensor(number, dtype=codes.dtype).expand(len(codes))
-    # Not a view: for an array of another layout all would be compiled a second time.
-    return numbers.clone(memory_format=torch.contiguous_format).numpy()
+    numbers = np.empty(len(codes), codes.dtype)
+    numbers[:] = number
+    return numbers
 
 
 @inlined
@@ -294,9 +291,9 @@ def _solve(code, gram, pairs, drive, weight, active, factor):
         solution[a] = drive[active[a]] - weight
         for b in range(a + 1):
             total = np.float64(gram[active[a], active[b]])
-            for k in range(len(pairs)):
-                product = np.float64(pairs[k, active[a]]) * pairs[k, active[b]]
-                total += product if k % 2 == 0 else -product
+            for k in range(0, len(pairs), 2):
+                total += np.float64(pairs[k, active[a]]) * pairs[k, active[b]]
+                total -= np.float64(pairs[k + 1, active[a]]) * pairs[k + 1, active[b]]
             whole = total
             for k in range(b):
                 total -= factor[a, k] * factor[b, k]
