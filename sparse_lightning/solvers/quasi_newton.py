@@ -79,19 +79,11 @@ class QuasiNewton:
 
     def taught(self, steps: Tensor, turned: Tensor, expected: Tensor, may_learn: Tensor) -> Self:
         """By steps s, on which gradients turned by y in place of B s, where (n,) says so."""
-        turn, expectation = vecdot(turned, steps), vecdot(expected, steps)
-        may_learn = may_learn & (expectation > 0) & (turn > LEAST_TURN * expectation)
-        vectors = torch.stack((turned, expected), 1)
-        sizes = (self.scale * torch.stack((turn, expectation), 1)).sqrt_()
-        pair = vectors.div_(sizes[:, :, None])
-        if not may_learn.all():
-            pair[~may_learn] = 0.0
-        added = pair[:, 0]
-        return replace(
-            self,
-            largest=self.largest + vecdot(added, added),
-            pairs=torch.cat((self.pairs, pair), 1),
-        )
+        from sparse_lightning.solvers.compiled_pairs import with_pair  # takes long to import
+
+        given = steps, turned, expected, self.scale, may_learn, LEAST_TURN
+        pairs, added = with_pair(self.pairs, *given)
+        return replace(self, largest=self.largest + added, pairs=pairs)
 
     def product(self, steps: Tensor) -> Tensor:
         """B s of each sample, (n, l)."""
