@@ -211,6 +211,14 @@ def test_takes_what_torch_has(monkeypatch):
     assert np.array_equal(codes, FISTA(0.3, 30, 0.0)(objective, start).codes)
 
 
+def test_codes_of_less_precision_are_taken_as_they_are():
+    objective, start = problem(ENERGIES["plain"])
+    rounded = start.bfloat16()
+    solution = FISTA(0.3, 30, 0.0)(objective, rounded)
+    assert solution.codes.dtype == start.dtype
+    assert torch.equal(solution.codes, FISTA(0.3, 30, 0.0)(objective, rounded.to(start)).codes)
+
+
 def test_a_large_dictionary_is_left_to_matrix_products(monkeypatch):
     objective, _ = problem(ENERGIES["plain"])
     monkeypatch.setattr(energy, "LARGEST_COMPILED", 17 * 17 * 8)

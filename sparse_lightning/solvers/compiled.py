@@ -74,14 +74,15 @@ def descend(
     restarts: bool,
 ) -> Solution:
     """Minimise from ``initial_codes`` (n, l), which are left as they are; see `Rule`."""
+    dtype = quadratic.gram.dtype
     gram, drive = (part.contiguous().numpy() for part in (quadratic.gram, quadratic.drive))
-    codes = np.array(initial_codes.detach().numpy(), gram.dtype, order="C")
+    codes = np.array(initial_codes.detach().to(dtype).numpy(), order="C")
     iterations, converged = np.full(len(codes), len(momenta)), np.zeros(len(codes), bool)
     rule = Rule(
         _of_each(step, codes),
         _of_each(step * quadratic.sparsity_weight, codes),
         gram.dtype.type(tolerance * tolerance),
-        momenta.to(quadratic.gram.dtype).numpy(),
+        momenta.to(dtype).numpy(),
         restarts,
     )
     result = iterations, converged
@@ -89,7 +90,7 @@ def descend(
         pairs = _pairs_of(quadratic)
         run_in_threads(_separable, codes.size, codes, gram, drive, pairs, rule, *result)
     else:
-        hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), quadratic.gram.dtype))
+        hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), dtype))
         run_in_threads(_coupled, codes.size, codes, gram, drive, rule, hinge, *result)
     return Solution(*(torch.from_numpy(part) for part in (codes, *result)))
 
