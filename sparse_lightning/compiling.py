@@ -29,7 +29,7 @@ ROWS = 32
 NUMBERS_PER_THREAD = 2**13
 
 
-def compiled(function: Callable, **options: bool) -> Callable:
+def compiled(function: Callable, **options: bool | str) -> Callable:
     """Compile at the first call, and keep the code on disk where there is a folder for it."""
     try:
         return njit(cache=True, **OPTIONS, **options)(function)

@@ -77,7 +77,8 @@ def descend(
     dtype = quadratic.gram.dtype
     gram, drive = (part.contiguous().numpy() for part in (quadratic.gram, quadratic.drive))
     codes = np.array(initial_codes.detach().to(dtype).numpy(), order="C")
-    iterations, converged = np.full(len(codes), len(momenta)), np.zeros(len(codes), bool)
+    iterations = np.full(len(codes), len(momenta), np.int64)
+    converged = np.zeros(len(codes), bool)
     rule = Rule(
         _of_each(step, codes),
         _of_each(step * quadratic.sparsity_weight, codes),

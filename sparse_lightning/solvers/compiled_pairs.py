@@ -1,7 +1,8 @@
 """What a step teaches the quadratics of `sparse_lightning.solvers.quasi_newton`, compiled.
 
 A batch of codes is small work, for which torch takes a dozen operations, each of them long to call.
-Here a sample is looked at twice. That gives what torch's operations give.
+Here a sample is looked at twice. Finite numbers give what torch's operations give; a step on which
+the gradient turned by infinity teaches nothing.
 """
 
 from __future__ import annotations
