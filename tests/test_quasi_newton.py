@@ -68,12 +68,13 @@ def test_where_it_may_not_learn_it_stays():
     turned[1] *= 0.04 * (model.product(step)[1] @ step[1]) / (turned[1] @ step[1])  # flat
     turned[2] = torch.nan
     step[3] = 0
+    turned[5] = torch.inf * step[5].sign()
     may_learn = torch.ones(SAMPLES).bool()
     may_learn[4] = False
     taught = model.taught(step, turned, model.product(step), may_learn)
-    torch.testing.assert_close(dense(taught)[:5], dense(model)[:5])
-    assert torch.equal(taught.largest[:5], model.largest[:5])
-    assert ((dense(taught) - dense(model)).abs().amax((1, 2)) > 0)[5:].all()
+    torch.testing.assert_close(dense(taught)[:6], dense(model)[:6])
+    assert torch.equal(taught.largest[:6], model.largest[:6])
+    assert ((dense(taught) - dense(model)).abs().amax((1, 2)) > 0)[6:].all()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ These loops do what `sparse_lightning.solvers.constant` and `sparse_lightning.so
 and are tested to give the same. The latter end sooner: once the same few atoms of a sample have
 been active for a while, a Cholesky factor of their part of G gives the minimum over them, and the
 next iteration tells whether it is the minimum over all.
+
+All is in one file, since numba looks no further than that for whether compiled code is out of date.
 """
 
 from __future__ import annotations
