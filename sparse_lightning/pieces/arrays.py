@@ -13,23 +13,29 @@ from sparse_lightning.pieces.sizes import ROOM
 
 
 class Network(NamedTuple):
-    """The decoder, the same for all samples.
+    """The decoder, and the piece on which every unit is as it is in most samples.
 
     Attributes:
         units: W, (m, l + 1), a row for each hidden unit.
         atoms: its transpose, contiguous.
         gram: A, (m, m).
         size: (m,), norms of the rows of :math:`W_1`.
+        usual: (m,), M of that piece.
+        response: its A M W, (m, l + 1).
+        hessian: its Q, (l + 1, l + 1).
     """
 
     units: np.ndarray
     atoms: np.ndarray
     gram: np.ndarray
     size: np.ndarray
+    usual: np.ndarray
+    response: np.ndarray
+    hessian: np.ndarray
 
 
 class Piece(NamedTuple):
-    """The linear function that each sample is on.
+    """The linear function that each sample is on, or near.
 
     Attributes:
         drive: c, (n, m).
@@ -54,25 +60,23 @@ class Piece(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Units that have switched.
+    r"""Units that have switched.
 
     Attributes:
         unit: (n, k), of which the first ``count`` are units.
         count: (n,).
         slot: (n, m), where in ``unit`` a unit is, -1 if it is not.
-        response: :math:`u_j`, M without j, (n, k, l + 1).
-        has_switched: (n,), a bit for each slot that changes whenever its unit switches.
-        told: (n, k), the bits as they were when the response was last right.
-        num_switches: (n,), how many there have been.
+        response: :math:`e_j^\top A M W`, (n, k, l + 1).
+        gram: A between them, (n, k, k); A itself is too large to be looked up in so often.
+        work: (n,), multiplications that learning and switching have taken.
     """
 
     unit: np.ndarray
     count: np.ndarray
     slot: np.ndarray
     response: np.ndarray
-    has_switched: np.ndarray
-    told: np.ndarray
-    num_switches: np.ndarray
+    gram: np.ndarray
+    work: np.ndarray
 
     @classmethod
     def none(cls, n: int, m: int, length: int, dtype: np.dtype) -> Kept:
@@ -81,8 +85,7 @@ class Kept(NamedTuple):
             np.zeros(n, np.int64),
             np.full((n, m), -1, np.int16),
             np.empty((n, ROOM, length), dtype),
-            np.zeros(n, np.uint64),
-            np.zeros((n, ROOM), np.uint64),
+            np.empty((n, ROOM, ROOM), dtype),
             np.zeros(n, np.int64),
         )
 
@@ -93,8 +96,8 @@ class Nearby(NamedTuple):
     Attributes:
         centre: (n, l), the code at which the inputs of all units were last taken.
         reach: (n,), how far from there no units but those listed can switch; -1 without a list.
-        unit: (n, m + 1), of which the first ``count`` are listed; among them are those that had to
-            switch when the list was made.
+        unit: (n, m + 1), of which the first ``count`` are listed; among them are those that were
+            not as they are on the piece when the list was made.
         count: (n,).
         since: (n,), gradients since then.
         reach_to_try: (n,), below which a list may be short enough.
@@ -127,28 +130,3 @@ class Pieces(NamedTuple):
     piece: Piece
     kept: Kept
     nearby: Nearby
-
-
-class Wanted(NamedTuple):
-    """What has to be known before the gradients of some samples can be.
-
-    Attributes:
-        waits: (n,), samples without a gradient yet.
-        row: (n, l + 1), rows of Q.
-        switching: (n, m + 1), units that switch and are not kept; the first ``count`` of them.
-        count: (n,).
-    """
-
-    waits: np.ndarray
-    row: np.ndarray
-    switching: np.ndarray
-    count: np.ndarray
-
-    @classmethod
-    def nothing(cls, n: int, m: int, length: int) -> Wanted:
-        return cls(
-            np.zeros(n, bool),
-            np.zeros((n, length), bool),
-            np.empty((n, m + 1), np.int64),
-            np.zeros(n, np.int64),
-        )

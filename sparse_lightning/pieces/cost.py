@@ -19,7 +19,7 @@ from sparse_lightning.smooth import Outlook, SmoothTerm
 # Bytes of what is known of all samples, above which there are no pieces.
 LARGEST = 2**29
 # The least that is to be saved, in all samples: pieces may have to be compiled.
-LEAST = 4e9
+LEAST = 1.5e9
 # By how much pieces have to be the cheaper ones, since one cannot see what is to come.
 MARGIN = 1.6
 # What share of the gradients to come each sample will take, where samples may be done before.
@@ -31,11 +31,11 @@ STILL_TO_SWITCH = 8
 # Ever more units switch at first: that is over once they cost this share of the most they did,
 # or were never more than that share of what rows cost.
 PAST, LITTLE = 0.8, 0.05
-# Work for a number in a sum over few rows, for one of a row that a switch changes, and in a small
-# product; beside torch's own large products.
-SUMMED, CHANGED, SMALL = 2, 3, 1.5
-# How many times as long sums take where what is known does not fit into a processor's cache.
-CACHE, BEYOND_CACHE = 2**26, 4
+# Work for a number in a sum over few rows, in what loops learn and switch, in a small product, and
+# for one that is put together for such products; beside torch's own large products.
+SUMMED, LOOPED, SMALL, COPIED = 2, 6, 1, 100
+# How many times as long loops take where what is known does not fit into a processor's cache.
+CACHE, BEYOND_CACHE = 2**26, 2
 
 
 class State(NamedTuple):
@@ -44,17 +44,19 @@ class State(NamedTuple):
     Attributes:
         atoms: that are active.
         switching: units between the last code and its extrapolation.
+        others: units that are not as they are in most samples.
     """
 
     atoms: float
     switching: float
+    others: float
 
 
 class Costs(NamedTuple):
     """Of going on piece by piece.
 
     Attributes:
-        rows, units: what has to be learned for rows of Q and for units that switch.
+        rows, units: what has to be learned for rows of Q, and for units that switch.
         gradient: each gradient then.
     """
 
@@ -109,18 +111,24 @@ def state_of(network: MultiLayerTerm, outlook: Outlook) -> State:
     step = max(1, len(outlook.codes) // SAMPLES)
     codes, point = outlook.codes[::step], outlook.point[::step]
     before, now = (relu_layer(z, weight, bias) > 0 for z in (codes, point))
-    numbers = point != 0, now ^ before
+    usual = 2 * now.sum(0) > len(now)
+    numbers = point != 0, now ^ before, now ^ usual
     return State(*(int(number.count_nonzero()) / len(point) for number in numbers))
 
 
 def costs_of(network: MultiLayerTerm, state: State, count: int) -> Costs:
     """For ``count`` samples in that state; each is said for one."""
     m, length = network.hidden[0][0].shape
-    rows = state.atoms * m * (m + length)
+    atoms, switching, others = state
+    for_all = m * length * (m + length)
     if isinstance(network.top, LinearLeastSquares):
-        rows += m * network.top.inputs.shape[1] * (m / count + 1)
-    units = STILL_TO_SWITCH * state.switching * m * SMALL * length
-    changed = state.switching * state.atoms * 2 * length
+        for_all += m * network.top.inputs.shape[1] * (m + count)
+    rows = (COPIED + SMALL * atoms) * others * (others + 2 * length)
     known = bytes_of(count, m, length, network.hidden[0][0].element_size())
-    summed = SUMMED * state.atoms * m * (BEYOND_CACHE if known > CACHE else 1)
-    return Costs(rows, units, advantage() * (summed + CHANGED * changed))
+    slower = BEYOND_CACHE if known > CACHE else 1
+    changed = slower * LOOPED * switching * length * (others + 2 * atoms)
+    gradient = slower * SUMMED * atoms * m + changed
+    rows, units, gradient = (
+        advantage() * work for work in (rows, STILL_TO_SWITCH * changed, gradient)
+    )
+    return Costs(for_all / count + rows, units, gradient)

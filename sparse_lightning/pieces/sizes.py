@@ -16,6 +16,7 @@ def bytes_of(n: int, m: int, length: int, size: int) -> int:
         size: bytes of a number.
     """
     atoms = length + 1
-    numbers = n * (atoms * (atoms + ROOM) + 2 * length + m + 2) + m * (m + 2 * atoms + 1)
-    integers = n * (2 * m + 2 * ROOM + 8)
-    return size * numbers + 8 * integers + n * (3 * m + 2 * atoms + 1)
+    numbers = n * (atoms * (atoms + ROOM) + ROOM**2 + 2 * length + m + 2)
+    numbers += m * (m + 3 * atoms + 1) + atoms**2
+    integers = n * (m + ROOM + 5)
+    return size * numbers + 8 * integers + n * (3 * m + atoms) + m
