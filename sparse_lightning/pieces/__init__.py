@@ -23,15 +23,16 @@ which takes a tenth of the work that products with A would, before learning, and
 it. Rows of Q are made when their atom is first active.
 
 **Units that switch.** Towards the end of an inference few do, and they are those on whose kinks the
-code rests, again and again. So a sample stays on its piece, and the gradient is mended for the units
-F that are not as they are on it. Let :math:`v_j` be the input of unit j, with the sign by which it
-counts, :math:`r_j = e_j^\top A M W` what is kept of it, and :math:`c_j` its part of c:
+code rests, again and again. So a sample stays on its piece, and its gradient is mended for the
+units F that are not as they are on it. Let :math:`v_j` be the input of unit j, with the sign
+:math:`s_j` by which it counts, :math:`r_j = e_j^\top A M W` what is kept of it, and :math:`c_j` its
+part of c:
 
 .. math::
     \sum_{j \in F} v_j r_j + s_j \Big( r_j^\top y - c_j + \sum_{k \in F} A_{jk} v_k \Big) w_j .
 
-A unit that will not switch back for a while becomes part of the piece, by a change of rank two of Q;
-where very many have switched, Q is made anew.
+A unit that will not switch back for a while becomes part of the piece, by a change of rank two of
+Q; where very many have switched, Q is made anew.
 
 - `sizes`, `arrays`: what is known of each sample;
 - `rows`, `compiled_rows`: Q of all samples, where the search goes over to pieces;

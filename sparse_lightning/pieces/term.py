@@ -88,25 +88,14 @@ class Knowledge:
         units, top = torch.cat((weight, bias[:, None]), 1), network.top.in_gram_form()
         (m, length), n, number = units.shape, len(codes), codes.numpy().dtype
         active = relu_layer(codes, weight, bias) > 0
-        usual = active.sum(0) * 2 > n
-        response = times(top.gram, usual[:, None] * units)
         constant = -times(active * top.drive, weight)
         pull = 0.0
         if network.attraction is not None:
             pull = network.attraction.curvature
             constant.sub_(network.attraction.centre, alpha=pull)
         self.pull = number.type(pull)
-        common = (
-            units,
-            units.T.contiguous(),
-            top.gram,
-            torch.linalg.vector_norm(weight, dim=1),
-            usual,
-            response,
-            times((usual[:, None] * units).T.contiguous(), response),
-        )
         self.pieces = Pieces(
-            Network(*(part.numpy() for part in common)),
+            _network_of(units, top.gram, usual=2 * active.sum(0) > n),
             Piece.at(top.drive.numpy(), active.numpy(), constant.numpy()),
             Kept.none(n, m, length, number),
             Nearby.none(codes.numpy(), m),
@@ -129,3 +118,19 @@ class Knowledge:
             cost = advantage() * LOOPED * (work - self.work) / (samples * self.network_cost)
             self.excess = max(0.0, self.excess + cost - 1)
         self.work = work
+
+
+def _network_of(units: Tensor, gram: Tensor, usual: Tensor) -> Network:
+    """The decoder, and the usual piece."""
+    usual_units = units * usual[:, None]
+    response = times(gram, usual_units)
+    parts = (
+        units,
+        units.T.contiguous(),
+        gram,
+        torch.linalg.vector_norm(units[:, :-1], dim=1),
+        usual,
+        response,
+        times(usual_units.T.contiguous(), response),
+    )
+    return Network(*(part.numpy() for part in parts))
