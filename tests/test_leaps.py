@@ -179,6 +179,31 @@ def test_samples_that_have_arrived_rest():
     assert found.iterations[::2].double().mean() < found.iterations[1::2].double().mean()
 
 
+def test_samples_that_are_promised_nothing_are_not_looked_at_again(monkeypatch):
+    """Also where that is all of them, in the first of the further leaps and in the last of all."""
+    objective, codes = problem(Energy(0.02), 5.0)
+    arrived = Adaptive(2_000, 1e-9)(objective, codes).codes
+    codes[::2] = arrived[::2]
+    looked_at, look = [], ActiveObjective.comparable_and_gradient
+    monkeypatch.setattr(
+        ActiveObjective,
+        "comparable_and_gradient",
+        lambda self, codes: looked_at.append(len(codes)) or look(self, codes),
+    )
+    start = leap(objective, codes, 10)
+    assert looked_at[0] == 50
+    assert looked_at[1] <= 25
+    assert (start.leaps[::2] == 1).all()
+    assert start.leaps[1::2].double().mean() > 1.5
+    torch.testing.assert_close(start.gradient, objective.gradient(start.codes))
+    looked_at.clear()
+    for nothing_follows in (False, True):
+        start = leap(objective, arrived, 2, nothing_follows=nothing_follows)
+        assert (start.leaps == 1).all()
+        assert (start.energies <= objective.comparable(arrived)).all()
+    assert looked_at == [50, 50]
+
+
 def test_all_that_have_arrived_rest_at_once():
     objective, codes = problem(Energy(100.0), 5.0)
     start = leap(objective, 0 * codes, 10)

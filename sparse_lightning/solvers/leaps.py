@@ -12,8 +12,8 @@ a positive lasso, which the compiled loops solve in less time than the network t
 (a proximal quasi-Newton step, Lee, Sun & Saunders 2014). B is a little more than H
 at first, and the sample's own from then on, as far as its leaps tell
 (`sparse_lightning.solvers.quasi_newton`). A leap uphill is not taken, and B gets larger. Samples
-whose energies do not change any more leap no further; codes that are all 0 and stay there take
-none.
+whose energies do not change any more, or would not by what their quadratics say, leap no further;
+codes that are all 0 and stay there take none.
 
 Unless the first leap, mostly the longest, does as H said for nearly all samples, none is taken: in
 a network that is far from linear it would land in some other valley. A few leaps go most of the
@@ -38,7 +38,8 @@ from sparse_lightning.solvers.quasi_newton import QuasiNewton
 FIRST_SCALE, RISE = 1.2, 1.5
 # The first leap must lower the energy by what was promised up to this, relative, for this share.
 FIRST_ERROR, FIRST_SHARE = 0.25, 0.9
-# The leaps of a sample end with one that changes its energy by less than this, relative.
+# The leaps of a sample end with one that changes its energy by less than this, relative, and before
+# one that promises less.
 WORTHWHILE = 3e-7
 # The most leaps, each of which leaves two vectors for every sample; and the share of samples for
 # which it is not worth while to let the others wait.
@@ -163,9 +164,8 @@ class Leaps:
         new, step, expected = self._ahead()
         energies, gradient = self.objective.comparable_and_gradient(new)
         decrease = self.energies - energies
-        slope = vecdot(self.gradient + self.objective.sparsity_weight, step)
         # By H itself: that B is more than H is for safety.
-        promised = -(slope[:, None] + vecdot(expected, step)[:, None] / (2 * self.model.scale))
+        promised = self._promised(step, expected / self.model.scale)
         least = WORTHWHILE * self.energies.abs()
         is_right = (decrease - promised).abs() <= FIRST_ERROR * promised + least
         if not is_right.double().mean() >= FIRST_SHARE:
@@ -177,8 +177,10 @@ class Leaps:
         return True
 
     def go_on(self) -> None:
-        """Take one leap, downhill."""
-        new, step, expected = self._ahead()
+        """Take one leap, downhill, with the samples for which it is worth while."""
+        new, step, expected = self._worthwhile()
+        if self.left == 0:
+            return
         energies, gradient = self.objective.comparable_and_gradient(new)
         decrease = self.energies - energies
         is_downhill = decrease >= 0
@@ -191,7 +193,7 @@ class Leaps:
 
     def finish(self) -> None:
         """Take one leap, downhill, that no other follows: the gradient stays the last one."""
-        new = self._minimum()
+        new, *_ = self._worthwhile()
         energies = self.objective.comparable(new)
         self._land(new, energies, self.gradient, self.energies - energies >= 0)
 
@@ -205,6 +207,19 @@ class Leaps:
         new = self._minimum()
         step = new - self.codes
         return new, step, self.model.product(step)
+
+    def _worthwhile(self) -> list[Tensor]:
+        """The same, of the samples that it promises enough; where they are few, without others."""
+        ahead = self._ahead()
+        _, step, expected = ahead
+        least = WORTHWHILE * self.energies.abs()
+        rows = self._go_on_with((self._promised(step, expected) > least).squeeze(1))
+        return [part if rows is None else part[rows] for part in ahead]
+
+    def _promised(self, step: Tensor, expected: Tensor) -> Tensor:
+        """By how much the energy is to fall on a step, (n, 1)."""
+        slope = vecdot(self.gradient + self.objective.sparsity_weight, step)
+        return -(slope + vecdot(expected, step) / 2)[:, None]
 
     def _minimum(self) -> Tensor:
         """Of the quadratics, with the l1 norm."""
@@ -222,17 +237,18 @@ class Leaps:
         self.energies = torch.where(take, energies, self.energies)
         self.gradient = torch.where(take, gradient, self.gradient)
 
-    def _go_on_with(self, goes_on: Tensor) -> None:
-        """Leave the other samples where they are, as soon as they are many."""
+    def _go_on_with(self, goes_on: Tensor) -> Tensor | None:
+        """Leave the other samples where they are, if they are many; returns which then go on."""
         self.left = int(goes_on.sum())
         if self.left > MOST_LEFT * len(self.place):
-            return
+            return None
         self._store()
         rows = goes_on.nonzero().squeeze(1)
         self.objective = self.objective.restrict(rows, self.codes[:0])
         self.model = self.model.restrict(rows)
         for name in ("place", "codes", "energies", "gradient"):
             setattr(self, name, getattr(self, name)[rows])
+        return rows
 
     def _store(self) -> None:
         for name in ("codes", "energies", "gradient"):
