@@ -21,14 +21,14 @@ from benchmarks.problems import Problem, problem
 from benchmarks.timing import empty_table, machine
 from sparse_lightning import FISTA
 from sparse_lightning.pieces import cost
-from sparse_lightning.solvers.constant import ConstantDescent, fista_momenta
+from sparse_lightning.solvers.constant import CompiledDescent, fista_momenta
 
 ITERATIONS = 200
 WINDOWS = ((11, 20), (41, 60), (101, 200))
 PROBLEMS = (("sdl_nl", 0), ("sdl_nl", 200), ("vdl_nl", 0))
 
 
-class Watched(ConstantDescent):
+class Watched(CompiledDescent):
     """An inference that keeps the points of its gradients and the time of each iteration."""
 
     def __init__(self, case: Problem) -> None:

@@ -14,7 +14,7 @@ from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.peers import Peers
 from sparse_lightning.pieces import cost, rows, term
-from sparse_lightning.pieces.cost import in_pieces, pays
+from sparse_lightning.pieces.cost import in_pieces
 from sparse_lightning.pieces.sizes import ROOM, bytes_of
 from sparse_lightning.pieces.term import PiecewiseTerm
 from sparse_lightning.reconstruction import MultiLayerTerm
@@ -59,6 +59,7 @@ def pieces_of(objective: Objective, codes: Tensor) -> tuple[MultiLayerTerm, Piec
 
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Go on piece by piece from the first look on."""
+    monkeypatch.setattr(cost, "_is_large", lambda *_: True)
     monkeypatch.setattr(cost, "pays", lambda *_: True)
 
 
@@ -222,6 +223,11 @@ def test_codes_that_are_not_finite(monkeypatch):
     assert not solution.codes.isfinite().all()
 
 
+def pays(network: MultiLayerTerm, outlook: Outlook) -> bool:
+    state = cost.state_of(network, outlook)
+    return cost.pays(network, outlook, state, network.multiplications)
+
+
 def test_when_it_pays():
     """Where units and atoms are settled and many gradients are to come; not before."""
     decoder = MultiLayerDecoder(128, [1024], 784)
@@ -275,7 +281,7 @@ def looked(codes: Tensor, looks: int = cost.EVERY) -> Outlook:
 
 
 def test_what_has_no_pieces(monkeypatch):
-    monkeypatch.setattr(cost, "pays", lambda *_: True)
+    always(monkeypatch)
     codes, inputs = torch.rand(20, 12), torch.randn(20, 30)
     two = MultiLayerDecoder(12, [16, 14], 30).bind(inputs)
     linear, one = LinearDecoder(12, 30).bind(inputs), MultiLayerDecoder(12, [16], 30).bind(inputs)
@@ -302,7 +308,7 @@ def test_sizes_are_those_of_the_arrays():
 
 def test_where_processes_share_a_batch_there_are_none(monkeypatch):
     """Whether to go on in pieces is asked of the samples, and each has others."""
-    monkeypatch.setattr(cost, "pays", lambda *_: True)
+    always(monkeypatch)
     objective, codes = problem(ENERGIES["hinge"])
     shared = replace(objective, peers=Peers())
     assert isinstance(objective.prepared_for(looked(codes)).smooth, PiecewiseTerm)

@@ -1,4 +1,4 @@
-"""When it pays to go on piece by piece.
+"""When it pays to go on by what samples have in common, or piece by piece.
 
 Counted in multiplications for one sample, of large matrix products; other work counts by how long
 it takes beside them, as measured on two cores.
@@ -12,20 +12,25 @@ from torch import Tensor
 
 from sparse_lightning.least_squares import LinearLeastSquares
 from sparse_lightning.pieces.sizes import bytes_of
+from sparse_lightning.pieces.usual import UsualTerm
 from sparse_lightning.products import advantage, relu_layer
 from sparse_lightning.reconstruction import MultiLayerTerm
 from sparse_lightning.smooth import Outlook, SmoothTerm
 
 # Bytes of what is known of all samples, above which there are no pieces.
 LARGEST = 2**29
-# The least that is to be saved, in all samples: pieces may have to be compiled.
-LEAST = 1.5e9
+# The least that is to be saved, in all samples: pieces may have to be compiled, and so may sums
+# over the few units in which samples differ.
+LEAST, LEAST_IN_COMMON = 1.5e9, 3e8
 # By how much pieces have to be the cheaper ones, since one cannot see what is to come.
 MARGIN = 1.6
-# What share of the gradients to come each sample will take, where samples may be done before.
-OF_A_GUESS = 0.5
-# Looks of the search for each one here, and samples that are looked at.
-EVERY, SAMPLES = 5, 50
+# By how much a gradient has to take less work, since it is not known that well.
+MARGIN_OF_ONE = 1.25
+# What share of the gradients to come each sample will take, where samples may be done before; and
+# how many at least, if there is little to lose.
+OF_A_GUESS, AT_LEAST = 0.5, 10
+# Looks of the search for each one here, the first that is worth one, and samples looked at.
+EVERY, EARLY, SAMPLES = 5, 2, 50
 # Units that will yet switch, by those that lie between the last codes and their extrapolation.
 STILL_TO_SWITCH = 8
 # Ever more units switch at first: that is over once they cost this share of the most they did,
@@ -34,6 +39,8 @@ PAST, LITTLE = 0.8, 0.05
 # Work for a number in a sum over few rows, in what loops learn and switch, in a small product, and
 # for one that is put together for such products; beside torch's own large products.
 SUMMED, LOOPED, SMALL, COPIED = 2, 6, 1, 100
+# The same for each hidden unit that is looked at, and for each number of A that is looked up.
+LISTED, LOOKED_UP = 40, 35
 # How many times as long loops take where what is known does not fit into a processor's cache.
 CACHE, BEYOND_CACHE = 2**26, 2
 
@@ -66,36 +73,78 @@ class Costs(NamedTuple):
 
 
 def in_pieces(smooth: SmoothTerm, outlook: Outlook) -> SmoothTerm:
-    """The same function piece by piece, where the gradients to come are worth it."""
-    if outlook.looks == 0 or outlook.looks % EVERY or not isinstance(smooth, MultiLayerTerm):
+    """The same function in another way, where the gradients to come are worth it.
+
+    At first, where samples differ little, by what they have in common; later piece by piece.
+    """
+    if not isinstance(smooth, MultiLayerTerm | UsualTerm):
         return smooth
-    if not _can_be(smooth, outlook.codes) or not pays(smooth, outlook):
+    network = smooth if isinstance(smooth, MultiLayerTerm) else smooth.network
+    is_due = outlook.looks > 0 and outlook.looks % EVERY == 0
+    if not (is_due or outlook.looks == EARLY) or not _can_be(network, outlook):
         return smooth
-    from sparse_lightning.pieces.term import PiecewiseTerm  # takes long to import
+    state = state_of(network, outlook)
+    own = cost_of(smooth, state)
+    if is_due and _fits(network, outlook.codes) and pays(network, outlook, state, own):
+        from sparse_lightning.pieces.term import PiecewiseTerm  # takes long to import
 
-    return PiecewiseTerm.at(smooth, outlook.point)
+        return PiecewiseTerm.at(network, outlook.point)
+    if smooth is network:
+        return UsualTerm.at(network, outlook.point) if common(network, outlook, state) else network
+    return smooth if own < network.multiplications else network
 
 
-def _can_be(network: MultiLayerTerm, codes: Tensor) -> bool:
-    if len(network.hidden) > 1 or codes.device.type != "cpu" or len(codes) == 0:
-        return False
+def _can_be(network: MultiLayerTerm, outlook: Outlook) -> bool:
+    codes = outlook.codes
+    is_for_loops = len(network.hidden) == 1 and codes.device.type == "cpu" and len(codes) > 0
+    return is_for_loops and network.may_be_in_pieces and _is_large(network, outlook)
+
+
+def _is_large(network: MultiLayerTerm, outlook: Outlook) -> bool:
+    """Whether all that is to come is worth a look at some samples."""
+    gradients = _to_come(outlook, AT_LEAST)
+    return gradients * len(outlook.codes) * network.multiplications >= LEAST_IN_COMMON
+
+
+def _fits(network: MultiLayerTerm, codes: Tensor) -> bool:
+    """Whether there is memory for what is known of each sample."""
     n, length = codes.shape
-    size = bytes_of(n, len(network.hidden[0][0]), length, codes.element_size())
-    return network.may_be_in_pieces and size <= LARGEST
+    return bytes_of(n, len(network.hidden[0][0]), length, codes.element_size()) <= LARGEST
 
 
-def pays(network: MultiLayerTerm, outlook: Outlook) -> bool:
-    """Whether the pieces' gradients, and what they have to learn, cost less than the network's.
+def common(network: MultiLayerTerm, outlook: Outlook, state: State) -> bool:
+    """Whether gradients by what samples have in common cost less than the network's."""
+    own, by_common, n = network.multiplications, in_common(network, state), len(outlook.codes)
+    m, length = network.hidden[0][0].shape
+    to_learn = _for_all(network, n) + m * length
+    saved = _to_come(outlook, AT_LEAST) * (own - by_common)
+    is_less = MARGIN_OF_ONE * by_common < own
+    return is_less and MARGIN * to_learn < saved and n * saved > LEAST_IN_COMMON
+
+
+def _to_come(outlook: Outlook, at_least: int = 0) -> float:
+    """Gradients of each sample; where that is a guess, no fewer than so many."""
+    guess = max(at_least, OF_A_GUESS * outlook.gradients)
+    return outlook.gradients if outlook.is_known else guess
+
+
+def pays(network: MultiLayerTerm, outlook: Outlook, state: State, own: float) -> bool:
+    """Whether the pieces' gradients, and what they have to learn, cost less than others do.
 
     Not yet, while more and more units switch, or while what is to be learned gets less by more than
-    the network's gradients cost meanwhile, as it does while codes become sparse. What that was at
-    the last look is noted in ``outlook``.
+    the other gradients cost meanwhile, as it does while codes become sparse. What that was at the
+    last look is noted in ``outlook``.
+
+    Args:
+        network: whose gradients these are.
+        outlook: what is to come.
+        state: of the samples.
+        own: what a gradient costs now.
     """
-    own, n = network.multiplications, len(outlook.codes)
-    gradients = outlook.gradients if outlook.is_known else OF_A_GUESS * outlook.gradients
+    n, gradients = len(outlook.codes), _to_come(outlook)
     if gradients * n * own < LEAST:
         return False
-    costs = costs_of(network, state_of(network, outlook), n)
+    costs = costs_of(network, state, n)
     to_learn = costs.rows + costs.units
     falls = outlook.to_learn - to_learn
     outlook.to_learn, outlook.most_units = to_learn, max(outlook.most_units, costs.units)
@@ -120,9 +169,6 @@ def costs_of(network: MultiLayerTerm, state: State, count: int) -> Costs:
     """For ``count`` samples in that state; each is said for one."""
     m, length = network.hidden[0][0].shape
     atoms, switching, others = state
-    for_all = m * length * (m + length)
-    if isinstance(network.top, LinearLeastSquares):
-        for_all += m * network.top.inputs.shape[1] * (m + count)
     rows = (COPIED + SMALL * atoms) * others * (others + 2 * length)
     known = bytes_of(count, m, length, network.hidden[0][0].element_size())
     slower = BEYOND_CACHE if known > CACHE else 1
@@ -131,4 +177,28 @@ def costs_of(network: MultiLayerTerm, state: State, count: int) -> Costs:
     rows, units, gradient = (
         advantage() * work for work in (rows, STILL_TO_SWITCH * changed, gradient)
     )
-    return Costs(for_all / count + rows, units, gradient)
+    return Costs(_for_all(network, count) + rows, units, gradient)
+
+
+def in_common(network: MultiLayerTerm, state: State) -> float:
+    """Of a gradient by what samples have in common, said for one."""
+    m, length = network.hidden[0][0].shape
+    atoms, _, others = state
+    in_loops = LISTED * m + LOOKED_UP * others**2 + LOOPED * others * (2 * length + atoms)
+    return m * length + advantage() * in_loops
+
+
+def cost_of(smooth: MultiLayerTerm | UsualTerm, state: State) -> float:
+    """Of a gradient as it is made now, said for one sample."""
+    if isinstance(smooth, MultiLayerTerm):
+        return smooth.multiplications
+    return in_common(smooth.network, state._replace(others=smooth.others))
+
+
+def _for_all(network: MultiLayerTerm, count: int) -> float:
+    """Of what follows from the decoder alone, its Gram form and the usual piece, by sample."""
+    m, length = network.hidden[0][0].shape
+    cost = m * length * (m + length)
+    if isinstance(network.top, LinearLeastSquares):
+        cost += m * network.top.inputs.shape[1] * (m + count)
+    return cost / count

@@ -9,13 +9,20 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.compiling import run_in_threads
-from sparse_lightning.pieces.arrays import Kept, Nearby, Network, Piece, Pieces
+from sparse_lightning.pieces.arrays import Kept, Nearby, Piece, Pieces
+from sparse_lightning.pieces.common import (
+    AsTheNetwork,
+    arrays_of,
+    constant_of,
+    pull_of,
+    room_for,
+    usual_of,
+)
 from sparse_lightning.pieces.cost import LOOPED
 from sparse_lightning.pieces.loops import advance
 from sparse_lightning.pieces.rows import learn_rows
-from sparse_lightning.products import advantage, relu_layer, times
+from sparse_lightning.products import advantage, relu_layer
 from sparse_lightning.reconstruction import MultiLayerTerm
-from sparse_lightning.smooth import Curvature, Expansion, Outset
 
 # Gradients after which all is learned anew.
 LASTS = 500
@@ -23,16 +30,15 @@ LASTS = 500
 MOST_EXCESS = 10
 
 
-class PiecewiseTerm:
+class PiecewiseTerm(AsTheNetwork):
     """As `MultiLayerTerm`, whose values and gradients these are; see `sparse_lightning.pieces`.
 
     A search in which pieces turn out to cost more than the network goes back to it.
     """
 
-    is_recordable = False
-
     def __init__(self, network: MultiLayerTerm, place: Tensor, knowledge: Knowledge) -> None:
-        self.network, self.place, self.knowledge = network, place, knowledge
+        super().__init__(network)
+        self.place, self.knowledge = place, knowledge
         self.last: Tensor | None = None
 
     @classmethod
@@ -42,24 +48,9 @@ class PiecewiseTerm:
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
         self.last = codes = codes.contiguous()
-        gradient = torch.empty_like(codes) if out is None or not out.is_contiguous() else out
+        gradient = room_for(codes, out)
         self.knowledge.gradient(codes, self.place, gradient)
         return gradient
-
-    def value(self, codes: Tensor) -> Tensor:
-        return self.network.value(codes)
-
-    def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.value_and_gradient(codes)
-
-    def expanded(self, codes: Tensor) -> Expansion | None:
-        return self.network.expanded(codes)
-
-    def curvature(self, codes: Tensor) -> Curvature:
-        return self.network.curvature(codes)
-
-    def outset(self, codes: Tensor) -> Outset:
-        return self.network.outset(codes)
 
     def prepared_for(self, gradients: int) -> PiecewiseTerm | MultiLayerTerm:
         """Itself, or the network for good, or what is known anew, before rounding adds up."""
@@ -84,20 +75,16 @@ class Knowledge:
 
     def __init__(self, network: MultiLayerTerm, codes: Tensor) -> None:
         self.network_cost = network.multiplications
+        network = network.in_gram_form()
         weight, bias = network.hidden[0]
-        units, top = torch.cat((weight, bias[:, None]), 1), network.top.in_gram_form()
-        (m, length), n, number = units.shape, len(codes), codes.numpy().dtype
         active = relu_layer(codes, weight, bias) > 0
-        constant = -times(active * top.drive, weight)
-        pull = 0.0
-        if network.attraction is not None:
-            pull = network.attraction.curvature
-            constant.sub_(network.attraction.centre, alpha=pull)
-        self.pull = number.type(pull)
+        constant = constant_of(network, active)
+        self.pull = pull_of(network, constant.dtype)
+        n, m = active.shape
         self.pieces = Pieces(
-            _network_of(units, top.gram, usual=2 * active.sum(0) > n),
-            Piece.at(top.drive.numpy(), active.numpy(), constant.numpy()),
-            Kept.none(n, m, length, number),
+            arrays_of(network, usual_of(active)),
+            Piece.at(network.top.drive.numpy(), active.numpy(), constant),
+            Kept.none(n, m, codes.shape[1] + 1, constant.dtype),
             Nearby.none(codes.numpy(), m),
         )
         wanted = torch.cat((codes != 0, codes.new_ones(n, 1, dtype=torch.bool)), 1)
@@ -118,19 +105,3 @@ class Knowledge:
             cost = advantage() * LOOPED * (work - self.work) / (samples * self.network_cost)
             self.excess = max(0.0, self.excess + cost - 1)
         self.work = work
-
-
-def _network_of(units: Tensor, gram: Tensor, usual: Tensor) -> Network:
-    """The decoder, and the usual piece."""
-    usual_units = units * usual[:, None]
-    response = times(gram, usual_units)
-    parts = (
-        units,
-        units.T.contiguous(),
-        gram,
-        torch.linalg.vector_norm(units[:, :-1], dim=1),
-        usual,
-        response,
-        times(usual_units.T.contiguous(), response),
-    )
-    return Network(*(part.numpy() for part in parts))

@@ -67,7 +67,9 @@ class ISTA:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
         momenta = self._momenta()
         if objective.quadratic is None:
-            return ConstantDescent(self, objective, initial_codes, momenta).run()
+            is_for_loops = initial_codes.device.type == "cpu"
+            kind = CompiledDescent if is_for_loops else ConstantDescent
+            return kind(self, objective, initial_codes, momenta).run()
         from sparse_lightning.solvers.compiled import descend  # takes long to import
 
         return descend(
@@ -126,3 +128,19 @@ class ConstantDescent(Descent):
         # No change at all is convergence too: a zero code has a relative change of 0/0.
         size = torch.linalg.vector_norm(self.codes, dim=1)
         return (change < self.tolerance * size) | (change == 0)
+
+
+class CompiledDescent(ConstantDescent):
+    """The same, on the CPU in one compiled pass between two gradients."""
+
+    def __init__(
+        self, solver: ISTA, objective: ProximalObjective, initial_codes: Tensor, momenta: Tensor
+    ) -> None:
+        super().__init__(solver, objective, initial_codes, momenta)
+        self.momenta = momenta.to(initial_codes.dtype).numpy()
+
+    def advance(self, iteration: int) -> None:
+        from sparse_lightning.solvers.compiled_constant import step  # takes long to import
+
+        new = step(self, self.objective.gradient(self.point, out=self.spare), iteration)
+        self.codes, self.spare = new, self.codes
