@@ -59,7 +59,7 @@ def watch(case: Problem) -> Watched:
 def rows(case: Problem) -> list[list[str]]:
     """One row of the table for each window."""
     pieces = watch(case)
-    with mock.patch.object(cost, "LEAST", math.inf):
+    with mock.patch.object(cost, "LEAST_IN_COMMON", math.inf):
         network = watch(case)
     layer = case.decoder.hidden[0]
     with torch.no_grad():

@@ -10,8 +10,9 @@ reconstruction term of one batch; it lives as long as that inference and no long
 - A decoder with hidden layers runs its own backward pass, without autograd, so that it also
   works where autograd is off. Its last layer gets :math:`W_2^\top W_2` in the same way once so many
   gradients have been asked for that it pays (`LinearLeastSquares.prepared_for`): where three
-  iterations are enough it never does. With one hidden layer, and many iterations to come in which
-  few hidden units switch, the gradient goes on piece by piece (`sparse_lightning.pieces`).
+  iterations are enough it never does. With one hidden layer, where samples have most hidden units
+  in common, the gradient is soon made from that; with many iterations to come in which few units
+  switch, it goes on piece by piece (`sparse_lightning.pieces`).
 - Any other decoder inherits the gradient that autograd gives.
 
 Inference runs in float32 or better whatever the precision of training is.

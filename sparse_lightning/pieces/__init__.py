@@ -34,9 +34,14 @@ part of c:
 A unit that will not switch back for a while becomes part of the piece, by a change of rank two of
 Q; where very many have switched, Q is made anew.
 
+**Before that**, while many units switch, nothing is learned of a sample: its gradient is that of
+the usual piece and what the units E make of it (`usual`).
+
 - `sizes`, `arrays`: what is known of each sample;
+- `common`: what follows from the decoder;
+- `usual`, `compiled_usual`: the smooth function that a solver sees at first;
 - `rows`, `compiled_rows`: Q of all samples, where the search goes over to pieces;
 - `loops`: which units switch, and what follows;
-- `term`: the smooth function that a solver sees;
+- `term`: the smooth function that a solver sees from then on;
 - `cost`: when all this pays.
 """
