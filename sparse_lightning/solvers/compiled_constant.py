@@ -36,9 +36,7 @@ class Step(NamedTuple):
 
 def step(descent: CompiledDescent, gradient: Tensor, iteration: int) -> Tensor:
     """One proximal step of each sample; what was the gradient at the point becomes its new code."""
-    size = descent.step_size
-    numbers = size, size * descent.objective.sparsity_weight, descent.tolerance**2
-    rule = Step(*gradient.new_tensor(numbers).numpy(), descent.momenta[iteration - 1])
+    rule = Step(*descent.numbers, descent.momenta[iteration - 1])
     # Of one layout, or loops would be compiled for another one.
     new = gradient.contiguous()
     codes = descent.codes.numpy(), descent.point.numpy(), new.numpy()

@@ -138,6 +138,9 @@ class CompiledDescent(ConstantDescent):
     ) -> None:
         super().__init__(solver, objective, initial_codes, momenta)
         self.momenta = momenta.to(initial_codes.dtype).numpy()
+        size = solver.step_size
+        numbers = size, size * objective.sparsity_weight, solver.tolerance**2
+        self.numbers = initial_codes.new_tensor(numbers).numpy()
 
     def advance(self, iteration: int) -> None:
         from sparse_lightning.solvers.compiled_constant import step  # takes long to import

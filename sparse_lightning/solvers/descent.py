@@ -17,10 +17,11 @@ FILLS_AN_ACCELERATOR = 2**20
 
 
 class ProximalObjective(Protocol):
-    """A smooth function plus one with a simple proximal step, over a batch of codes (n, l)."""
+    r"""A smooth function plus :math:`\lambda\|z\|_1, z \ge 0`, over a batch of codes (n, l)."""
 
     quadratic: Quadratic | None
     is_recordable: bool
+    sparsity_weight: float
 
     def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor: ...
 
