@@ -105,8 +105,8 @@ def test_inference_is_the_same(monkeypatch, weights, tolerance):
             ),
         )
     found = solver(objective, start)
-    assert kinds[:2] == [MultiLayerTerm] * 2
-    assert kinds[2:20] == [UsualTerm] * 18
+    assert kinds[:3] == [MultiLayerTerm] * 3
+    assert kinds[3:20] == [UsualTerm] * 17
     assert set(kinds[20:]) == {PiecewiseTerm}
     torch.testing.assert_close(found.codes, expected.codes, rtol=1e-6, atol=1e-8)
     assert torch.equal(found.iterations, expected.iterations)
@@ -121,15 +121,17 @@ def test_where_samples_differ_little_it_pays():
     alike = torch.rand(1, 128) + 0.02 * torch.rand(250, 128) * (torch.rand(250, 128) < 0.2)
     other = torch.rand(250, 128) * (torch.rand(250, 128) < 0.2)
     network = decoder.bind(torch.randn(250, 784))
-    assert in_pieces(network, outlook(other, 2)) is network, "half of the units differ"
+    assert in_pieces(network, outlook(other, cost.EARLY)) is network, "half of the units differ"
     assert in_pieces(network, outlook(alike, 1)) is network, "too early"
-    assert in_pieces(network, outlook(alike, 2, 1)) is network, "too few gradients are to come"
-    guess = outlook(alike, 2, 1)
+    assert in_pieces(network, outlook(alike, cost.EARLY, 1)) is network, (
+        "too few gradients are to come"
+    )
+    guess = outlook(alike, cost.EARLY, 1)
     guess.is_known = False
     usual = in_pieces(network, guess)
     assert isinstance(usual, UsualTerm), "there may be more, and there is little to lose"
     usual.gradient(alike)
-    assert in_pieces(usual, outlook(alike, 3)) is usual
+    assert in_pieces(usual, outlook(alike, cost.EARLY)) is usual
     assert in_pieces(usual, outlook(alike, 5, 1)) is usual
     usual.gradient(other)
     left = in_pieces(usual, outlook(other, 5))
@@ -140,7 +142,7 @@ def test_where_samples_differ_little_it_pays():
 def test_small_problems_are_left_to_the_network():
     codes = torch.rand(1, 16) + 0.01 * torch.rand(20, 16)
     network = MultiLayerDecoder(16, [64], 30).bind(torch.randn(20, 30))
-    for looks in (2, 5, 10):
+    for looks in (cost.EARLY, 5, 10):
         assert in_pieces(network, outlook(codes, looks)) is network
 
 

@@ -30,7 +30,7 @@ MARGIN_OF_ONE = 1.25
 # how many at least, if there is little to lose.
 OF_A_GUESS, AT_LEAST = 0.5, 10
 # Looks of the search for each one here, the first that is worth one, and samples looked at.
-EVERY, EARLY, SAMPLES = 5, 2, 50
+EVERY, EARLY, SAMPLES = 5, 3, 50
 # Units that will yet switch, by those that lie between the last codes and their extrapolation.
 STILL_TO_SWITCH = 8
 # Ever more units switch at first: that is over once they cost this share of the most they did,
