@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.errors import SettingError, require_non_negative
+from sparse_lightning.host import can_be_compiled
 from sparse_lightning.least_squares import QuadraticTerm, mean_squares
 from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
@@ -44,8 +45,6 @@ from sparse_lightning.smooth import (
     Quadratic,
     SmoothTerm,
 )
-
-LARGEST_COMPILED = 2**26  # bytes of a Gram matrix: 4096 atoms in float32
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
 
@@ -145,12 +144,6 @@ class Energy:
         return self.variance_weight > 0 and self.variance_threshold > 0
 
 
-def _can_be_compiled(codes: Tensor) -> bool:
-    """Whether compiled loops are there for codes like these (n, l), and pay."""
-    gram_size = codes.shape[1] ** 2 * codes.element_size()
-    return codes.device.type == "cpu" and gram_size <= LARGEST_COMPILED
-
-
 @dataclass(frozen=True)
 class ActiveObjective:
     """What a solver works on: :math:`E` of the samples whose codes may still move.
@@ -206,12 +199,10 @@ class ActiveObjective:
     def quadratic(self) -> Quadratic | None:
         """E as a quadratic, for a solver that is compiled; None where that does not pay.
 
-        Compiled loops read rows of the Gram matrix for every sample: it must not be so large that
-        the cache does not help. On an accelerator there are none, nor where the hinge counts
-        samples that are not here.
+        Nor is there one where the hinge counts samples that are not here.
         """
         smooth = self.smooth
-        if not isinstance(smooth, QuadraticTerm) or not _can_be_compiled(smooth.drive):
+        if not isinstance(smooth, QuadraticTerm) or not can_be_compiled(smooth.drive):
             return None
         if self.peers is not None or self.held is not None:
             return None
@@ -296,7 +287,7 @@ class ActiveObjective:
 
         None if none does, or where a quadratic would not be solved by compiled loops.
         """
-        if not self.is_separable or not _can_be_compiled(codes):
+        if not self.is_separable or not can_be_compiled(codes):
             return None
         expansion = self.smooth.expanded(codes)
         if expansion is None:

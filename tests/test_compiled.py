@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_lightning import compiling, energy
+from sparse_lightning import compiling, host
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.smooth import Quadratic
@@ -39,7 +39,7 @@ def problem(weights: Energy, count: int = 70, dtype=torch.float64) -> tuple[Obje
 
 def by_torch(monkeypatch, solver: ISTA | Adaptive, objective: Objective, start: Tensor) -> Solution:
     with monkeypatch.context() as patch:
-        patch.setattr(energy, "LARGEST_COMPILED", 0)
+        patch.setattr(host, "LARGEST_COMPILED", 0)
         assert objective.quadratic is None
         return solver(objective, start)
 
@@ -219,9 +219,19 @@ def test_codes_of_less_precision_are_taken_as_they_are():
     assert torch.equal(solution.codes, FISTA(0.3, 30, 0.0)(objective, rounded.to(start)).codes)
 
 
+def test_an_accelerator_gets_help_with_small_batches(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    codes = torch.empty(250, 128, device="meta")
+    assert host.can_be_compiled(codes), "about 2**20 multiplications a thread"
+    assert not host.can_be_compiled(torch.empty(260, 128, device="meta"))
+    assert host.can_be_compiled(torch.empty(10_000, 128)), "there is nothing else on the CPU"
+    monkeypatch.setattr(host, "LARGEST_COMPILED", 128 * 128 * 4 - 1)
+    assert not host.can_be_compiled(codes)
+
+
 def test_a_large_dictionary_is_left_to_matrix_products(monkeypatch):
     objective, _ = problem(ENERGIES["plain"])
-    monkeypatch.setattr(energy, "LARGEST_COMPILED", 17 * 17 * 8)
+    monkeypatch.setattr(host, "LARGEST_COMPILED", 17 * 17 * 8)
     assert objective.quadratic is not None
-    monkeypatch.setattr(energy, "LARGEST_COMPILED", 17 * 17 * 8 - 1)
+    monkeypatch.setattr(host, "LARGEST_COMPILED", 17 * 17 * 8 - 1)
     assert objective.quadratic is None

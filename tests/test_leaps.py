@@ -11,9 +11,9 @@ from torch import Tensor
 from sparse_lightning import reconstruction
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import ActiveObjective, Energy, Objective
-from sparse_lightning.smooth import Outlook
+from sparse_lightning.smooth import Expansion, Outlook
 from sparse_lightning.solvers import FISTA, Adaptive, Solution, adaptive, leaps
-from sparse_lightning.solvers.leaps import RISE, Leaps, Start, leap, no_leaps
+from sparse_lightning.solvers.leaps import RISE, AskedByTheHost, Leaps, Start, leap, no_leaps
 from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
 
@@ -409,6 +409,24 @@ def test_codes_of_any_layout_and_precision():
         torch.set_default_dtype(torch.float32)
     assert {part.dtype for part in (start.codes, start.energies, start.gradient)} == {torch.float32}
     torch.testing.assert_close(start.energies.double(), expected.energies, rtol=1e-3, atol=1e-5)
+
+
+class Elsewhere(AskedByTheHost):
+    """As an objective on an accelerator is asked."""
+
+    def expanded(self, codes: Tensor) -> Expansion | None:
+        return self.objective.expanded(codes)
+
+
+def test_an_objective_that_the_host_asks_gives_the_same():
+    objective, codes = problem(Energy(0.02, encoder_weight=1.0), 0.5)
+    asked = Elsewhere(objective, codes.device)
+    for nothing_follows in (False, True):
+        expected = leap(objective, codes, 6, nothing_follows=nothing_follows)
+        found = leap(asked, codes, 6, nothing_follows=nothing_follows)
+        for name in ("codes", "energies", "gradient", "leaps"):
+            assert torch.equal(getattr(found, name), getattr(expected, name))
+        assert expected.leaps.min() < expected.leaps.max(), "samples were left out"
 
 
 def test_the_end_is_no_higher_than_where_leaps_ended(monkeypatch):

@@ -23,14 +23,15 @@ processes that train one model, each decides for its own samples.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from sparse_lightning.smooth import Curvature, Expansion
+from sparse_lightning.smooth import Curvature
 from sparse_lightning.solvers.pace import CurvedObjective
 from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
@@ -49,20 +50,48 @@ MOST_LEFT = 0.9
 # How well the lasso of each leap is solved: no better than its quadratic is known. The last number
 # is that of all further leaps.
 INNER_TOLERANCES = (1e-3, 1e-4, 3e-5, 2e-5)
+# What is known of each sample, beside how many leaps it has taken.
+STORED = ("codes", "energies", "gradient")
 
 
 class LeapedObjective(Protocol):
-    """What a leap needs of an objective."""
+    """What leaps need of an objective."""
 
     sparsity_weight: float
-
-    def expanded(self, codes: Tensor) -> Expansion | None: ...
 
     def comparable(self, codes: Tensor) -> Tensor: ...
 
     def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def restrict(self, rows: Tensor, held_codes: Tensor) -> LeapedObjective: ...
+
+
+@dataclass(frozen=True)
+class AskedByTheHost:
+    """An objective on an accelerator, for leaps that the host's compiled loops take.
+
+    Attributes:
+        objective: what is asked there.
+        device: where it is. Codes come from the host, and answers go there.
+    """
+
+    objective: LeapedObjective
+    device: torch.device
+
+    @property
+    def sparsity_weight(self) -> float:
+        return self.objective.sparsity_weight
+
+    def comparable(self, codes: Tensor) -> Tensor:
+        return self.objective.comparable(codes.to(self.device)).cpu()
+
+    def comparable_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        energies, gradient = self.objective.comparable_and_gradient(codes.to(self.device))
+        return energies.cpu(), gradient.cpu()
+
+    def restrict(self, rows: Tensor, held_codes: Tensor) -> AskedByTheHost:
+        there = rows.to(self.device), held_codes.to(self.device)
+        return AskedByTheHost(self.objective.restrict(*there), self.device)
 
 
 @dataclass(frozen=True)
@@ -93,6 +122,11 @@ class Start:
         """Whether all codes are 0 and stay there."""
         return not self.codes.any() and bool((self.gradient >= -sparsity_weight).all())
 
+    def on(self, device: torch.device | str) -> Start:
+        """The same on a device."""
+        parts = {name: getattr(self, name).to(device) for name in (*STORED, "leaps")}
+        return replace(self, **parts)
+
     @classmethod
     def at(cls, objective: CurvedObjective, codes: Tensor, leaps: Tensor) -> Self:
         """As the objective sees these codes."""
@@ -106,7 +140,7 @@ def no_leaps(codes: Tensor) -> Tensor:
 
 
 def leap(
-    objective: LeapedObjective, codes: Tensor, most: int, *, nothing_follows: bool = False
+    objective: CurvedObjective, codes: Tensor, most: int, *, nothing_follows: bool = False
 ) -> Start | None:
     """As many leaps as are worthwhile, at most ``most``; None where no one matrix H will do.
 
@@ -120,25 +154,48 @@ def leap(
         nothing_follows: whether ``most`` leaps would be all there is. The gradient where the last
             one leads to is left out then, unless it is the first, which is judged by it.
     """
-    needs_no_gradient = nothing_follows and most <= MOST_LEAPS
-    most = min(most, MOST_LEAPS)
-    with_gradient = most - 1 if needs_no_gradient else most
+    with_gradient = most - 1 if nothing_follows and most <= MOST_LEAPS else most
+    limits = min(most, MOST_LEAPS), min(with_gradient, MOST_LEAPS)
     expansion = objective.expanded(codes) if most > 0 else None
     if expansion is None:
         return None
-    start = Start(codes.clone(), expansion.values, expansion.gradient, no_leaps(codes))
+    values, gradient, hessian = expansion
+    start, device = Start(codes.clone(), values, gradient, no_leaps(codes)), codes.device
+    if device.type == "cpu":
+        return _leap_from(start, objective, hessian, *limits)
+    asked = AskedByTheHost(objective, device)
+    return _leap_from(start.on("cpu"), asked, lambda: hessian().cpu(), *limits).on(device)
+
+
+def _leap_from(
+    start: Start,
+    objective: LeapedObjective,
+    hessian: Callable[[], Tensor],
+    most: int,
+    with_gradient: int,
+) -> Start:
+    """The same by the compiled loops, on the CPU; of the leaps some know the gradient they led to.
+
+    Args:
+        start: the codes and what is known of them. It may be written to.
+        objective: what is minimised.
+        hessian: makes H, (l, l).
+        most: leaps of any sample, those after which no gradient is known among them.
+        with_gradient: all others.
+    """
     if start.rests_at_zero(objective.sparsity_weight):
         start.leaps.fill_(1)
         return start
-    model = QuasiNewton.of(expansion.hessian(), torch.full_like(start.energies, FIRST_SCALE))
+    model = QuasiNewton.of(hessian(), torch.full_like(start.energies, FIRST_SCALE))
     if model is None:
         return start
     leaps = Leaps(objective, start, model)
     if not leaps.begin():
         return start
-    while leaps.taken < with_gradient and leaps.left > FEW * len(codes):
+    few = FEW * len(start.codes)
+    while leaps.taken < with_gradient and leaps.left > few:
         leaps.go_on()
-    if leaps.taken < most and leaps.left > FEW * len(codes):
+    if leaps.taken < most and leaps.left > few:
         leaps.finish()
     return leaps.end()
 
@@ -246,11 +303,11 @@ class Leaps:
         rows = goes_on.nonzero().squeeze(1)
         self.objective = self.objective.restrict(rows, self.codes[:0])
         self.model = self.model.restrict(rows)
-        for name in ("place", "codes", "energies", "gradient"):
+        for name in ("place", *STORED):
             setattr(self, name, getattr(self, name)[rows])
         return rows
 
     def _store(self) -> None:
-        for name in ("codes", "energies", "gradient"):
+        for name in STORED:
             getattr(self.found, name)[self.place] = getattr(self, name)
         self.found.leaps[self.place] = self.taken
