@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.errors import SettingError, require_non_negative
-from sparse_lightning.host import can_be_compiled
+from sparse_lightning.host import can_be_compiled, can_be_helped
 from sparse_lightning.least_squares import QuadraticTerm, mean_squares
 from sparse_lightning.moments import Moments, relative_shortfall
 from sparse_lightning.peers import Peers
@@ -199,7 +199,7 @@ class ActiveObjective:
     def quadratic(self) -> Quadratic | None:
         """E as a quadratic, for a solver that is compiled; None where that does not pay.
 
-        Nor is there one where the hinge counts samples that are not here.
+        There is none on an accelerator, nor where the hinge counts samples that are not here.
         """
         smooth = self.smooth
         if not isinstance(smooth, QuadraticTerm) or not can_be_compiled(smooth.drive):
@@ -287,7 +287,7 @@ class ActiveObjective:
 
         None if none does, or where a quadratic would not be solved by compiled loops.
         """
-        if not self.is_separable or not can_be_compiled(codes):
+        if not self.is_separable or not can_be_helped(codes):
             return None
         expansion = self.smooth.expanded(codes)
         if expansion is None:

@@ -1,9 +1,10 @@
-"""What the host's cores solve, also of a batch that is on an accelerator.
+"""Which quadratics the host's cores solve, also for a batch that is on an accelerator.
 
 Compiled loops (`sparse_lightning.solvers.compiled`) are for the CPU. But a batch of 250 codes does
-not fill an accelerator: an iteration takes as long as to start its operations, one after the other,
-however small they are. Where the cores of the host are through with an iteration sooner than that,
-the quadratics of a batch travel to the host and the codes back, once in an inference.
+not fill an accelerator: an iteration there takes as long as to start its operations, one after the
+other, however small they are. Where one quadratic saves many gradients, as a leap does
+(`sparse_lightning.solvers.leaps`), it is worth while to let it travel to the host, and the codes
+back.
 """
 
 from __future__ import annotations
@@ -17,14 +18,26 @@ MOST_PER_THREAD = 2**20
 
 
 def can_be_compiled(codes: Tensor) -> bool:
-    """Whether compiled loops solve quadratics in codes like these (n, l) sooner than operations.
+    """Whether compiled loops solve quadratics in codes (n, l), which are on the CPU, and pay.
 
-    The loops read rows of the Gram matrix for every sample: it must not be so large that the cache
-    does not help. Of what is on an accelerator each thread of torch's may have a small part; where
-    several processes share a host, each has few threads.
+    They read rows of the Gram matrix for every sample: it must not be so large that the cache does
+    not help.
     """
+    return codes.device.type == "cpu" and _fits_the_cache(codes)
+
+
+def can_be_helped(codes: Tensor) -> bool:
+    """Whether they do, wherever the codes (n, l) are, if each quadratic is worth many gradients.
+
+    Of what is on an accelerator each thread of torch's may have a small part. Where several
+    processes share a host, each has few threads.
+    """
+    if codes.device.type == "cpu":
+        return can_be_compiled(codes)
     count, atoms = codes.shape
-    if atoms**2 * codes.element_size() > LARGEST_COMPILED:
-        return False
     most = MOST_PER_THREAD * torch.get_num_threads()
-    return codes.device.type == "cpu" or count * atoms**2 <= most
+    return _fits_the_cache(codes) and count * atoms**2 <= most
+
+
+def _fits_the_cache(codes: Tensor) -> bool:
+    return codes.shape[1] ** 2 * codes.element_size() <= LARGEST_COMPILED

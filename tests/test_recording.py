@@ -9,7 +9,6 @@ from sparse_lightning import host
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy
 from sparse_lightning.solvers import FISTA, ISTA, Adaptive, descent, recording
-from sparse_lightning.solvers.leaps import leap
 from sparse_lightning.solvers.recording import Recording, run_in_place
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -104,42 +103,6 @@ def test_replayed_on_a_device(monkeypatch, solver, decoder, energy):
     torch.testing.assert_close(on_device.codes.cpu(), on_host.codes, rtol=1e-6, atol=1e-9)
     assert torch.equal(on_device.iterations.cpu(), on_host.iterations)
     assert torch.equal(on_device.converged.cpu(), on_host.converged)
-
-
-@needs_cuda
-@pytest.mark.parametrize("energy", ENERGIES)
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_the_host_solves_small_quadratics_of_a_device(solver, energy):
-    (there, start), (here, _) = problem("linear", energy, "cuda"), problem("linear", energy, "cpu")
-    assert there.quadratic is not None
-    on_device, on_host = SOLVERS[solver](there, start), SOLVERS[solver](here, start.cpu())
-    for found, expected in zip(vars(on_device).values(), vars(on_host).values()):
-        assert found.device == start.device
-        torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-9)
-
-
-@needs_cuda
-@pytest.mark.parametrize("most", [1, 3, 20])
-def test_the_host_solves_the_quadratics_of_leaps_of_a_device(most):
-    """Of a network whose units are nearly all active."""
-    torch.manual_seed(3)
-    decoder = MultiLayerDecoder(12, [60], 30).double()
-    with torch.no_grad():
-        decoder.hidden[0].bias.add_(1.0)
-    inputs, codes = torch.randn(60, 30).double(), torch.rand(60, 12).double()
-    starts = []
-    for device in ("cpu", "cuda"):
-        objective = ENERGIES["plain"].bind(decoder.to(device), inputs.to(device))
-        with torch.no_grad():
-            starts.append(leap(objective, codes.to(device), most))
-    here, there = starts
-    assert here.leaps.max() > 0
-    for name in ("codes", "energies", "gradient", "leaps"):
-        assert getattr(there, name).device.type == "cuda"
-        torch.testing.assert_close(getattr(there, name).cpu(), getattr(here, name))
-    solution = Adaptive()(objective, codes.to("cuda"))
-    assert solution.codes.device.type == "cuda"
-    assert solution.converged.all()
 
 
 @needs_cuda

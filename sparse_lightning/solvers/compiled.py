@@ -1,4 +1,4 @@
-r"""Proximal gradient for quadratics by the cores of the CPU, compiled.
+r"""Proximal gradient for quadratics on the CPU, compiled.
 
 The smooth function is :math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`, with or without the
 variance hinge. Codes are sparse, so that a row of :math:`Z G` is a sum over the few atoms that are
@@ -75,21 +75,17 @@ def descend(
     tolerance: float,
     restarts: bool,
 ) -> Solution:
-    """Minimise from ``initial_codes`` (n, l), which are left as they are; see `Rule`.
-
-    What is on an accelerator is brought to the host, and the solution back to where the initial
-    codes are.
-    """
+    """Minimise from ``initial_codes`` (n, l), which are left as they are; see `Rule`."""
     dtype = quadratic.gram.dtype
-    gram, drive = (part.cpu().contiguous().numpy() for part in (quadratic.gram, quadratic.drive))
-    codes = np.array(initial_codes.detach().to("cpu", dtype).numpy(), order="C")
+    gram, drive = (part.contiguous().numpy() for part in (quadratic.gram, quadratic.drive))
+    codes = np.array(initial_codes.detach().to(dtype).numpy(), order="C")
     iterations = np.full(len(codes), len(momenta), np.int64)
     converged = np.zeros(len(codes), bool)
     rule = Rule(
         _of_each(step, codes),
         _of_each(step * quadratic.sparsity_weight, codes),
         gram.dtype.type(tolerance * tolerance),
-        momenta.to("cpu", dtype).numpy(),
+        momenta.to(dtype).numpy(),
         restarts,
     )
     result = iterations, converged
@@ -99,8 +95,7 @@ def descend(
     else:
         hinge = Hinge(*quadratic.hinge, rounding_of_a_scatter(len(codes), dtype))
         run_in_threads(_coupled, codes.size, codes, gram, drive, rule, hinge, *result)
-    found = (torch.from_numpy(part) for part in (codes, *result))
-    return Solution(*(part.to(initial_codes.device) for part in found))
+    return Solution(*(torch.from_numpy(part) for part in (codes, *result)))
 
 
 def gradients(quadratic: Quadratic, codes: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from sparse_lightning.solvers.quasi_newton import QuasiNewton
 # The scale of H for the first leap, and what B is multiplied by after a leap uphill.
 FIRST_SCALE, RISE = 1.2, 1.5
 # The first leap must lower the energy by what was promised up to this, relative, for this share.
-FIRST_ERROR, FIRST_SHARE = 0.25, 0.9
+FIRST_ERROR, FIRST_SHARE = 0.35, 0.9
 # The leaps of a sample end with one that changes its energy by less than this, relative, and before
 # one that promises less.
 WORTHWHILE = 3e-7
