@@ -108,7 +108,9 @@ def test_a_bend_that_underflows_ends_them():
 @pytest.mark.parametrize("bias", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("hidden_dims", [(60,), (60, 40)])
 def test_never_uphill(monkeypatch, bias, hidden_dims):
+    """However little H tells."""
     monkeypatch.setattr(reconstruction, "MOST_SPREAD", 1.0)
+    monkeypatch.setattr(leaps, "FIRST_SHARE", 0.0)
     objective, codes = problem(Energy(0.02), bias, hidden_dims)
     energies = objective.comparable(codes)
     for most in range(1, 12):
@@ -320,6 +322,21 @@ def test_a_first_leap_uphill_is_not_taken_and_the_next_is_shorter():
     assert torch.equal(start.codes[rows], codes[rows])
     assert ((start.codes != codes).any(1))[~rows].all()
     assert leap(Lifted(objective, list(range(6))), codes, 1).leaps.max() == 0, "too many"
+
+
+@pytest.mark.parametrize("bend", [-10.0, 10.0])
+def test_none_is_taken_where_energies_bend_otherwise_than_expected(bend):
+    """Though they fall as they should."""
+    objective, codes = problem(Energy(0.02), 5.0)
+
+    class Bent(Lifted):
+        def comparable_and_gradient(self, new: Tensor) -> tuple[Tensor, Tensor]:
+            energies, gradient = self.objective.comparable_and_gradient(new)
+            gradient[self.rows] += bend * (new - codes)[self.rows]
+            return energies, gradient
+
+    assert leap(Bent(objective, [2, 5]), codes, 1).leaps.min() == 1
+    assert leap(Bent(objective, list(range(6))), codes, 1).leaps.max() == 0, "too many"
 
 
 def test_after_a_leap_uphill_the_quadratic_is_stiffer():
