@@ -398,7 +398,7 @@ def test_the_last_of_all_leaps_does_without_its_gradient(monkeypatch, most, wort
 def test_the_first_leap_is_judged_by_the_matrix_itself(monkeypatch):
     """Where all units are active the matrix is exact, but for what is added for safety."""
     objective, codes = problem(Energy(0.02), 5.0)
-    monkeypatch.setattr(leaps, "FIRST_ERROR", 1e-9)
+    monkeypatch.setattr(leaps, "FALL_ERROR", 1e-9)
     assert leap(objective, codes, 3).leaps.max() > 0
 
 

@@ -15,9 +15,9 @@ at first, and the sample's own from then on, as far as its leaps tell
 whose energies do not change any more, or would not by what their quadratics say, leap no further;
 codes that are all 0 and stay there take none.
 
-Unless energies bend along the first leap, mostly the longest, about as H says for nearly all
-samples, none is taken: in a network that is far from linear it would land in some other valley. A
-few leaps go most of the way; on the kinks of the network, which no quadratic knows, other steps
+Unless energies fall and bend along the first leap, mostly the longest, about as H says for nearly
+all samples, none is taken: in a network that is far from linear it would land in some other valley.
+A few leaps go most of the way; on the kinks of the network, which no quadratic knows, other steps
 have to settle. Of several processes that train one model, each decides for its own samples.
 """
 
@@ -37,8 +37,9 @@ from sparse_lightning.solvers.quasi_newton import QuasiNewton
 
 # The scale of H for the first leap, and what B is multiplied by after a leap uphill.
 FIRST_SCALE, RISE = 1.2, 1.5
-# Energies must bend along the first leap as H says up to this, relative, and fall, for this share.
-FIRST_ERROR, FIRST_SHARE = 0.6, 0.9
+# Energies must bend along the first leap, and fall on it, as H says up to this, relative, for this
+# share of the samples.
+BEND_ERROR, FALL_ERROR, FIRST_SHARE = 0.6, 0.35, 0.9
 # The leaps of a sample end with one that changes its energy by less than this, relative, and before
 # one that promises less.
 WORTHWHILE = 3e-7
@@ -235,13 +236,13 @@ class Leaps:
     ) -> Tensor:
         """Whether an energy falls and bends along its step as H says, but for rounding, (n, 1).
 
-        By how much it falls would tell less: where codes shrink to nearly nothing, its slope says
-        all of that.
+        By how much it falls does not tell enough: where codes shrink to nearly nothing, its slope
+        says all of that.
         """
         bend, by_hessian = vecdot(turned, step)[:, None], vecdot(expected, step)[:, None]
-        least = WORTHWHILE * self.energies.abs()
-        bends_so = (bend - by_hessian).abs() <= FIRST_ERROR * by_hessian + least
-        return bends_so & (decrease >= -least)
+        promised, least = self._promised(step, expected), WORTHWHILE * self.energies.abs()
+        bends_so = (bend - by_hessian).abs() <= BEND_ERROR * by_hessian + least
+        return bends_so & ((decrease - promised).abs() <= FALL_ERROR * promised + least)
 
     def go_on(self) -> None:
         """Take one leap, downhill, with the samples for which it is worth while."""
