@@ -42,6 +42,7 @@ bench: install ## speed, side by side; peers with pip install -e ".[bench]"
 	$(RUN) -m benchmarks.pieces
 	$(RUN) -m benchmarks.race
 	$(RUN) -m benchmarks.kinks
+	$(RUN) -m benchmarks.leaps
 	$(RUN) -m benchmarks.lasso
 	$(RUN) -m benchmarks.growth
 	$(RUN) -m benchmarks.budget

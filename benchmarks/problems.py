@@ -82,13 +82,15 @@ def digits() -> Tensor:
         return data.splits["train"].tensors.inputs
 
 
-def settings(family: str, data: str = "mnist") -> DictConfig:
+def settings(family: str, data: str = "mnist", *overrides: str) -> DictConfig:
     """The composed configuration of a family, as the command line makes it."""
     register_resolvers()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = hydra.compose(
-            "train", [f"model={family}", f"data={data}", "run_dir=."], return_hydra_config=True
+            "train",
+            [f"model={family}", f"data={data}", "run_dir=.", *overrides],
+            return_hydra_config=True,
         )
     HydraConfig.instance().set_config(config)
     return config
@@ -100,14 +102,20 @@ def problem(family: str, steps: int = 0, data: str = "mnist", batch: int = 250) 
 
 
 def problems(
-    family: str, steps: int, how_many: int, data: str = "mnist", batch: int = 250
+    family: str,
+    steps: int,
+    how_many: int,
+    data: str = "mnist",
+    batch: int = 250,
+    sparsity_level: int | None = None,
 ) -> list[Problem]:
-    """Several batches of `problem`, of one decoder.
+    """Several batches of `problem`, of one decoder, with a λ of the family's grid if it is given.
 
     Raises:
         ValueError: there are not so many digits.
     """
-    config = settings(family, data)
+    of_the_grid = [] if sparsity_level is None else [f"sparsity_level={sparsity_level}"]
+    config = settings(family, data, *of_the_grid)
     torch.manual_seed(SEED)
     model = instantiate(config.model)
     dim = model.decoder.input_dim
@@ -116,6 +124,8 @@ def problems(
         raise ValueError(f"There are {len(inputs)} digits: take {len(inputs) // batch} batches.")
     learn(model, inputs, steps, batch)
     name = f"{family.upper().replace('_', '-')}, " + ("initial" if not steps else f"{steps} steps")
+    if sparsity_level is not None:
+        name += f", λ level {sparsity_level}"
     found = []
     for part in inputs[: how_many * batch].split(batch):
         with torch.no_grad():

@@ -42,6 +42,7 @@ class Disguised(Tensor):
 
 
 def bare(value):
+    """What a tensor is in truth; anything else as it is."""
     return value.inner if isinstance(value, Disguised) else value
 
 
@@ -68,6 +69,8 @@ def run(operation, args, kwargs):
 
 
 class Watch(TorchDispatchMode):
+    """Sees operations on no tensor that is there, which may be the ones that make one."""
+
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         return run(operation, args, kwargs or {})
 

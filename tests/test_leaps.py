@@ -13,8 +13,9 @@ from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import ActiveObjective, Energy, Objective
 from sparse_lightning.smooth import Expansion, Outlook
 from sparse_lightning.solvers import FISTA, Adaptive, Solution, adaptive, leaps
-from sparse_lightning.solvers.leaps import RISE, AskedByTheHost, Leaps, Start, leap, no_leaps
+from sparse_lightning.solvers.leaps import RISE, AskedByTheHost, Leaps, leap
 from sparse_lightning.solvers.quasi_newton import QuasiNewton
+from sparse_lightning.solvers.start import Start, no_leaps
 
 
 def problem(

@@ -50,9 +50,10 @@ from torch import Tensor
 
 from sparse_lightning.smooth import Outlook
 from sparse_lightning.solvers.adaptive_descent import descent_of
-from sparse_lightning.solvers.leaps import Start, leap, no_leaps
+from sparse_lightning.solvers.leaps import leap
 from sparse_lightning.solvers.pace import CurvedObjective, Pace
 from sparse_lightning.solvers.solution import Solution, require_limits
+from sparse_lightning.solvers.start import Start, no_leaps
 
 
 @dataclass(frozen=True)

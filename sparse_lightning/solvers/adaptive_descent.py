@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from sparse_lightning.solvers.descent import Descent
-from sparse_lightning.solvers.leaps import Start
 from sparse_lightning.solvers.pace import CurvedObjective, MeasuredPace, Pace, pace_of
+from sparse_lightning.solvers.start import Start
 
 CHECK_EVERY = 10
 # A sample settles where a step beside its code is up to so many tolerances, but not above this.

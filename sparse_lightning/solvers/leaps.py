@@ -24,16 +24,16 @@ have to settle. Of several processes that train one model, each decides for its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from sparse_lightning.smooth import Curvature
 from sparse_lightning.solvers.pace import CurvedObjective
 from sparse_lightning.solvers.quasi_newton import QuasiNewton
+from sparse_lightning.solvers.start import STORED, Start, no_leaps
 
 # The scale of H for the first leap, and what B is multiplied by after a leap uphill.
 FIRST_SCALE, RISE = 1.2, 1.5
@@ -51,8 +51,6 @@ MOST_LEFT = 0.9
 # How well the lasso of each leap is solved: no better than its quadratic is known. The last number
 # is that of all further leaps.
 INNER_TOLERANCES = (1e-3, 1e-4, 3e-5, 2e-5)
-# What is known of each sample, beside how many leaps it has taken.
-STORED = ("codes", "energies", "gradient")
 
 
 class LeapedObjective(Protocol):
@@ -95,51 +93,6 @@ class AskedByTheHost:
         return AskedByTheHost(self.objective.restrict(*there), self.device)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where other steps start from.
-
-    Attributes:
-        codes: (n, l).
-        energies: of the codes, (n, 1) or (1, 1).
-        gradient: at the codes, (n, l); of samples that took the last of all leaps, where that
-            began.
-        leaps: (n,) up to here, by sample; each counts as an iteration.
-        curvature: how far the objective bends near the codes, where that is known.
-    """
-
-    codes: Tensor
-    energies: Tensor
-    gradient: Tensor
-    leaps: Tensor
-    curvature: Curvature | None = None
-
-    @property
-    def taken(self) -> int:
-        """The most leaps of any sample."""
-        return max(self.leaps.tolist(), default=0)
-
-    def rests_at_zero(self, sparsity_weight: float) -> bool:
-        """Whether all codes are 0 and stay there."""
-        return not self.codes.any() and bool((self.gradient >= -sparsity_weight).all())
-
-    def on(self, device: torch.device | str) -> Start:
-        """The same on a device."""
-        parts = {name: getattr(self, name).to(device) for name in (*STORED, "leaps")}
-        return replace(self, **parts)
-
-    @classmethod
-    def at(cls, objective: CurvedObjective, codes: Tensor, leaps: Tensor) -> Self:
-        """As the objective sees these codes."""
-        energies, gradient, curvature = objective.outset(codes)
-        return cls(codes, energies, gradient, leaps, curvature)
-
-
-def no_leaps(codes: Tensor) -> Tensor:
-    """None for each sample, (n,)."""
-    return torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
-
-
 def leap(
     objective: CurvedObjective, codes: Tensor, most: int, *, nothing_follows: bool = False
 ) -> Start | None:
@@ -175,14 +128,14 @@ def _leap_from(
     most: int,
     with_gradient: int,
 ) -> Start:
-    """The same by the compiled loops, on the CPU; of the leaps some know the gradient they led to.
+    """The same by the compiled loops, all given on the CPU.
 
     Args:
-        start: the codes and what is known of them. It may be written to.
+        start: the codes and what is known of them, to be written to.
         objective: what is minimised.
         hessian: makes H, (l, l).
-        most: leaps of any sample, those after which no gradient is known among them.
-        with_gradient: all others.
+        most: leaps of any sample.
+        with_gradient: up to how many of them learn the gradient where they lead to.
     """
     if start.rests_at_zero(objective.sparsity_weight):
         start.leaps.fill_(1)
