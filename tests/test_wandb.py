@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,16 +27,22 @@ WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def chunks(content: bytes) -> Iterator[bytes]:
-    """The records of a LevelDB log, which is what a .wandb file is after its first 7 bytes."""
+    """The records of a LevelDB log, which is what a .wandb file is after its first 7 bytes.
+
+    W&B goes on writing for a moment after ``finish``: a piece that is not all there, by its length
+    or by its checksum, ends them.
+    """
     position, pieces = HEADER, b""
     while position + HEADER <= len(content):
         if BLOCK - position % BLOCK < HEADER:
             position += BLOCK - position % BLOCK
             continue
-        length, kind = struct.unpack_from("<HB", content, position + 4)
+        checksum, length, kind = struct.unpack_from("<IHB", content, position)
         position += HEADER
         piece = content[position : position + length]
         position += length
+        if zlib.crc32(bytes([kind]) + piece) != checksum:
+            return
         pieces = piece if kind in (WHOLE, FIRST) else pieces + piece
         if kind in (WHOLE, LAST):
             yield pieces
@@ -54,6 +61,17 @@ def records(run_dir: Path) -> list[wandb_internal_pb2.Record]:
             return found
         time.sleep(0.1)
     raise TimeoutError(f"{path} has no exit record")
+
+
+def test_records_that_are_half_written_are_left_out():
+    begun = bytes(HEADER)
+    ends = []
+    for body in (b"first", b"second", b"a" * 100):
+        begun += struct.pack("<IHB", zlib.crc32(bytes([WHOLE]) + body), len(body), WHOLE) + body
+        ends.append(len(begun))
+    for length in range(len(begun) + 1):
+        assert len(list(chunks(begun[:length]))) == sum(end <= length for end in ends)
+    assert len(list(chunks(begun[:-1] + b"b"))) == 2
 
 
 def recorded_settings(written: list[wandb_internal_pb2.Record]) -> dict:
