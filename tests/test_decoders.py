@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -102,3 +104,30 @@ def test_bad_settings():
         MultiLayerDecoder(5, [], 7)
     with pytest.raises(SettingError, match=r"model\.constraint\.norm=0"):
         UnitColumns(0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("hidden_dims", [[], [16]])
+def test_inference_never_multiplies_with_subnormal_numbers(hidden_dims, dtype):
+    """Such are the squares of what weight decay leaves of an atom that no code uses."""
+    used = MultiLayerDecoder(6, hidden_dims, 10) if hidden_dims else LinearDecoder(6, 10)
+    used = used.to(dtype)
+    decayed = copy.deepcopy(used)
+    tiny = torch.finfo(dtype).tiny
+    with torch.no_grad():
+        used.weight_matrices()[0][:, 2:4] = 0
+        decayed.weight_matrices()[0][:, 2] = 0.9 * tiny**0.5
+        decayed.weight_matrices()[0][:, 3] = -tiny / 2
+    inputs, codes = torch.randn(20, 10, dtype=dtype), torch.rand(20, 6, dtype=dtype)
+    for one, other in zip(
+        used.bind(inputs).value_and_gradient(codes), decayed.bind(inputs).value_and_gradient(codes)
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_a_weight_that_is_no_number_is_not_hidden(number):
+    decoder = MultiLayerDecoder(6, [8], 10)
+    with torch.no_grad():
+        decoder.output.weight[0, 0] = number
+    assert not decoder.bind(torch.randn(5, 10)).value(torch.ones(5, 6)).isfinite().any()
