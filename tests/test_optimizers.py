@@ -62,7 +62,7 @@ def test_one_adam_equals_two():
             [*decoder.parameters(), *encoder.parameters()],
             [*other_decoder.parameters(), *other_encoder.parameters()],
         ):
-            assert torch.equal(ours, theirs)
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_only_the_decoders_rate_decays():

@@ -282,6 +282,17 @@ def test_precisions(precision, family, compose_small: Compose):
     assert all(math.isfinite(value) for value in final.values())
 
 
+def test_gradients_are_clipped_in_mixed_precision(compose_small: Compose):
+    """Which Lightning refuses with an optimizer that undoes the scaling of losses itself."""
+    settings = ("trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    config = compose_small("model=vdl", *settings, "+trainer.gradient_clip_val=1e-12")
+    # Nothing is learned from gradients that are far below Adam's epsilon.
+    config.run_dir += "clipped"
+    clipped = train(config)
+    config = compose_small("model=vdl", *settings)
+    assert clipped["test/psnr"] < train(config)["test/psnr"]
+
+
 def test_inference_runs_in_float32_whatever_training_does(compose_small: Compose, monkeypatch):
     from sparse_lightning.solvers import FISTA
 
