@@ -30,20 +30,17 @@ from torch.nn import functional
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_positive
 from sparse_lightning.least_squares import LinearLeastSquares, QuadraticTerm
-from sparse_lightning.products import times
+from sparse_lightning.products import times, with_normal_squares
 from sparse_lightning.reconstruction import AutogradTerm, MultiLayerTerm
 from sparse_lightning.smooth import Attraction, SmoothTerm
 
 
-def weight_for_inference(weight: Tensor) -> Tensor:
-    r"""A weight in float32 or better, with 0 for numbers whose square is below the normal range.
+def _bound(weight: Tensor) -> Tensor:
+    """A weight as inference sees it.
 
-    Weight decay halves the weights of an atom that no code uses again and again. Products of what
-    is left, under :math:`10^{-19}` in float32, are subnormal numbers, with which processors
-    calculate up to a hundred times as slowly and which change no digit of a result.
+    Weight decay halves the weights of an atom that no code uses again and again.
     """
-    weight = at_least_float32(weight)
-    return functional.hardshrink(weight, torch.finfo(weight.dtype).tiny ** 0.5)
+    return with_normal_squares(at_least_float32(weight))
 
 
 class Decoder(nn.Module):
@@ -92,7 +89,7 @@ class LinearDecoder(Decoder):
         return functional.linear(codes.to(self.weight.dtype), self.weight)
 
     def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
-        weight, inputs = weight_for_inference(self.weight), at_least_float32(inputs)
+        weight, inputs = _bound(self.weight), at_least_float32(inputs)
         scale = 2 / self.input_dim
         gram, drive = times(weight.T, weight).mul_(scale), times(inputs, weight).mul_(scale)
         if attraction is not None:
@@ -133,8 +130,8 @@ class MultiLayerDecoder(Decoder):
         return self.output(codes)
 
     def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
-        hidden = [(weight_for_inference(h.weight), at_least_float32(h.bias)) for h in self.hidden]
-        top = LinearLeastSquares(at_least_float32(inputs), weight_for_inference(self.output.weight))
+        hidden = [(_bound(h.weight), at_least_float32(h.bias)) for h in self.hidden]
+        top = LinearLeastSquares(at_least_float32(inputs), _bound(self.output.weight))
         return MultiLayerTerm(hidden, top, attraction)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sparse_lightning.products import times
+from sparse_lightning.products import times, with_normal_squares
 
 
 class SmoothTerm(Protocol):
@@ -180,6 +180,7 @@ def largest_eigenvalue_bound(matrix: Tensor) -> float:
     for squarings in (3, 2):
         matrix = matrix / torch.where(norms[-1] > 0, norms[-1], 1.0)
         for _ in range(squarings):
+            matrix = with_normal_squares(matrix)
             matrix = times(matrix, matrix)
         norms.append(torch.linalg.matrix_norm(matrix))
     first, after_3, after_5 = torch.stack(norms).tolist()

@@ -162,6 +162,11 @@ def test_eigenvalue_bound(rank, dtype):
     largest = float(torch.linalg.eigvalsh(matrix.double())[-1])
     assert largest <= largest_eigenvalue_bound(matrix) <= largest * 60 ** (1 / 64) * 1.001
     assert largest_eigenvalue_bound(torch.zeros(4, 4)) == 0
+    # Atoms that weight decay leaves nothing of.
+    matrix[20:] *= 1e-15
+    matrix[:, 20:] *= 1e-15
+    largest = float(torch.linalg.eigvalsh(matrix.double())[-1])
+    assert largest <= largest_eigenvalue_bound(matrix) <= largest * 60 ** (1 / 64) * 1.001
 
 
 @pytest.mark.parametrize("threshold", [0.1, 1.0])
