@@ -37,6 +37,7 @@ def test_one_adam_equals_two():
                 {"params": [hidden.bias], "weight_decay": 1e-2},
             ],
             lr=3e-3,
+            fused=True,
         ),
         Adam(
             [
@@ -44,6 +45,7 @@ def test_one_adam_equals_two():
                 {"params": [encode.bias], "weight_decay": 2e-2},
             ],
             lr=1e-3,
+            fused=True,
         ),
     ]
     for _ in range(20):
@@ -62,7 +64,31 @@ def test_one_adam_equals_two():
             [*decoder.parameters(), *encoder.parameters()],
             [*other_decoder.parameters(), *other_encoder.parameters()],
         ):
-            torch.testing.assert_close(ours, theirs)
+            assert torch.equal(ours, theirs)
+
+
+def test_one_loop_takes_adams_steps():
+    decoder = MultiLayerDecoder(6, [8], 10).double()
+    other = copy.deepcopy(decoder)
+    ours, _ = SETTINGS.build(decoder, None)
+    assert ours.param_groups[0]["fused"]
+    hidden, output = other.hidden[0], other.output
+    theirs = Adam(
+        [
+            {"params": [hidden.weight, output.weight], "weight_decay": 5e-4},
+            {"params": [hidden.bias], "weight_decay": 1e-2},
+        ],
+        lr=3e-3,
+        foreach=False,
+    )
+    for _ in range(20):
+        inputs, codes = torch.randn(12, 10).double(), torch.rand(12, 6).double()
+        for optimizer, network in ((ours, decoder), (theirs, other)):
+            optimizer.zero_grad()
+            mse_loss(network(codes), inputs).backward()
+            optimizer.step()
+    for one, two in zip(decoder.parameters(), other.parameters()):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
 
 
 def test_only_the_decoders_rate_decays():
