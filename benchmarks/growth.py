@@ -8,6 +8,7 @@ size over the sizes from the paper's upwards: 1 is proportional. Writes ``growth
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -27,8 +28,8 @@ PAPER = {"samples n": 250, "code l": 128, "input d": 784, "hidden m": 1024, "hid
 ITERATIONS = 20
 
 
-def milliseconds(decoder: str, sizes: dict[str, int]) -> float:
-    """Per iteration, binding not included."""
+def iterations(decoder: str, sizes: dict[str, int]) -> Callable[[], object]:
+    """What is timed, binding not included."""
     torch.manual_seed(0)
     n, code_dim, d, m, depth = sizes.values()
     if decoder == "linear":
@@ -39,22 +40,22 @@ def milliseconds(decoder: str, sizes: dict[str, int]) -> float:
     with torch.no_grad():
         objective = Energy(0.01, encoder_weight=1.0).bind(made, inputs, initial)
     solver = FISTA(0.5, ITERATIONS, tolerance=0.0)
-    seconds = medians({"": lambda: solver(objective, initial)}, repeats=3)[""]
-    return 1e3 * seconds / ITERATIONS
+    return lambda: solver(objective, initial)
 
 
 def measure() -> pd.DataFrame:
-    """One row per decoder, dimension and factor."""
-    rows = []
+    """One row per decoder, dimension and factor, all of them timed in turn."""
+    rivals = {}
     for decoder in ("linear", "one hidden layer"):
         for name, size in PAPER.items():
             if decoder == "linear" and name.startswith("hidden"):
                 continue
             for factor in (1, 2, 4) if name == "hidden layers" else (1, 2, 4, 8):
-                time = milliseconds(decoder, PAPER | {name: factor * size})
-                row = {"decoder": decoder, "dimension": name, "factor": factor}
-                rows.append(row | {"milliseconds": time})
-    return pd.DataFrame(rows)
+                sizes = PAPER | {name: factor * size}
+                rivals[decoder, name, factor] = iterations(decoder, sizes)
+    seconds = medians(rivals, repeats=5)
+    table = pd.DataFrame(list(rivals), columns=["decoder", "dimension", "factor"])
+    return table.assign(milliseconds=[1e3 * value / ITERATIONS for value in seconds.values()])
 
 
 def slope(part: pd.DataFrame) -> float:

@@ -27,14 +27,13 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from rich.table import Table
 from sklearn.decomposition import sparse_encode
 from torch import Tensor
 
 from benchmarks.problems import Problem, digits, problem
-from benchmarks.timing import machine, medians
+from benchmarks.timing import label_milliseconds, machine, medians
 from sparse_lightning import Adaptive, Energy
 from sparse_lightning.files import write_figure
 
@@ -183,10 +182,11 @@ def draw(table: pd.DataFrame) -> Figure:
     )
     for axis, name in zip(axes.flat, problems):
         for solver, points in table[table["problem"] == name].groupby("solver", sort=False):
-            axis.loglog(points["seconds"], points["gap"].clip(lower=1e-9), marker="o", label=solver)
+            milliseconds, gap = 1e3 * points["seconds"], points["gap"].clip(lower=1e-9)
+            axis.loglog(milliseconds, gap, marker="o", label=solver)
         axis.axhline(GAP, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(title=name, xlabel="seconds", ylabel="energy above the minimum, relative")
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set(title=name, xlabel="milliseconds", ylabel="energy above the minimum, relative")
+        label_milliseconds(axis)
         axis.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=8)
     figure.suptitle(f"Positive lasso, {SAMPLES:,} digits, 128 atoms; {machine()}", fontsize=9)

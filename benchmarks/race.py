@@ -19,12 +19,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from torch import Tensor
 
 from benchmarks.problems import Problem, problem
-from benchmarks.timing import empty_table, machine, medians
+from benchmarks.timing import empty_table, label_milliseconds, machine, medians
 from sparse_lightning import FISTA, Adaptive
 from sparse_lightning.files import replaced_whole, write_figure
 
@@ -71,22 +70,25 @@ def race(case: Problem, repeats: int) -> dict[str, object]:
 
 
 def curves(case: Problem) -> Iterator[dict[str, object]]:
-    """Energy and time of both solvers at growing numbers of iterations."""
-    for name, make in (("paper", partial(FISTA, case.step_size)), ("adaptive", Adaptive)):
-        for budget in BUDGETS:
-            solver = make(max_iterations=budget, tolerance=0.0)
-            seconds = medians({name: partial(infer, case, solver)}, 3)[name]
-            yield {
-                "problem": case.name,
-                "solver": name,
-                "iterations": budget,
-                "seconds": seconds,
-                "energy": case.judge(infer(case, solver)),
-            }
+    """Energy and time of both solvers at growing numbers of iterations, all timed in turn."""
+    solvers = {
+        (name, budget): make(max_iterations=budget, tolerance=0.0)
+        for name, make in (("paper", partial(FISTA, case.step_size)), ("adaptive", Adaptive))
+        for budget in BUDGETS
+    }
+    seconds = medians({key: partial(infer, case, solvers[key]) for key in solvers}, 5)
+    for (name, budget), solver in solvers.items():
+        yield {
+            "problem": case.name,
+            "solver": name,
+            "iterations": budget,
+            "seconds": seconds[name, budget],
+            "energy": case.judge(infer(case, solver)),
+        }
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Relative gap to the lowest energy seen against seconds, one panel per problem."""
+    """Relative gap to the lowest energy seen against milliseconds, one panel per problem."""
     problems = list(dict.fromkeys(table["problem"]))
     columns = min(4, len(problems))
     rows = -(-len(problems) // columns)
@@ -100,12 +102,12 @@ def draw(table: pd.DataFrame) -> Figure:
         lowest = part["energy"].min()
         for solver, curve in part.groupby("solver", sort=False):
             gap = (curve["energy"] / lowest - 1).clip(lower=1e-8)
-            axis.loglog(curve["seconds"], gap, marker=".", label=solver)
+            axis.loglog(1e3 * curve["seconds"], gap, marker=".", label=solver)
         axis.set(title=name, ylim=(5e-9, None))
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        label_milliseconds(axis)
         axis.grid(alpha=0.3)
     for axis in axes[-1]:
-        axis.set_xlabel("seconds")
+        axis.set_xlabel("milliseconds")
     for axis in axes[:, 0]:
         axis.set_ylabel("energy above the lowest,\nrelative (floor 1e-8)")
     axes[0, 0].legend()

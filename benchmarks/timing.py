@@ -1,14 +1,19 @@
-"""Timing of rivals in turn, so that a noisy machine is noisy to all of them."""
+"""Timing of rivals in turn, so that a noisy machine is noisy to all of them; and how it is shown."""
 
 from __future__ import annotations
 
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from rich.table import Table
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def finish() -> None:
@@ -17,9 +22,9 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-def medians(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def medians(rivals: dict[Name, Callable[[], object]], repeats: int) -> dict[Name, float]:
     """Median seconds of each, measured in turn ``repeats`` times after one warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    seconds: dict[Name, list[float]] = {name: [] for name in rivals}
     for rival in rivals.values():
         rival()
         finish()
@@ -30,6 +35,13 @@ def medians(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[str, 
             finish()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def label_milliseconds(axis: Axes) -> None:
+    """Ticks at 1, 2, 5, 10 and so on of a logarithmic horizontal axis, which may be short."""
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def machine(device: str = "cpu") -> str:
