@@ -1,4 +1,4 @@
-"""Timing of rivals in turn, so that a noisy machine is noisy to all of them; and how it is shown."""
+"""Timing of rivals in turn, so that a noisy machine is noisy to all, and how that is shown."""
 
 from __future__ import annotations
 
