@@ -1,19 +1,7 @@
-r"""Decoders rebuild an input from its code, and know the gradient of their own squared error.
+r"""Decoders rebuild an input from its code: linear, or with hidden layers.
 
-Inference needs :math:`\nabla_z \sum_i \frac1d\|x_i - D(z_i)\|^2` up to two hundred times with D
-and x fixed. `Decoder.bind` therefore prepares what does not change and returns the
-reconstruction term of one batch; it lives as long as that inference and no longer.
-
-- A linear decoder :math:`W z` has gradient :math:`\frac2d (W^\top W z - W^\top x)`: with the Gram
-  matrix :math:`W^\top W` an iteration costs :math:`n l^2` multiplications in place of
-  :math:`2 n l d`.
-- A decoder with hidden layers runs its own backward pass, without autograd, so that it also
-  works where autograd is off. Its last layer gets :math:`W_2^\top W_2` in the same way once so many
-  gradients have been asked for that it pays (`LinearLeastSquares.prepared_for`): where three
-  iterations are enough it never does. With one hidden layer, where samples have most hidden units
-  in common, the gradient is soon made from that; with many iterations to come in which few units
-  switch, it goes on piece by piece (`sparse_lightning.pieces`).
-- Any other decoder inherits the gradient that autograd gives.
+A decoder also makes the data fit of a batch, by which inference sees it (`Decoder.datafit`). A
+decoder of one's own inherits the data fit that autograd gives.
 
 Inference runs in float32 or better whatever the precision of training is.
 """
@@ -27,43 +15,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparse_lightning.datafits import (
+    AutogradDataFit,
+    DataFit,
+    LeastSquares,
+    QuadraticDataFit,
+    ReluNetworkDataFit,
+    with_normal_squares,
+)
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_positive
-from sparse_lightning.least_squares import LinearLeastSquares, QuadraticTerm
-from sparse_lightning.products import times, with_normal_squares
-from sparse_lightning.reconstruction import AutogradTerm, MultiLayerTerm
-from sparse_lightning.smooth import Attraction, SmoothTerm
+from sparse_lightning.registry import register
 
-
-def _bound(weight: Tensor) -> Tensor:
-    """A weight as inference sees it.
-
-    Weight decay halves the weights of an atom that no code uses again and again.
-    """
-    return with_normal_squares(at_least_float32(weight))
+Columns = tuple[nn.Parameter, tuple[int, ...]]
 
 
 class Decoder(nn.Module):
     """Base of all decoders: ``forward`` maps codes (n, l) to inputs (n, d).
 
-    A subclass sets ``code_dim`` and ``input_dim`` and may override `bind` with a faster gradient.
+    A subclass sets ``code_dim`` and ``input_dim`` and may override `datafit` with a faster one.
     """
 
     code_dim: int
     input_dim: int
 
-    def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
-        r"""The reconstruction term :math:`\sum_i \frac1d \|x_i - D(z_i)\|^2` of one batch.
+    def datafit(self, inputs: Tensor) -> DataFit:
+        r"""The reconstruction term :math:`\sum_i \frac1d \|x_i - D(z_i)\|^2` of inputs x (n, d)."""
+        return AutogradDataFit(self, inputs)
 
-        Args:
-            inputs: x, (n, d).
-            attraction: a quadratic in the codes to add to it.
+    def column_groups(self) -> list[Columns]:
+        """Weights, bottom first, and the dimensions that one column of each extends over.
+
+        A column is what one component of a layer's input adds to the layer's output. Unit columns
+        and column norms are taken over these dimensions.
         """
-        return AutogradTerm(self, at_least_float32(inputs), attraction)
+        return [(parameter, (0,)) for parameter in self.parameters() if parameter.ndim == 2]
 
-    def weight_matrices(self) -> list[nn.Parameter]:
-        """The weight matrices, bottom first."""
-        return [parameter for parameter in self.parameters() if parameter.ndim == 2]
+    def column_norms(self) -> list[Tensor]:
+        """The norms of the columns of each weight, bottom first, a vector each."""
+        return [
+            torch.linalg.vector_norm(weight.detach(), dim=dims).flatten()
+            for weight, dims in self.column_groups()
+        ]
 
     @torch.no_grad()
     def atoms(self, scale: Tensor | float = 1.0) -> Tensor:
@@ -72,11 +65,12 @@ class Decoder(nn.Module):
         Args:
             scale: :math:`s_j`, one number or (l,). A non-linear decoder's response depends on it.
         """
-        weight = self.weight_matrices()[0]
-        codes = torch.eye(self.code_dim, device=weight.device, dtype=weight.dtype) * scale
-        return self(codes.to(weight.dtype)) - self(torch.zeros_like(codes[:1], dtype=weight.dtype))
+        weight = next(self.parameters())
+        codes = (torch.eye(self.code_dim, device=weight.device) * scale).to(weight.dtype)
+        return self(codes) - self(torch.zeros_like(codes[:1]))
 
 
+@register
 class LinearDecoder(Decoder):
     """D(z) = W z, with ``weight`` W of shape (d, l)."""
 
@@ -88,17 +82,11 @@ class LinearDecoder(Decoder):
     def forward(self, codes: Tensor) -> Tensor:
         return functional.linear(codes.to(self.weight.dtype), self.weight)
 
-    def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
-        weight, inputs = _bound(self.weight), at_least_float32(inputs)
-        scale = 2 / self.input_dim
-        gram, drive = times(weight.T, weight).mul_(scale), times(inputs, weight).mul_(scale)
-        if attraction is not None:
-            gram.diagonal().add_(attraction.curvature)
-            drive.add_(attraction.centre, alpha=attraction.curvature)
-            return QuadraticTerm(gram, drive, attraction.curvature)
-        return QuadraticTerm(gram, drive)
+    def datafit(self, inputs: Tensor) -> DataFit:
+        return QuadraticDataFit.of(inputs, _frozen(self.weight))
 
 
+@register
 class MultiLayerDecoder(Decoder):
     r"""A relu network: :math:`D(z) = W_K\,\mathrm{relu}(\dots \mathrm{relu}(W_1 z + b_1) \dots)`.
 
@@ -129,15 +117,20 @@ class MultiLayerDecoder(Decoder):
             codes = torch.relu(layer(codes))
         return self.output(codes)
 
-    def bind(self, inputs: Tensor, attraction: Attraction | None = None) -> SmoothTerm:
-        hidden = [(_bound(h.weight), at_least_float32(h.bias)) for h in self.hidden]
-        top = LinearLeastSquares(at_least_float32(inputs), _bound(self.output.weight))
-        return MultiLayerTerm(hidden, top, attraction)
+    def datafit(self, inputs: Tensor) -> DataFit:
+        hidden = [(_frozen(h.weight), at_least_float32(h.bias)) for h in self.hidden]
+        return ReluNetworkDataFit(hidden, LeastSquares(inputs, _frozen(self.output.weight)))
 
 
+def _frozen(weight: Tensor) -> Tensor:
+    """A weight as inference sees it."""
+    return with_normal_squares(at_least_float32(weight))
+
+
+@register
 @dataclass(frozen=True)
 class UnitColumns:
-    """Constraint: every column of every weight matrix of a decoder has this norm.
+    """Constraint: every column of every weight of a decoder has this norm.
 
     The classical remedy against codes that shrink while the dictionary grows. A column of zeros
     has no direction and stays.
@@ -150,7 +143,17 @@ class UnitColumns:
 
     @torch.no_grad()
     def __call__(self, decoder: Decoder) -> None:
-        """Rescale the columns in place."""
-        for weight in decoder.weight_matrices():
-            norms = torch.linalg.vector_norm(weight, dim=0, keepdim=True)
+        """Rescale the columns in place.
+
+        Raises:
+            SettingError: the decoder has no columns.
+        """
+        groups = decoder.column_groups()
+        if not groups:
+            raise SettingError(
+                f"model.constraint.norm={self.norm} cannot hold: {type(decoder).__name__} has no "
+                "columns (its column_groups() is empty). Set model.constraint=null."
+            )
+        for weight, dims in groups:
+            norms = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
             weight.mul_(torch.where(norms > 0, self.norm / norms, 1.0))

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sparse_lightning.errors import SettingError
+from sparse_lightning.registry import register
 
 
+@register
 class LISTA(nn.Module):
     """Learned ISTA.
 

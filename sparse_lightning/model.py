@@ -23,15 +23,15 @@ from torch.nn.functional import mse_loss
 
 from sparse_lightning.checkpoints import FORMAT, FORMAT_KEY, read_checkpoint
 from sparse_lightning.data.batch import Batch
+from sparse_lightning.datafits import mean_squares
 from sparse_lightning.decoders import Decoder, UnitColumns
+from sparse_lightning.distributed import Processes
 from sparse_lightning.energy import Energy, Objective, at_least_float32
 from sparse_lightning.errors import DivergenceError, SettingError
-from sparse_lightning.least_squares import mean_squares
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
-from sparse_lightning.parts import build, describe
-from sparse_lightning.peers import Peers
-from sparse_lightning.solvers import ISTA, Adaptive, Solution
+from sparse_lightning.registry import build, describe
+from sparse_lightning.solvers import Solution, Solver
 
 
 class SparseAutoencoder(lightning.LightningModule):
@@ -46,7 +46,7 @@ class SparseAutoencoder(lightning.LightningModule):
         constraint: applied to the decoder at the start and after every update.
         family: name of the composition, for logs and tables.
 
-    Each part may also be a description of it (see `sparse_lightning.parts`).
+    Each part may also be a description of it (see `sparse_lightning.registry`).
 
     Raises:
         SettingError: parts that do not fit together.
@@ -57,7 +57,7 @@ class SparseAutoencoder(lightning.LightningModule):
         decoder: Decoder,
         encoder: nn.Module | None,
         energy: Energy,
-        solver: ISTA | Adaptive,
+        solver: Solver,
         optimizer: AdamSettings,
         constraint: UnitColumns | None = None,
         family: str = "custom",
@@ -133,30 +133,30 @@ class SparseAutoencoder(lightning.LightningModule):
         return solution
 
     def _infer(
-        self, inputs: Tensor, prediction: Tensor | None, peers: Peers | None = None
+        self, inputs: Tensor, prediction: Tensor | None, processes: Processes | None = None
     ) -> tuple[Objective, Tensor, Solution]:
         """Objective, initial codes and solution of a batch, or of this process's part of it.
 
         In float32 or better, whatever the precision of training is.
         """
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-            objective = self.energy.bind(self.decoder, inputs, prediction, peers)
+            objective = self.energy.bind(self.decoder, inputs, prediction, processes)
             if prediction is None:
-                initial = objective.inputs.new_zeros(len(inputs), self.decoder.code_dim)
+                initial = at_least_float32(inputs).new_zeros(len(inputs), self.decoder.code_dim)
             else:
                 initial = at_least_float32(prediction)
             return objective, initial, self.solver(objective, initial)
 
     def _require_descent(
-        self, objective: Objective, initial: Tensor, terms: dict[str, Tensor]
+        self, inputs: Tensor, objective: Objective, initial: Tensor, terms: dict[str, Tensor]
     ) -> None:
         """Raise unless inference, which ended at these terms, ended in the region of its start."""
         # The cheap test first: codes that rebuild the batch better than nothing did not explode.
-        if terms["reconstruction"] <= mean_squares(objective.inputs).sum():
+        if terms["reconstruction"] <= mean_squares(inputs).sum():
             return
         if sum(terms.values()) <= 2 * objective.alone().value(initial):
             return
-        raise DivergenceError(f"Inference diverged at {self._position()}: {self.solver.remedy}.")
+        raise DivergenceError(f"Inference diverged at {self._position()}: {self.solver.divergence_hint}.")
 
     def _position(self) -> str:
         if self._trainer is None:
@@ -169,7 +169,7 @@ class SparseAutoencoder(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         inputs = batch.inputs
         prediction = None if self.encoder is None else self.encoder(inputs)
-        objective, initial, solution = self._infer(inputs, prediction, Peers.present())
+        objective, initial, solution = self._infer(inputs, prediction, Processes.present())
         codes = solution.codes
         reconstructions = self.decoder(codes)
         loss = mse_loss(reconstructions, inputs)
@@ -201,12 +201,12 @@ class SparseAutoencoder(lightning.LightningModule):
 
     def _evaluate(self, phase: str, batch: Batch) -> None:
         if self.encoder is None:
-            objective, initial, solution = self._infer(batch.inputs, None, Peers.present())
+            objective, initial, solution = self._infer(batch.inputs, None, Processes.present())
             codes = solution.codes
             self.meters[f"{phase}_meters"]["effort"].update(solution)
         else:
             codes = at_least_float32(self.encoder(batch.inputs))
-            objective = self.energy.bind(self.decoder, batch.inputs, codes, Peers.present())
+            objective = self.energy.bind(self.decoder, batch.inputs, codes, Processes.present())
             initial = codes
         self._measure(phase, batch, objective, initial, codes, self.decoder(codes))
 
@@ -223,10 +223,11 @@ class SparseAutoencoder(lightning.LightningModule):
         meters = self.meters[f"{phase}_meters"]
         rebuilt = at_least_float32(reconstructions)
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            errors = rebuilt - objective.inputs
+            inputs = at_least_float32(batch.inputs)
+            errors = rebuilt - inputs
             squared_errors = mean_squares(errors)
             terms = objective.terms(codes, squared_errors)
-            self._require_descent(objective, initial, terms)
+            self._require_descent(inputs, objective, initial, terms)
             meters["energy"].update(terms, len(codes))
             meters["psnr"].update(batch.squared_errors(errors, squared_errors))
             meters["codes"].update(codes)
@@ -238,17 +239,18 @@ class SparseAutoencoder(lightning.LightningModule):
                 results |= meter.compute()
             meter.reset()
         if phase == "train":
-            results["column_norm"] = self.column_norm()
+            results |= self._column_norms()
         shown = ("energy", "psnr", "zeros") if phase != "train" else ()
         for name, value in results.items():
             self.log(f"{phase}/{name}", value.float(), prog_bar=name in shown)
 
-    def column_norm(self) -> Tensor:
-        """Mean norm of the columns of the decoder's weight matrices, a scalar."""
-        norms = [
-            torch.linalg.vector_norm(w.detach(), dim=0) for w in self.decoder.weight_matrices()
-        ]
-        return torch.cat(norms).mean()
+    def _column_norms(self) -> dict[str, Tensor]:
+        """Mean norm of the decoder's columns, and that of each layer where there are several."""
+        norms = self.decoder.column_norms()
+        results = {"column_norm": torch.cat(norms).mean()} if norms else {}
+        if len(norms) > 1:
+            results |= {f"column_norm_{i}": layer.mean() for i, layer in enumerate(norms, 1)}
+        return results
 
     def on_train_epoch_end(self) -> None:
         self._log("train")

@@ -30,7 +30,7 @@ from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.files import require_writable, write_json
 from sparse_lightning.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.parts import describe
+from sparse_lightning.registry import describe
 from sparse_lightning.runs import RESULTS_FILE, record_settings
 
 
@@ -103,7 +103,7 @@ def _require_fit(model: SparseAutoencoder, data: lightning.LightningDataModule) 
             f"model.decoder.input_dim={model.decoder.input_dim} does not fit the data, whose "
             f"inputs have {data.input_dim} pixels: set model.decoder.input_dim={data.input_dim}."
         )
-    if model.energy.has_hinge:
+    if model.energy.hinge is not None:
         data.require_variance()
 
 

@@ -64,7 +64,10 @@ def build_model(config: dict) -> SparseAutoencoder:
             config["variance_threshold"],
             config["encoder_weight"],
         ),
-        solver=solver(config["step_size"], config["num_iterations"], config["tolerance"]),
+        # Some of the problems are where a constant step is not stable, and the authors' codes too.
+        solver=solver(
+            config["step_size"], config["num_iterations"], config["tolerance"], safeguard=False
+        ),
         optimizer=AdamSettings(
             config.get("decoder_lr", 1e-3),
             config.get("encoder_lr", 1e-4),

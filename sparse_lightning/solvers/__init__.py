@@ -4,7 +4,7 @@ A solver knows an objective and no model: ``FISTA(...)(objective, initial_codes)
 """
 
 from sparse_lightning.solvers.adaptive import Adaptive
-from sparse_lightning.solvers.constant import FISTA, ISTA
-from sparse_lightning.solvers.solution import Solution
+from sparse_lightning.solvers.base import Solution, Solver
+from sparse_lightning.solvers.fista import FISTA, ISTA
 
-__all__ = ["FISTA", "ISTA", "Adaptive", "Solution"]
+__all__ = ["FISTA", "ISTA", "Adaptive", "Solution", "Solver"]

@@ -1,69 +1,52 @@
-r"""Proximal gradient whose step follows the curvature of the objective.
+r"""Proximal gradient whose step and momentum follow the objective.
 
-FISTA's step must be below two over the largest curvature :math:`L`, and is best at about
-:math:`1/L`; but :math:`L` differs between decoders, grows while a decoder learns, and with hidden
-layers differs between samples. Here the step is :math:`1/L`:
+The loop is that of `sparse_lightning.solvers.fista`, with
 
-- where the objective knows a bound (a quadratic), it is that;
-- elsewhere :math:`L` is measured between successive points,
-  :math:`\langle \nabla(a') - \nabla(a), a' - a\rangle / \|a' - a\|^2`, for each sample where the
-  objective separates, for the batch where it does not. It rises at once, by a factor of 2 at
-  most. It falls slowly, and only until momentum first overshoots: from then on the samples are
-  near their minima, where relu networks have kinks, which look like curvature that grows as
-  steps shrink. Smaller steps are then the way to settle on a kink.
+- a step of :math:`1/L` for each sample. Where the data fit knows a bound on its curvature (a linear
+  decoder), L is that bound. Elsewhere L is measured between successive points, as the local
+  curvature of Malitsky & Mishchenko ("Adaptive gradient descent without descent", 2020). It rises
+  at once, by a factor of 2 at most. It falls by at most 10 % an iteration, and only until momentum
+  first restarts: later a sample is near its minimum, where the kinks of relu networks look like
+  curvature that grows as steps shrink, and smaller steps settle on a kink (our own rule).
+- momentum that restarts where it points uphill, the gradient test of O'Donoghue & Candès
+  ("Adaptive restart for accelerated gradient schemes", 2015), for each sample.
+- a few proximal Newton steps first, where one Hessian nearly holds for all samples
+  (`sparse_lightning.solvers.proximal_newton`).
 
-Momentum is FISTA's, :math:`k / (k + 3)` with k the number of iterations before. Where it points
-uphill (the gradient test of O'Donoghue & Candès 2015) it rests for a step and k is halved: where a
-problem is ill-conditioned, starting from zero would lose more speed than the overshoot calls for.
-It is never above what is best for a function that bends upwards by :math:`\mu` at least,
-:math:`(1 - \sqrt{\mu/L}) / (1 + \sqrt{\mu/L})`.
-
-Where the curvature is measured and samples are not coupled, momentum has a second reason to rest.
-Far from the end, momentum that overshoots is good: it carries samples over kinks, to better minima.
-Close to it, it keeps them going to and fro on the kinks. A sample therefore settles whenever
-:math:`\|z_k - a\| \le \min(30\, \mathrm{tolerance}, 0.01) \, \|z_k\|`, a being the extrapolated
-point, and in all the second half of the iterations (from where leaps, see below, have led to).
-Momentum then rests, too, where the step takes back so much of what momentum carried that
-:math:`\|z_k - z_{k-1}\| < 0.8 \, \|z_k - a\|`. Where momentum carries further than that, as it does
-where problems are ill-conditioned, it goes on. Whenever it rests L rises by 15 % unless more is
-measured; it may fall again, but after an overshoot uphill.
-
-A sample has converged when a step of :math:`1/L` from an extrapolated point moves it by no more
-than the tolerance, :math:`\|z_k - a\| \le \mathrm{tolerance} \cdot \|z_k\|`: that is the residual
-of the fixed-point equation, whatever the step size. Coupled samples converge together. Where the
-curvature is measured, the energy is looked at now and then, and where it has risen the search goes
-back to the best codes with half the step and no momentum. Codes of higher energy than the initial
-ones are never returned.
-
-Two things are different. Where the smooth function is quadratic and on the CPU, compiled loops do
-all of this, and mostly end by an exact solution (`sparse_lightning.solvers.compiled`); and where a
-relu network is nearly linear, before the rest a few steps of quadratics that know its curvature in
-all directions go most of the way (`sparse_lightning.solvers.leaps`).
+Codes of higher energy than the initial ones are never returned.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
-from sparse_lightning.smooth import Outlook
-from sparse_lightning.solvers.adaptive_descent import descent_of
-from sparse_lightning.solvers.leaps import leap
-from sparse_lightning.solvers.pace import CurvedObjective, Pace
-from sparse_lightning.solvers.solution import Solution, require_limits
-from sparse_lightning.solvers.start import Start, no_leaps
+from sparse_lightning.registry import register
+from sparse_lightning.solvers import proximal_newton
+from sparse_lightning.solvers.base import SolvableObjective, Solution, no_higher, require_limits
+from sparse_lightning.solvers.fista import (
+    WEIGHTS_DIVERGED,
+    ProximalGradient,
+    State,
+    fista_momenta,
+)
+
+LARGEST_RISE, FALL = 2.0, 0.9
 
 
+@register
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(ProximalGradient):
     """Accelerated proximal gradient with steps by curvature and adaptive restart.
 
     Args:
-        max_iterations: upper limit, at least 1. In its second half samples settle, see above.
-        tolerance: relative fixed-point residual at which a sample has converged. With 0 none has:
-            all iterations are taken, but by samples that wait while others leap.
+        max_iterations: upper limit, at least 1.
+        tolerance: relative change of a sample's code at which it has converged. 0 never stops
+            early.
 
     Raises:
         SettingError: for a setting outside these bounds.
@@ -72,71 +55,51 @@ class Adaptive:
     max_iterations: int = 200
     tolerance: float = 3e-4
 
+    restarts: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         require_limits(self.tolerance, self.max_iterations)
 
     @property
-    def remedy(self) -> str:
+    def divergence_hint(self) -> str:
         """What to do where inference diverged, which it does only with weights that did."""
-        return (
-            "the weights have left the range of finite numbers, start again with a smaller "
-            "model.optimizer.decoder_learning_rate"
-        )
+        return WEIGHTS_DIVERGED
 
-    @torch.no_grad()
-    def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
-        """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
-        if objective.quadratic is None:
-            return self._descend(objective, initial_codes)
-        solution = self._descend_quadratic(objective, initial_codes)
-        if objective.is_separable:  # energies have been compared
-            return solution
-        return _no_higher(objective, solution, initial_codes, objective.comparable(initial_codes))
+    def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
+        return no_higher(objective, super().__call__(objective, initial_codes), initial_codes)
 
-    def _descend(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
-        if len(initial_codes) == 0:
-            none = no_leaps(initial_codes)
-            return Solution(initial_codes.clone(), none, none.bool())
-        # Whether a sample has converged is for the iterations after the leaps to say, but where all
-        # are at rest.
-        takes_all = self.tolerance == 0
-        most = self.max_iterations if takes_all else self.max_iterations // 2
-        start = leap(objective, initial_codes, most, nothing_follows=takes_all)
-        if start is None:
-            codes, leaps, taken = initial_codes, no_leaps(initial_codes), 0
-        else:
-            codes, leaps, taken = start.codes, start.leaps, start.taken
-        if taken == self.max_iterations:
-            return Solution(codes, leaps, torch.zeros_like(leaps, dtype=torch.bool))
-        if start is not None and not takes_all and start.rests_at_zero(objective.sparsity_weight):
-            return Solution(codes, leaps, torch.ones_like(leaps, dtype=torch.bool))
-        prepared = self._prepared(objective, codes, taken)
-        if start is None or prepared is not objective:
-            start = Start.at(prepared, codes, leaps)
-        solution = descent_of(prepared, start, taken, self).run()
-        iterations = solution.iterations - (taken - leaps)
-        return _no_higher(prepared, replace(solution, iterations=iterations), codes, start.energies)
+    def initial_state(self, objective: SolvableObjective, codes: Tensor) -> State:
+        """After the proximal Newton steps, where those apply, with a first guess of L."""
+        state = State.at(codes)
+        if proximal_newton.applies(objective, codes):
+            found, steps = proximal_newton.descend(objective, codes, self.max_iterations // 2)
+            state = replace(State.at(found), iterations=steps)
+        return replace(state, curvature=curvature_along_gradient(objective, state.codes))
 
-    def _prepared(self, objective: CurvedObjective, codes: Tensor, taken: int) -> CurvedObjective:
-        """For the iterations to come, where one knows how many."""
-        if self.tolerance > 0:
-            return objective
-        return objective.prepared_for(Outlook(self.max_iterations - taken, codes, codes))
+    def constant_step(self, objective: SolvableObjective, codes: Tensor) -> float | None:
+        bound = objective.lipschitz(codes)
+        # A function without any curvature may be stepped over as far as one likes.
+        return None if bound is None else 1 / max(bound, torch.finfo(codes.dtype).tiny ** 0.5)
 
-    def _descend_quadratic(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
-        from sparse_lightning.solvers.compiled import descend  # takes long to import
+    def updated_curvature(self, state: State, gradient: Tensor) -> Tensor:
+        known, measured = state.curvature, state.measured_curvature(gradient, 0.0)
+        has_restarted = state.age < state.iterations
+        lowest = torch.where(has_restarted, known, FALL * known)
+        return torch.minimum(torch.maximum(measured, lowest), LARGEST_RISE * known)
 
-        bend = objective.curvature(initial_codes)
-        pace = Pace(bend, initial_codes, objective, self.max_iterations)
-        return descend(
-            objective.quadratic, initial_codes, pace.step, pace.momenta, self.tolerance, True
-        )
+    def step_size_at(self, curvature: Tensor) -> Tensor:
+        return 1 / curvature
+
+    def momenta(self) -> tuple[float, ...]:
+        return fista_momenta(self.max_iterations)
 
 
-def _no_higher(
-    objective: CurvedObjective, solution: Solution, start: Tensor, energies: Tensor
-) -> Solution:
-    """The codes of a solution, or those of its start where these have the lower energy."""
-    # Also where the codes are not finite.
-    lower = objective.comparable(solution.codes) <= energies
-    return replace(solution, codes=torch.where(lower, solution.codes, start))
+def curvature_along_gradient(objective: SolvableObjective, codes: Tensor) -> Tensor:
+    r"""A first guess of L: the curvature of each sample along its gradient, (n, 1)."""
+    gradient = objective.gradient(codes)
+    length = vector_norm(gradient, dim=-1, keepdim=True)
+    spacing = torch.finfo(codes.dtype).eps ** 0.5 * (1 + vector_norm(codes, dim=-1, keepdim=True))
+    move = torch.where(length > 0, spacing / length, 0.0) * gradient
+    turned = objective.gradient(codes + move) - gradient
+    curvature = vector_norm(turned, dim=-1, keepdim=True) / spacing
+    return curvature.clamp_min(torch.finfo(codes.dtype).eps)

@@ -1,8 +1,8 @@
 """Several processes that share one mini-batch.
 
-The variance hinge needs the moments of the whole batch, of which each process has a part. All must
-ask for them equally often, or they wait for each other for ever: whoever is done early goes on in
-step until all are (`Peers.agree`).
+The variance hinge needs the moments of the whole batch, of which each process has a part. All
+processes must ask for the moments equally often, or they wait for each other for ever. A process
+that is done early goes on in step until all are done (`Processes.agree`).
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from sparse_lightning.moments import Moments
+from sparse_lightning.variance import Moments
 
 
-class Peers:
+class Processes:
     """The processes of torch's default group."""
 
     @classmethod
-    def present(cls) -> Peers | None:
-        """The other processes that train this model, None where there is only this one."""
+    def present(cls) -> Processes | None:
+        """The processes that train this model together, None where there is only this one."""
         if distributed.is_available() and distributed.is_initialized():
             return cls() if distributed.get_world_size() > 1 else None
         return None
 
     def merge(self, moments: Moments) -> Moments:
-        """The moments of all parts of the batch, the same to the last bit in every process."""
+        """The moments of all parts of the batch, equal to the last bit in every process."""
         mine = torch.stack(
             (
                 moments.mean.new_full((), moments.count).expand_as(moments.mean),
@@ -41,7 +41,7 @@ class Peers:
         return whole
 
     def total(self, part: Tensor) -> Tensor:
-        """The sum over all processes, the same to the last bit in each."""
+        """The sum over all processes, equal to the last bit in each."""
         whole = part.clone()
         distributed.all_reduce(whole)
         return whole

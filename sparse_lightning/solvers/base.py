@@ -1,0 +1,79 @@
+"""What a solver is, what it asks of an objective, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sparse_lightning.errors import SettingError, require_non_negative
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver found.
+
+    Attributes:
+        codes: (n, l).
+        iterations: (n,) iterations that each sample took.
+        converged: (n,) whether it met the tolerance; false where the batch's iterations ran out.
+    """
+
+    codes: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+
+class SolvableObjective(Protocol):
+    """A smooth function of a batch of codes (n, l) plus a penalty with a proximal step.
+
+    `sparse_lightning.energy.Objective` is one.
+    """
+
+    is_separable: bool
+
+    def gradient(self, codes: Tensor) -> Tensor: ...
+
+    def prox(self, codes: Tensor, step_size: float | Tensor) -> Tensor: ...
+
+    def energies(self, codes: Tensor) -> Tensor: ...
+
+    def lipschitz(self, codes: Tensor) -> float | None: ...
+
+    def restrict(self, rows: Tensor, frozen_codes: Tensor) -> SolvableObjective: ...
+
+    def in_gram_form(self) -> SolvableObjective: ...
+
+    def agree(self, holds: bool, device: torch.device) -> bool: ...
+
+
+class Solver(Protocol):
+    """Minimises an objective from initial codes (n, l), which are left as they are."""
+
+    @property
+    def divergence_hint(self) -> str:
+        """What to do where inference diverged."""
+
+    def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution: ...
+
+
+def require_limits(tolerance: float, max_iterations: int) -> None:
+    """Raise `SettingError` unless a solver can stop by these limits."""
+    require_non_negative("solver.tolerance", tolerance)
+    if max_iterations < 1:
+        raise SettingError(
+            f"solver.max_iterations={max_iterations} must be at least 1: "
+            "inference needs one iteration to move."
+        )
+
+
+def no_higher(
+    objective: SolvableObjective, solution: Solution, initial_codes: Tensor
+) -> Solution:
+    """The solution, with the initial codes where those have the lower energy."""
+    # Also where the codes are not finite.
+    is_lower = objective.energies(solution.codes) <= objective.energies(initial_codes)
+    codes = torch.where(is_lower, solution.codes, initial_codes)
+    return Solution(codes, solution.iterations, solution.converged)
