@@ -157,8 +157,9 @@ def read_plan(folder: Path) -> dict[str, list[str]]:
 
 
 def record_plan(folder: Path, jobs: dict[str, list[str]]) -> None:
-    """Add jobs to what is to be done in a folder."""
-    write_json(folder / PLAN_FILE, read_plan(folder) | jobs)
+    """Add jobs to what is to be done in a folder; the same overrides have one folder, the last."""
+    others = {name: job for name, job in read_plan(folder).items() if job not in jobs.values()}
+    write_json(folder / PLAN_FILE, others | jobs)
 
 
 def write_results(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:

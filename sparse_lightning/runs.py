@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 from yaml import YAMLError
 
 from sparse_lightning.data.module import SplitDataModule
@@ -62,7 +62,10 @@ class Run:
         """
         path = self.folder / CONFIG_FILE
         try:
-            return OmegaConf.load(path)
+            config = OmegaConf.load(path)
+            if not isinstance(config, DictConfig):
+                raise ConfigTypeError("a list, where settings have names")
+            return config
         except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "

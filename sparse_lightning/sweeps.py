@@ -8,13 +8,13 @@ it had not yet saved, and no more.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from sparse_lightning import aggregate
 from sparse_lightning.collect import collect, record_plan, summarize, write_results
-from sparse_lightning.errors import SweepError
+from sparse_lightning.errors import DataError, SweepError
 from sparse_lightning.files import require_writable
+from sparse_lightning.identity import digest, effective_settings
 from sparse_lightning.jobs import OUTPUT_FILE, require_one_device
 from sparse_lightning.progress import SweepProgress
-from sparse_lightning.runs import Run, State
+from sparse_lightning.runs import CONFIG_FILE, Run, State
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,11 @@ class Job:
     overrides: tuple[str, ...]
     run: Run
     max_epochs: int
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What a launcher is given: the overrides, and the folder, which was chosen before."""
+        return *self.overrides, f"hydra.sweep.subdir={_quoted(self.run.folder.name)}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,10 @@ class Sweep:
     ) -> Sweep:
         """Compose every combination of overrides, so that mistakes show before work starts.
 
+        A job whose settings a run in the folder has on record is that run, whatever its name. Any
+        other job has a new folder, whose name follows from its settings, so that processes which
+        begin one sweep at once agree on it.
+
         Args:
             config: Hydra's configuration of the whole sweep.
             loader: Hydra's loader of configurations.
@@ -90,18 +101,31 @@ class Sweep:
             f"sweep.group={_quoted(folder.name)}",
             f"sweep.swept=[{','.join(untold)}]",
         ]
+        recorded = recorded_runs(folder)
         jobs: dict[Path, Job] = {}
         for overrides in tqdm(combinations, "Checking the settings", disable=None, leave=False):
             overrides = [*overrides, *common]
             settings = _job_config(config, loader, overrides)
             require_one_device(settings)
-            run = Run(Path(settings.run_dir))
+            fingerprint = digest(effective_settings(settings))
+            run = recorded.get(fingerprint) or Run(Path(settings.run_dir))
             jobs[run.folder] = Job(tuple(overrides), run, settings.trainer.max_epochs or 1)
         return cls(folder, list(jobs.values()), settings)
 
     def states(self) -> dict[Path, State]:
         """How each job stands, by its folder."""
         return {job.run.folder: job.run.state for job in self.jobs}
+
+
+def recorded_runs(folder: Path) -> dict[str, Run]:
+    """The runs in a sweep's folder that have readable settings, by the digest of these."""
+    runs = (Run(path.parent) for path in folder.glob(f"*/{CONFIG_FILE}"))
+    recorded: dict[str, Run] = {}
+    # Of several with the same settings the last counts, a finished one if there is one.
+    for run in sorted(runs, key=lambda run: (run.is_finished, run.folder)):
+        with contextlib.suppress(DataError, OmegaConfBaseException):
+            recorded[digest(effective_settings(run.config))] = run
+    return recorded
 
 
 def _quoted(value: str) -> str:
@@ -166,7 +190,7 @@ def _announce(sweep: Sweep) -> None:
     print(f"Sweep of {len(sweep.jobs)} jobs in {sweep.folder}: {detail}", file=sys.stderr)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _launchers_quiet() -> Iterator[None]:
     """Without the launchers' own lists of jobs."""
     loggers = [logging.getLogger(name) for name in ("hydra", "hydra_plugins")]
@@ -217,7 +241,7 @@ class _Rounds:
             before = {job.run.folder: _output_size(job) for job in batch}
             try:
                 results = self.launcher.launch(
-                    [job.overrides for job in batch], initial_job_idx=len(self.returns)
+                    [job.arguments for job in batch], initial_job_idx=len(self.returns)
                 )
             except Exception as error:
                 while _any_running(batch):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from conftest import Compose
 
+from sparse_lightning import identity, moved
 from sparse_lightning.collect import collect, main, record_plan, summarize, write_results
 from sparse_lightning.errors import DataError
 from sparse_lightning.files import write_json
@@ -84,12 +85,28 @@ def test_the_same_run_twice_counts_once(add_run, tmp_path: Path):
     assert list(summarize(collect(tmp_path / "sweep"))["n"]) == [1]
 
 
+def test_old_and_new_runs_of_one_configuration_are_averaged(add_run, tmp_path: Path, monkeypatch):
+    old = "sparse_lightning.decoders.LinearDecoder"
+    monkeypatch.setattr(identity, "ADDED", {"trainer.rounding": 2})
+    monkeypatch.setitem(moved.MOVED, old, "package.New")
+    add_run("old", "model=sdl", "seed=0", psnr=15.0)
+    new = ("model=sdl", "model.decoder._target_=package.New")
+    add_run("new", *new, "seed=1", "+trainer.rounding=2", psnr=17.0)
+    add_run("other", *new, "seed=2", "+trainer.rounding=3", psnr=19.0)
+    summary = summarize(collect(tmp_path / "sweep")).set_index("trainer.rounding")
+    assert summary["n"].to_dict() == {2: 2, 3: 1}
+    assert summary["test/psnr_mean"].to_dict() == {2: 16.0, 3: 19.0}
+    assert set(summary["decoder"]) == {"New"}
+
+
 def test_what_is_missing_and_why(add_run, tmp_path: Path):
     add_run("done", "model=sdl", psnr=15.0)
     add_run("begun", "model=sdl", "seed=1")
     add_run("broken", "model=sdl", "seed=2").record_failure(ValueError("out of luck"))
-    record_plan(tmp_path / "sweep", {"done": ["seed=31"], "never": ["seed=4"]})
+    record_plan(tmp_path / "sweep", {"done": ["seed=31"], "old": ["seed=4"]})
     record_plan(tmp_path / "sweep", {"broken": ["seed=2"]})
+    # The same job under the name that it has today.
+    record_plan(tmp_path / "sweep", {"never": ["seed=4"]})
     table = collect(tmp_path / "sweep").set_index("run")
     assert table["state"].to_dict() == {
         "begun": "interrupted",

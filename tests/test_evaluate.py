@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from test_wandb import records
 
+from sparse_lightning import identity
 from sparse_lightning.checkpoints import FORMAT_KEY
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
@@ -210,6 +211,25 @@ def test_seeds_of_one_model_are_taken_together(compose_study, sweep: Path, tmp_p
         OmegaConf.save(config, path)
     findings = evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
     assert set(findings.more["amortisation"]["seeds"]) == {2}
+
+
+def test_an_older_record_is_of_the_same_model_and_data(
+    compose_study, sweep: Path, tmp_path: Path, monkeypatch
+):
+    added = {"data.split_seed": 0, "model.energy.variance_threshold": 0.5}
+    for seed in (31, 32):
+        shutil.copytree(sweep / "sdl", tmp_path / "runs" / str(seed))
+        path = tmp_path / "runs" / str(seed) / "config.yaml"
+        config = OmegaConf.load(path)
+        config.seed = config.data.shuffle_seed = seed
+        if seed == 31:
+            del config.data["split_seed"], config.model.energy["variance_threshold"]
+        OmegaConf.save(config, path)
+    study = compose_study("regret", f"runs={tmp_path / 'runs'}")
+    with pytest.raises(SettingError, match=r"differ in data.split_seed \(None and 0\)"):
+        evaluate(study)
+    monkeypatch.setattr(identity, "ADDED", added)
+    assert set(evaluate(study).more["amortisation"]["seeds"]) == {2}
 
 
 def test_data_can_be_chosen_and_must_fit(compose_study, sweep: Path, mnist_root: Path):

@@ -78,6 +78,24 @@ def test_launchers(package, arguments, mnist_root: Path, tmp_path: Path):
         assert len({log.split("process ")[1].split()[0] for log in logs}) == 2
 
 
+def test_workers_go_on_in_the_folders_that_hold_their_jobs(mnist_root: Path, tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = [*command(tmp_path, mnist_root, epochs=1), "model=vdl"]
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    for arguments in ([], parallel):
+        process = start([*words, *arguments])
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, output
+        runs = find_runs(tmp_path)
+        assert len(runs) == 2
+        for run in runs:
+            seed = run.config.seed
+            (run.folder / RESULTS_FILE).unlink()
+            run.folder.rename(tmp_path / f"renamed{seed}")
+    logs = [(tmp_path / f"renamed{seed}" / "output.log").read_text() for seed in (0, 1)]
+    assert [log.count("--- ") for log in logs] == [2, 2]
+
+
 def test_killed_twice_and_continued_equals_uninterrupted(mnist_root: Path, tmp_path: Path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     process = start(command(whole, mnist_root))

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "sparse_lightning"
 
 LAYERS = [
-    {"compiling", "errors", "host", "products"},
+    {"compiling", "errors", "host", "moved", "products"},
     {"moments", "smooth"},
     {"files", "identity", "peers", "family_style"},
     {"least_squares"},

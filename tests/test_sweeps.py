@@ -14,10 +14,19 @@ from omegaconf import OmegaConf
 
 from sparse_lightning.errors import SweepError
 from sparse_lightning.files import write_json
-from sparse_lightning.jobs import run_once
+from sparse_lightning.identity import digest, effective_settings
+from sparse_lightning.jobs import OUTPUT_FILE, run_once
 from sparse_lightning.progress import SweepProgress
-from sparse_lightning.runs import RESULTS_FILE, Run, State, find_runs
-from sparse_lightning.sweeps import ATTEMPTS, Job, Sweep, run_sweep
+from sparse_lightning.runs import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    RESULTS_FILE,
+    Run,
+    State,
+    find_runs,
+    record_settings,
+)
+from sparse_lightning.sweeps import ATTEMPTS, Job, Sweep, recorded_runs, run_sweep
 from sparse_lightning.train import main
 
 # A few seconds per job.
@@ -77,6 +86,49 @@ def test_the_same_command_does_only_what_is_left(sweep_command, tmp_path: Path, 
     assert (folder / "regret.png").exists()
 
 
+def test_a_job_is_found_by_its_record_whatever_its_folder_is_called(sweep_command, tmp_path: Path):
+    sweep_command("model=sdl")
+    (run,) = find_runs(tmp_path / "sweep")
+    folder = run.folder.rename(run.folder.with_name("another name, isn't it"))
+    (folder / RESULTS_FILE).unlink()
+    sweep_command("model=sdl")
+    (run,) = find_runs(tmp_path / "sweep")
+    assert run.folder == folder
+    assert run.is_finished
+    assert (folder / OUTPUT_FILE).read_text().count("--- ") == 2
+    sweep_command("model=sdl", "model.energy.encoder_weight=2")
+    assert len(find_runs(tmp_path / "sweep")) == 2
+
+
+def test_of_several_records_of_a_job_the_finished_one_counts(tmp_path: Path):
+    records = [Run(tmp_path / name) for name in "abc"]
+    for run in records:
+        run.folder.mkdir()
+        record_settings(OmegaConf.create({"seed": 1, "run_dir": str(run.folder)}), run.folder)
+    write_json(records[1].folder / RESULTS_FILE, {})
+    assert list(recorded_runs(tmp_path).values()) == [records[1]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"- 1", b"3", b"\xff\xfe", b"a: [", b"seed: ${nowhere}", b"a: ${b}\nb: ${a}",
+        b"model: sdl", b"1: 2", b"seed: [1, {1: 2, a: 3}]", b"a: !!binary aGk=", b"seed: ???",
+        b"seed: ${settings_digest:}",
+    ],
+)  # fmt: skip
+def test_a_folder_without_readable_settings_holds_no_job(content, tmp_path: Path):
+    begun, damaged, good = (Run(tmp_path / name) for name in ("begun", "damaged", "good"))
+    for run in (begun, damaged, good):
+        run.folder.mkdir()
+        (run.folder / LOCK_FILE).touch()
+    (damaged.folder / CONFIG_FILE).write_bytes(content)
+    record_settings(OmegaConf.create({"seed": 1, "run_dir": str(good.folder)}), good.folder)
+    recorded = recorded_runs(tmp_path)
+    assert recorded[digest(effective_settings(good.config))] == good
+    assert begun not in recorded.values()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -95,7 +147,7 @@ class FakeLauncher:
     """Does jobs in this process by ``work``, which may kill the worker."""
 
     def __init__(self, jobs: list[Job], work: Callable[[Run], None]) -> None:
-        self.runs = {job.overrides: job.run for job in jobs}
+        self.runs = {job.arguments: job.run for job in jobs}
         self.work, self.launched = work, []
 
     def launch(

@@ -197,6 +197,8 @@ def _require_same_data(first: Subject, other: Subject) -> None:
 
 
 def _material(run: Run) -> dict[str, object]:
-    settings = OmegaConf.to_container(run.config.data, resolve=True)
+    """The settings by which the samples of a split are what they are."""
     ignored = IMMATERIAL | ({"root"} if run.data_class().is_the_same_everywhere else set())
-    return {name: value for name, value in settings.items() if name not in ignored}
+    settings = effective_settings(run.config)
+    names = [name.removeprefix("data.") for name in settings if name.startswith("data.")]
+    return {name: settings[f"data.{name}"] for name in names if name not in ignored}
