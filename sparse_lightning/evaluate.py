@@ -21,10 +21,10 @@ from rich.console import Console
 
 from sparse_lightning import config as configuration
 from sparse_lightning.files import require_writable, write_figure
-from sparse_lightning.findings import Findings
-from sparse_lightning.loggers import wandb_finished
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import find_subjects, shared_data
+from sparse_lightning.studies.result_cache import Memory
+from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.trained_models import find_subjects, shared_data
+from sparse_lightning.training.loggers import wandb_finished
 
 
 def evaluate(config: DictConfig) -> Findings:

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from sparse_lightning.checkpoints import FORMAT, FORMAT_KEY, read_checkpoint
+from sparse_lightning.checkpoint_format import FORMAT, FORMAT_KEY, read_checkpoint
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.energy import Energy, Objective, at_least_float32

@@ -20,13 +20,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from sparse_lightning import config as configuration
-from sparse_lightning.data.cache import digest
+from sparse_lightning.data.patch_pipeline.cache import digest
 from sparse_lightning.errors import SweepError
+from sparse_lightning.experiments.runs import Run, find_runs
+from sparse_lightning.experiments.sweep_commands import commands, run_all
 from sparse_lightning.files import replaced_whole, write_json
-from sparse_lightning.report import Section, claims_table, write_report
-from sparse_lightning.runs import Run, find_runs
-from sparse_lightning.studies.subjects import Subject
-from sparse_lightning.trainings import commands, run_all
+from sparse_lightning.paper.report import Section, claims_table, write_report
+from sparse_lightning.studies.trained_models import Subject
 
 DONE_FILE = "done.json"
 

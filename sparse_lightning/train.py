@@ -23,15 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_lightning import config as configuration
-from sparse_lightning import jobs
-from sparse_lightning.callbacks import FreshCallbacks
-from sparse_lightning.checkpoints import read_checkpoint
+from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.experiments import jobs
+from sparse_lightning.experiments.runs import RESULTS_FILE, record_settings
 from sparse_lightning.files import require_writable, write_json
-from sparse_lightning.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.parts import describe
-from sparse_lightning.runs import RESULTS_FILE, record_settings
+from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
+from sparse_lightning.training.resuming import FreshCallbacks
 
 
 def train(config: DictConfig) -> dict[str, float]:

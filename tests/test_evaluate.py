@@ -13,15 +13,15 @@ import torch
 from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
-from test_wandb import records
+from wandb_records import records
 
-from sparse_lightning.checkpoints import FORMAT_KEY
+from sparse_lightning.checkpoint_format import FORMAT_KEY
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.evaluate import draw, evaluate
-from sparse_lightning.findings import Findings
-from sparse_lightning.runs import Run, record_settings
-from sparse_lightning.studies.subjects import Subject, shared_data
+from sparse_lightning.experiments.runs import Run, record_settings
+from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.trained_models import Subject, shared_data
 from sparse_lightning.train import train
 
 STUDIES = sorted(path.stem for path in (CONFIG_DIR / "study").glob("*.yaml"))

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sparse_lightning.errors import DataError
-from sparse_lightning.findings import Findings
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.trained_models import Subject
 
 TRACKED = ("code_l1", "code_std", "column_norm", "zeros", "psnr")
 

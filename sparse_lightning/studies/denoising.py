@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.findings import Findings, Pictures
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint
 from sparse_lightning.studies.denoisers import PEERS, choose_setting, denoise
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.result_cache import Memory
+from sparse_lightning.studies.study_result import Findings, Pictures
+from sparse_lightning.studies.trained_models import Subject
 
 CLEAN, RECONSTRUCTION, NOISY, DENOISED = "clean", "reconstruction", "noisy", "noisy, rebuilt"
 

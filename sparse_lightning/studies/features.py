@@ -17,12 +17,12 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.features import active_area, orientation_share
-from sparse_lightning.findings import Findings, Pictures
-from sparse_lightning.gabor import fit_gabor
 from sparse_lightning.studies.coding import all_codes, fingerprint
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.gabor import fit_gabor
+from sparse_lightning.studies.orientation import active_area, orientation_share
+from sparse_lightning.studies.result_cache import Memory
+from sparse_lightning.studies.study_result import Findings, Pictures
+from sparse_lightning.studies.trained_models import Subject
 
 ATOM, FILTER = "atom", "encoder filter"
 

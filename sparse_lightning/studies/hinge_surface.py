@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.energy import ActiveObjective, Energy, Moments
-from sparse_lightning.findings import Findings
+from sparse_lightning.studies.study_result import Findings
 
 
 def hinge_surface(

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError, require_positive
-from sparse_lightning.findings import Findings
 from sparse_lightning.studies.classifiers import (
     Outcome,
     ScratchSettings,
@@ -34,8 +33,9 @@ from sparse_lightning.studies.classifiers import (
     nearest_neighbours,
 )
 from sparse_lightning.studies.coding import all_codes, all_inputs, all_labels, fingerprint
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.result_cache import Memory
+from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.trained_models import Subject
 
 ALL = "all"
 SPLITS = ("train", "val", "test")

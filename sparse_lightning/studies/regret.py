@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.findings import Findings
 from sparse_lightning.metrics import ImagePSNR
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.result_cache import Memory
+from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.trained_models import Subject
 
 ENCODER, INFERENCE = "encoder", "inference"
 
