@@ -29,6 +29,7 @@ from yaml import YAMLError
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.moved import translated
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.model import SparseAutoencoder
 
@@ -55,19 +56,20 @@ class Run:
 
     @cached_property
     def config(self) -> DictConfig:
-        """Every setting, resolved.
+        """Every setting, resolved, with the present paths of classes.
 
         Raises:
             DataError: the folder holds no readable settings.
         """
         path = self.folder / CONFIG_FILE
         try:
-            return OmegaConf.load(path)
+            recorded = OmegaConf.load(path)
         except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
                 "sparse_lightning.train."
             ) from error
+        return OmegaConf.create(translated(OmegaConf.to_container(recorded)))
 
     @property
     def is_finished(self) -> bool:
