@@ -35,7 +35,7 @@ class TinyData(SplitDataModule):
             )
 
 
-class TinySubject:
+class TinyModel:
     """A model with random weights, and what tables say of it."""
 
     def __init__(self, family: str = "sdl", encoder: bool = True, seed: int = 0, **columns) -> None:

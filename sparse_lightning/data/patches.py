@@ -19,7 +19,7 @@ from rich.panel import Panel
 from sparse_lightning.data.batch import Batch, TensorSlices
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.patch_pipeline.build import build_patches, describe_skipped
-from sparse_lightning.data.patch_pipeline.cache import built_once, digest
+from sparse_lightning.data.patch_pipeline.cache import built_once
 from sparse_lightning.data.patch_pipeline.photographs import (
     Photograph,
     find_photographs,
@@ -27,6 +27,7 @@ from sparse_lightning.data.patch_pipeline.photographs import (
 )
 from sparse_lightning.data.patch_pipeline.recipe import SPLITS, Recipe
 from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.files import digest
 
 # To be raised with every change of the code that changes the patches it makes.
 PIPELINE_VERSION = 2

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {
     "code_l1": "mean l1 norm of a code",
@@ -18,9 +18,9 @@ PANELS = {
 }
 
 
-def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """One figure, a panel for each quantity."""
-    yield "ablation", histories(findings.table, findings.data)
+    yield "ablation", histories(result.table, result.data)
 
 
 def histories(table: pd.DataFrame, data: str) -> Figure:

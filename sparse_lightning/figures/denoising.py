@@ -9,19 +9,19 @@ from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
 from sparse_lightning.figures.tiles import image_rows
-from sparse_lightning.studies.study_result import Findings, Pictures
+from sparse_lightning.studies.study_result import Pictures, StudyResult
 
 
-def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """One figure of PSNR for all noise levels, and a strip for each family and level."""
-    yield "denoising", psnr_bars(findings.more["best"], findings.more["peers"], findings.data)
-    for (noise, family), _ in findings.pictures.index.groupby(["noise", "family"]):
-        strip = findings.pictures.where(noise=noise, family=family)
-        yield f"strip_{family}_noise_{noise:g}", picture_strip(strip, findings.data)
+    yield "denoising", psnr_bars(result.more["best"], result.more["peers"], result.data)
+    for (noise, family), _ in result.pictures.index.groupby(["noise", "family"]):
+        strip = result.pictures.where(noise=noise, family=family)
+        yield f"strip_{family}_noise_{noise:g}", picture_strip(strip, result.data)
 
 
 def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame, data: str) -> Figure:
-    """PSNR of the noisy image (line) and of what families and peers make of it (bars)."""
+    """PSNR of the noisy image (line) and of what families and baselines make of it (bars)."""
     levels = sorted(best["noise"].unique())
     figure = Figure(figsize=(8.2, 2.9 * len(levels) + 0.4), layout="constrained")
     for axes, level in zip(figure.subplots(len(levels), 1, squeeze=False).flat, levels):

@@ -11,23 +11,23 @@ from matplotlib.ticker import MaxNLocator
 
 from sparse_lightning.figures.style import families_in_order, family_name, tidy
 from sparse_lightning.figures.tiles import feature_tiles
-from sparse_lightning.studies.study_result import Findings, Pictures
+from sparse_lightning.studies.study_result import Pictures, StudyResult
 
 
-def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """For each model its atoms on two scales, its filters and its Gabor fits; then all areas."""
     keys = ["family", "sparsity_weight", "seed"]
-    for values, _ in findings.pictures.index.groupby(keys):
+    for values, _ in result.pictures.index.groupby(keys):
         model = dict(zip(keys, values))
-        tiles = findings.pictures.where(**model)
-        name, title = _names(model, findings.data)
+        tiles = result.pictures.where(**model)
+        name, title = _names(model, result.data)
         yield from _tiles(tiles, name, title)
-        if "explained" in findings.table:
-            rows = findings.table[findings.table["used"]]
+        if "explained" in result.table:
+            rows = result.table[result.table["used"]]
             for column, value in model.items():
                 rows = rows[rows[column] == value]
             yield f"gabors_{name}", gabor_scatter(rows, title)
-    yield "atom_areas", atom_areas(findings.table, findings.data)
+    yield "atom_areas", atom_areas(result.table, result.data)
 
 
 def _names(model: dict, data: str) -> tuple[str, str]:

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
 from sparse_lightning.figures.style import tidy
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 
-def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """The surface in 3-D, and value and gradient along a line."""
-    yield "hinge_surface", surface(findings.table)
-    yield "hinge_gradient", line(findings.more["line"])
+    yield "hinge_surface", surface(result.table)
+    yield "hinge_gradient", line(result.more["line"])
 
 
 def surface(table: pd.DataFrame) -> Figure:

@@ -14,7 +14,7 @@ from sparse_lightning.figures.style import (
     family_style,
     tidy,
 )
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 BASELINE_STYLES = {
     "linear on raw": {"color": "black", "marker": "x"},
@@ -24,9 +24,9 @@ BASELINE_STYLES = {
 }
 
 
-def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """Top-1 and top-3 error side by side."""
-    yield "low_data", error_curves(findings.more["summary"], findings.data)
+    yield "low_data", error_curves(result.more["summary"], result.data)
 
 
 def error_curves(summary: pd.DataFrame, data: str) -> Figure:

@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 
-def draw(findings: Findings) -> Iterator[tuple[str, Figure]]:
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """The regret curves, the PSNR at equal zeros, and what the encoder costs."""
-    yield "regret", regret_curves(findings.table, findings.data)
-    yield "psnr_at_zeros", psnr_at_zeros(findings.more["at_zeros"], findings.data)
-    if not findings.more["amortisation"].empty:
-        yield "amortisation", amortisation(findings.table, findings.data)
+    yield "regret", regret_curves(result.table, result.data)
+    yield "psnr_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
+    if not result.more["amortisation"].empty:
+        yield "amortisation", amortisation(result.table, result.data)
 
 
 def regret_curves(table: pd.DataFrame, data: str) -> Figure:

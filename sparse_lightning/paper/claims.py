@@ -1,7 +1,7 @@
-"""What the paper claims, and whether findings bear it out by a rule with numbers.
+"""What the paper claims, and whether a study's result bears it out, by a rule with numbers.
 
-A claim that the findings cannot decide, because they lack a family or a value, is open; it is
-never counted as holding.
+A claim that a result cannot decide, because a family or a value is missing, is open; an open claim
+is never counted as holding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 HIGH_SPARSITY = (0.9, 0.95)
 ON_PAR = 0.5
@@ -21,11 +21,11 @@ FEW_LABELS = ("1", "2", "5", "10")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What findings say of a claim.
+    """What a study's result says of a claim.
 
     Attributes:
         shown: the numbers.
-        holds: None where the findings cannot decide.
+        holds: None where the result cannot decide.
     """
 
     shown: str
@@ -37,17 +37,17 @@ class Claim:
     """A claim of the paper.
 
     Attributes:
-        study: kind of the findings that decide it.
+        study: the kind of study that decides it.
         says: the claim.
         rule: when it counts as holding.
-        judge: from findings to a verdict.
+        judge: from the study's result to a verdict.
         data: the data set that it is about, None for any.
     """
 
     study: str
     says: str
     rule: str
-    judge: Callable[[Findings], Verdict]
+    judge: Callable[[StudyResult], Verdict]
     data: str | None = None
 
 
@@ -70,9 +70,9 @@ def _value(row: pd.Series) -> str:
     return f"{row['psnr']:.2f}{spread}"
 
 
-def reconstructs_best(findings: Findings) -> Verdict:
+def reconstructs_best(result: StudyResult) -> Verdict:
     """VDL-NL against every other family, at equal high sparsity."""
-    table = findings.more["at_zeros"]
+    table = result.more["at_zeros"]
     parts, absent = [], []
     for at in HIGH_SPARSITY:
         rows = table[np.isclose(table["zeros"], at)].set_index("family")
@@ -93,10 +93,10 @@ def reconstructs_best(findings: Findings) -> Verdict:
     return _together(parts, absent)
 
 
-def linear_on_par(findings: Findings) -> Verdict:
+def linear_on_par(result: StudyResult) -> Verdict:
     """VDL against SDL at equal sparsity."""
     parts, absent = [], []
-    for at, rows in findings.more["at_zeros"].groupby("zeros"):
+    for at, rows in result.more["at_zeros"].groupby("zeros"):
         pair = rows.dropna(subset="psnr").set_index("family")
         unreached = sorted({"sdl", "vdl"} - set(pair.index))
         absent += [f"{family} at {100 * at:g} % zeros" for family in unreached]
@@ -108,9 +108,9 @@ def linear_on_par(findings: Findings) -> Verdict:
     return _together(parts, absent)
 
 
-def denoises(findings: Findings) -> Verdict:
+def denoises(result: StudyResult) -> Verdict:
     """The reconstruction of a noisy image against the noisy image."""
-    best = findings.more["best"]
+    best = result.more["best"]
     ours = best[best["family"].isin(["vdl", "vdl_nl"])]
     parts = []
     for row in ours.itertuples():
@@ -120,11 +120,11 @@ def denoises(findings: Findings) -> Verdict:
     return _together(parts, sorted({"vdl", "vdl_nl"} - set(ours["family"])))
 
 
-def beats_classical_denoisers(findings: Findings) -> Verdict:
+def beats_classical_denoisers(result: StudyResult) -> Verdict:
     """The best family against the best of scikit-image; not a claim of the paper."""
     parts = []
-    for noise, rows in findings.more["best"].groupby("noise"):
-        peers = findings.more["peers"].query("noise == @noise")
+    for noise, rows in result.more["best"].groupby("noise"):
+        peers = result.more["peers"].query("noise == @noise")
         ours = rows.loc[rows["psnr_denoised"].idxmax()]
         theirs = peers.loc[peers["psnr_denoised"].idxmax()]
         text = (
@@ -135,9 +135,9 @@ def beats_classical_denoisers(findings: Findings) -> Verdict:
     return _together(parts)
 
 
-def classifies_best(findings: Findings) -> Verdict:
+def classifies_best(result: StudyResult) -> Verdict:
     """VDL-NL's codes against all other methods, with few labels."""
-    summary = findings.more["summary"].astype({"labels_per_class": str})
+    summary = result.more["summary"].astype({"labels_per_class": str})
     parts, absent = [], []
     for count in FEW_LABELS:
         rows = summary[summary["labels_per_class"] == count].set_index("method")
@@ -154,13 +154,13 @@ def classifies_best(findings: Findings) -> Verdict:
     return _together(parts, absent)
 
 
-def collapses(findings: Findings) -> Verdict:
+def collapses(result: StudyResult) -> Verdict:
     """Codes and decoder without regularisation, over training and beside VDL."""
-    keys, table = ["sparsity_weight", "family"], findings.table
+    keys, table = ["sparsity_weight", "family"], result.table
     final = table[table["epoch"] == table.groupby("run")["epoch"].transform("max")]
     ends = final.groupby(keys)["code_std"].mean().unstack()
     ends = ends.reindex(columns=["none", "vdl"]).dropna()
-    change = findings.more["change"].groupby(keys)[["code_l1", "code_std", "column_norm"]].mean()
+    change = result.more["change"].groupby(keys)[["code_l1", "code_std", "column_norm"]].mean()
     parts = []
     for weight, end in ends.iterrows():
         size, spread, norm = change.loc[(weight, "none")]
@@ -173,9 +173,9 @@ def collapses(findings: Findings) -> Verdict:
     return _together(parts, [] if parts else ["VDL and a model without regularisation at one λ"])
 
 
-def atoms_grow(findings: Findings) -> Verdict:
+def atoms_grow(result: StudyResult) -> Verdict:
     """Area of atoms at the smallest and the largest λ of each family with several."""
-    areas = findings.more["summary"].groupby(["family", "sparsity_weight"])["median_active_area"]
+    areas = result.more["summary"].groupby(["family", "sparsity_weight"])["median_active_area"]
     parts, absent = [], []
     for family, values in areas.mean().dropna().groupby("family"):
         if len(values) < 2:
@@ -191,14 +191,14 @@ def atoms_grow(findings: Findings) -> Verdict:
     return _together(parts, absent)
 
 
-def atoms_are_gabors(findings: Findings) -> Verdict:
+def atoms_are_gabors(result: StudyResult) -> Verdict:
     """Share of Gabor-like atoms of each model."""
     parts = [
         (
             f"{row.family} at λ = {row.sparsity_weight:g}: {100 * row.gabor_like:.0f} %",
             bool(row.gabor_like >= 0.5),
         )
-        for row in findings.more["summary"].itertuples()
+        for row in result.more["summary"].itertuples()
     ]
     return _together(parts)
 

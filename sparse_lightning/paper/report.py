@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_lightning.paper.claims import CLAIMS, Claim, Verdict
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 VERDICTS = {True: "holds", False: "does not hold", None: "open"}
 
@@ -63,9 +63,9 @@ class Section:
 
     def verdicts(self) -> list[tuple[Claim, Verdict]]:
         """The claims that this study is about, judged."""
-        findings = Findings.read(self.folder)
+        result = StudyResult.read(self.folder)
         return [
-            (claim, claim.judge(findings))
+            (claim, claim.judge(result))
             for claim in CLAIMS
             if claim.study == self.study and claim.data in (None, self.data)
         ]
@@ -140,7 +140,7 @@ def _section(section: Section) -> str:
             f'<figure><img alt="{name}" src="data:image/png;base64,{encoded}">'
             f"<figcaption>{name}</figcaption></figure>"
         )
-    for name, table in Findings.read(section.folder).more.items():
+    for name, table in StudyResult.read(section.folder).more.items():
         if len(table) <= 100:
             shown = table.drop(columns="run", errors="ignore")
             text = shown.to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")

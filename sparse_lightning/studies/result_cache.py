@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_lightning.data.patch_pipeline.cache import digest
-from sparse_lightning.files import replaced_whole, write_json
+from sparse_lightning.files import digest, replaced_whole, write_json
 
 Rows = list[dict[str, object]]
 
 
-class Memory:
+class ResultCache:
     """Results by key, in a folder.
 
     Args:

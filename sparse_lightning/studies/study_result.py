@@ -1,14 +1,13 @@
 """What a study found: tidy tables and pictures, on disk and back.
 
-Figures are drawn from findings alone, so that they can be drawn again, or differently, without
-computing anything.
+Figures are drawn from a result alone: they can be drawn again, or differently, without computing
+anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Findings:
+class StudyResult:
     """The result of a study.
 
     Args:
@@ -62,15 +61,14 @@ class Findings:
         return {"table": self.table, **self.more}
 
     def write(self, folder: Path) -> list[Path]:
-        """Write each table as CSV, and as Parquet where pyarrow is there; pictures as .npy."""
+        """Write each table as CSV and Parquet, pictures as .npy."""
         written = []
         for name, table in self.tables.items():
             with replaced_whole(folder / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False)
             written.append(folder / f"{name}.csv")
-            if find_spec("pyarrow") is not None:
-                with replaced_whole(folder / f"{name}.parquet") as temporary:
-                    table.to_parquet(temporary, index=False)
+            with replaced_whole(folder / f"{name}.parquet") as temporary:
+                table.to_parquet(temporary, index=False)
         if self.pictures is not None:
             with replaced_whole(folder / "pictures.npy") as temporary:
                 np.save(temporary, self.pictures.pixels.astype(np.float32))
@@ -79,7 +77,7 @@ class Findings:
         return written
 
     @classmethod
-    def read(cls, folder: Path) -> Findings:
+    def read(cls, folder: Path) -> StudyResult:
         """What `write` left in a folder."""
         tables = {
             path.stem: pd.read_csv(path)

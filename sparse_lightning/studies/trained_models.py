@@ -23,7 +23,7 @@ IMMATERIAL = {"cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_worke
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainedModel:
     """A trained model, and what tables say of it.
 
     Args:
@@ -68,17 +68,17 @@ def _title(run: Run) -> str:
         return run.config.data_name
 
 
-def find_subjects(
+def find_trained_models(
     checkpoint: str | Sequence[str] | None = None,
     runs: str | Sequence[str] | None = None,
     where: Mapping[str, Sequence | None] | None = None,
-) -> list[Subject]:
+) -> list[TrainedModel]:
     """The models of checkpoints, or of all finished runs below some folders.
 
     Args:
         checkpoint: one file, or several.
         runs: one folder, or several.
-        where: values to keep of columns of `Subject.columns`, such as ``{"family": ["sdl"]}``;
+        where: values to keep of columns of `TrainedModel.columns`, such as ``{"family": ["sdl"]}``;
             None for all.
 
     Raises:
@@ -94,30 +94,30 @@ def find_subjects(
     if checkpoint is not None:
         found = [_of_checkpoint(Path(path)) for path in _as_list(checkpoint)]
     else:
-        found = [subject for folder in _as_list(runs) for subject in _of_folder(Path(folder))]
+        found = [trained for folder in _as_list(runs) for trained in _of_folder(Path(folder))]
     for column, values in (where or {}).items():
         if values is None:
             continue
-        kept = [subject for subject in found if subject.columns[column] in list(values)]
+        kept = [trained for trained in found if trained.columns[column] in list(values)]
         if not kept:
-            known = sorted({subject.columns[column] for subject in found})
+            known = sorted({trained.columns[column] for trained in found})
             raise SettingError(f"where.{column}={list(values)} leaves no model: there are {known}.")
         found = kept
     _require_seeds_of_one_another(found)
     return found
 
 
-def _require_seeds_of_one_another(subjects: Sequence[Subject]) -> None:
+def _require_seeds_of_one_another(trained_models: Sequence[TrainedModel]) -> None:
     """Refuse models of one family and λ that differ in more than the seed, or not even in that."""
-    firsts: dict[tuple, Subject] = {}
-    seen: dict[tuple, Subject] = {}
-    for subject in subjects:
-        kind = subject.columns["family"], subject.columns["sparsity_weight"]
-        seeds = subject.columns["seed"], OmegaConf.select(subject.run.config, SHUFFLE_SEED)
-        first = firsts.setdefault(kind, subject)
-        ours, theirs = _settings(first), _settings(subject)
+    firsts: dict[tuple, TrainedModel] = {}
+    seen: dict[tuple, TrainedModel] = {}
+    for trained in trained_models:
+        kind = trained.columns["family"], trained.columns["sparsity_weight"]
+        seeds = trained.columns["seed"], OmegaConf.select(trained.run.config, SHUFFLE_SEED)
+        first = firsts.setdefault(kind, trained)
+        ours, theirs = _settings(first), _settings(trained)
         names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
-        about = f"{first.checkpoint} and {subject.checkpoint} have one family and λ"
+        about = f"{first.checkpoint} and {trained.checkpoint} have one family and λ"
         if names:
             name = names[0]
             raise SettingError(
@@ -125,59 +125,61 @@ def _require_seeds_of_one_another(subjects: Sequence[Subject]) -> None:
                 "would be averaged as if they differed in the seed alone. Keep some of them by "
                 "where., checkpoint= or runs=."
             )
-        if (twin := seen.setdefault((*kind, *seeds), subject)) is not subject:
+        if (twin := seen.setdefault((*kind, *seeds), trained)) is not trained:
             raise SettingError(
-                f"{twin.checkpoint} and {subject.checkpoint} have one family, λ and seed: "
+                f"{twin.checkpoint} and {trained.checkpoint} have one family, λ and seed: "
                 "give one of them."
             )
 
 
-def _settings(subject: Subject) -> dict[str, object]:
-    settings = without_seed(effective_settings(subject.run.config))
+def _settings(trained: TrainedModel) -> dict[str, object]:
+    settings = without_seed(effective_settings(trained.run.config))
     with contextlib.suppress(DataError):  # Of another package's data nothing is known.
-        if subject.run.data_class().is_the_same_everywhere:
+        if trained.run.data_class().is_the_same_everywhere:
             settings.pop("data.root", None)
     return settings
 
 
-def _of_folder(folder: Path) -> list[Subject]:
+def _of_folder(folder: Path) -> list[TrainedModel]:
     finished = [run for run in find_runs(folder) if run.is_finished]
     if not finished:
         raise SettingError(f"runs={folder} holds no finished run: check the path.")
-    return [Subject(run, run.best_checkpoint) for run in finished]
+    return [TrainedModel(run, run.best_checkpoint) for run in finished]
 
 
 def _as_list(value: str | Path | Sequence[str]) -> list:
     return [value] if isinstance(value, str | Path) else list(value)
 
 
-def _of_checkpoint(path: Path) -> Subject:
+def _of_checkpoint(path: Path) -> TrainedModel:
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
-    return Subject(Run(path.parent.parent), path)
+    return TrainedModel(Run(path.parent.parent), path)
 
 
-def shared_data(subjects: Sequence[Subject], config: DictConfig | None = None) -> SplitDataModule:
+def shared_data(
+    trained_models: Sequence[TrainedModel], config: DictConfig | None = None
+) -> SplitDataModule:
     """The data that the models were trained on, ready to use.
 
     Args:
-        subjects: at least one.
+        trained_models: at least one.
         config: settings of other data to use instead.
 
     Raises:
         SettingError: the models were trained on different data, or do not fit ``config``.
     """
     if config is None:
-        first, *others = subjects
+        first, *others = trained_models
         for other in others:
             _require_same_data(first, other)
         data = first.run.data()
     else:
         data = instantiate(config)
-    for subject in subjects:
-        if subject.model.decoder.input_dim != data.input_dim:
+    for trained in trained_models:
+        if trained.model.decoder.input_dim != data.input_dim:
             raise SettingError(
-                f"{subject.checkpoint} takes inputs of {subject.model.decoder.input_dim} pixels, "
+                f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} pixels, "
                 f"and the data have {data.input_dim}: choose other data=."
             )
     data.prepare_data()
@@ -185,8 +187,8 @@ def shared_data(subjects: Sequence[Subject], config: DictConfig | None = None) -
     return data
 
 
-def _require_same_data(first: Subject, other: Subject) -> None:
-    ours, theirs = (_material(subject.run) for subject in (first, other))
+def _require_same_data(first: TrainedModel, other: TrainedModel) -> None:
+    ours, theirs = (_material(trained.run) for trained in (first, other))
     if ours == theirs:
         return
     names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 
 from sparse_lightning.paper import claims
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 
-def at_zeros(**families: tuple[float, float]) -> Findings:
+def at_zeros(**families: tuple[float, float]) -> StudyResult:
     rows = [
         {"zeros": zeros, "family": family, "psnr": psnr, "std": std, "seeds": 2}
         for family, (psnr, std) in families.items()
         for zeros in (0.9, 0.95)
     ]
-    return Findings(pd.DataFrame(), {"at_zeros": pd.DataFrame(rows)})
+    return StudyResult(pd.DataFrame(), {"at_zeros": pd.DataFrame(rows)})
 
 
 def test_reconstructs_best_by_more_than_the_spread():
@@ -33,19 +33,19 @@ def test_reconstructs_best_by_more_than_the_spread():
 
 @pytest.mark.parametrize(("psnr", "holds"), [(17.0, None), (15.0, False)])
 def test_half_of_the_evidence_refutes_and_does_not_confirm(psnr, holds):
-    findings = at_zeros(vdl_nl=(psnr, 0.1), sdl=(16.0, 0.1))
-    table = findings.more["at_zeros"]
+    result = at_zeros(vdl_nl=(psnr, 0.1), sdl=(16.0, 0.1))
+    table = result.more["at_zeros"]
     table.loc[(table["family"] == "vdl_nl") & (table["zeros"] == 0.95), "psnr"] = np.nan
-    verdict = claims.reconstructs_best(findings)
+    verdict = claims.reconstructs_best(result)
     assert verdict.holds is holds
     assert "missing: vdl_nl at 95 % zeros" in verdict.shown
 
 
 def test_a_rival_that_does_not_reach_a_sparsity_leaves_the_claim_open():
-    findings = at_zeros(vdl_nl=(17.0, 0.1), sdl=(16.0, 0.1), wdl=(15.0, 0.1))
-    table = findings.more["at_zeros"]
+    result = at_zeros(vdl_nl=(17.0, 0.1), sdl=(16.0, 0.1), wdl=(15.0, 0.1))
+    table = result.more["at_zeros"]
     table.loc[(table["family"] == "wdl") & (table["zeros"] == 0.9), "psnr"] = np.nan
-    verdict = claims.reconstructs_best(findings)
+    verdict = claims.reconstructs_best(result)
     assert verdict.holds is None
     assert "missing: wdl at 90 % zeros" in verdict.shown
 
@@ -60,23 +60,23 @@ def test_on_par_within_half_a_decibel():
 
 
 def test_classifies_best_at_every_small_count():
-    def summary(last: float) -> Findings:
+    def summary(last: float) -> StudyResult:
         rows = [
             {"method": method, "labels_per_class": count, "top1": error, "top1_std": 0.01}
             for method, error in (("vdl_nl", 0.3), ("linear on raw", 0.4))
             for count in (1, 2, 5, 10)
         ]
         rows[3]["top1"] = last
-        return Findings(pd.DataFrame(), {"summary": pd.DataFrame(rows)})
+        return StudyResult(pd.DataFrame(), {"summary": pd.DataFrame(rows)})
 
     assert claims.classifies_best(summary(0.3)).holds is True
     assert claims.classifies_best(summary(0.5)).holds is False
     few = summary(0.3).more["summary"].query("labels_per_class == 1")
-    assert claims.classifies_best(Findings(few, {"summary": few})).holds is None
+    assert claims.classifies_best(StudyResult(few, {"summary": few})).holds is None
 
 
 def test_collapse_needs_shrinking_codes_and_growing_columns():
-    def history(spread: float, norm: float) -> Findings:
+    def history(spread: float, norm: float) -> StudyResult:
         # The first epoch, and another λ without a rival, must not count.
         rows = [
             ("none", 0.02, 1, 0.9), ("none", 0.02, 5, spread), ("vdl", 0.02, 5, 0.5),
@@ -93,13 +93,13 @@ def test_collapse_needs_shrinking_codes_and_growing_columns():
                 "column_norm": [norm, 1.0],
             }
         )
-        return Findings(table, {"change": change})
+        return StudyResult(table, {"change": change})
 
     assert claims.collapses(history(0.1, 2.0)).holds is True
     assert claims.collapses(history(0.4, 2.0)).holds is False
     assert claims.collapses(history(0.1, 0.9)).holds is False
     alone = history(0.1, 2.0)
-    alone = Findings(alone.table.query("family == 'none'"), alone.more)
+    alone = StudyResult(alone.table.query("family == 'none'"), alone.more)
     assert claims.collapses(alone).holds is None
 
 
@@ -112,11 +112,11 @@ def test_atoms_grow_and_atoms_are_gabors():
             "gabor_like": [0.9, 0.6, 0.4],
         }
     )
-    assert claims.atoms_grow(Findings(table[:2], {"summary": table[:2]})).holds is True
-    assert claims.atoms_grow(Findings(table, {"summary": table})).holds is None
-    assert claims.atoms_are_gabors(Findings(table, {"summary": table})).holds is False
-    assert claims.atoms_are_gabors(Findings(table, {"summary": table[:2]})).holds is True
-    assert claims.atoms_grow(Findings(table, {"summary": table[2:]})).holds is None
+    assert claims.atoms_grow(StudyResult(table[:2], {"summary": table[:2]})).holds is True
+    assert claims.atoms_grow(StudyResult(table, {"summary": table})).holds is None
+    assert claims.atoms_are_gabors(StudyResult(table, {"summary": table})).holds is False
+    assert claims.atoms_are_gabors(StudyResult(table, {"summary": table[:2]})).holds is True
+    assert claims.atoms_grow(StudyResult(table, {"summary": table[2:]})).holds is None
 
 
 def test_denoising_claims():
@@ -124,9 +124,9 @@ def test_denoising_claims():
         {"noise": 1.0, "family": ["vdl", "vdl_nl"], "psnr_noisy": 10.0, "psnr_denoised": 15.0}
     )
     peers = pd.DataFrame({"noise": [1.0], "peer": ["wavelet"], "psnr_denoised": [16.0]})
-    findings = Findings(best, {"best": best, "peers": peers})
-    assert claims.denoises(findings).holds is True
-    alone = claims.denoises(Findings(best[:1], {"best": best[:1]}))
+    result = StudyResult(best, {"best": best, "peers": peers})
+    assert claims.denoises(result).holds is True
+    alone = claims.denoises(StudyResult(best[:1], {"best": best[:1]}))
     assert alone.holds is None
     assert "missing: vdl_nl" in alone.shown
-    assert claims.beats_classical_denoisers(findings).holds is False
+    assert claims.beats_classical_denoisers(result).holds is False

@@ -10,7 +10,7 @@ import pandas as pd
 from sparse_lightning.figures.tiles import image_rows
 from sparse_lightning.files import write_figure
 from sparse_lightning.paper.report import Section, claims_table, write_report
-from sparse_lightning.studies.study_result import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 
 def section(folder: Path) -> Section:
@@ -20,7 +20,7 @@ def section(folder: Path) -> Section:
         for zeros in (0.9, 0.95)
     ]
     at_zeros = pd.DataFrame(rows)
-    Findings(at_zeros, {"at_zeros": at_zeros}).write(folder)
+    StudyResult(at_zeros, {"at_zeros": at_zeros}).write(folder)
     write_figure(image_rows({"a": np.ones((2, 4, 4))}, "t"), folder / "regret.png")
     write_figure(image_rows({"a": np.ones((2, 4, 4))}, "t"), folder / "other.png")
     return Section("mnist_regret", "regret", "mnist", folder, ["reg*"], "python <x>", 12.0)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from tiny_study import TinyData, TinySubject
+from tiny_study import TinyData, TinyModel
 
 from sparse_lightning.errors import SettingError
 from sparse_lightning.studies import classifiers
@@ -20,7 +20,7 @@ from sparse_lightning.studies.classifiers import (
     top_error,
 )
 from sparse_lightning.studies.low_data import draw_labels, low_data, summary
-from sparse_lightning.studies.result_cache import Memory
+from sparse_lightning.studies.result_cache import ResultCache
 
 SCRATCH = {"code_dim": 8, "steps": 40, "check_every": 10, "learning_rates": [1e-2]}
 
@@ -97,7 +97,7 @@ def test_further_guesses_of_one_neighbour_come_from_the_others():
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_search_without_patience_is_refused(patience):
     with pytest.raises(SettingError, match=f"patience={patience} must be"):
-        low_data([], TinyData(), Memory(), patience=patience)
+        low_data([], TinyData(), ResultCache(), patience=patience)
 
 
 def test_lista_from_scratch_learns(splits):
@@ -119,12 +119,12 @@ def test_labels_are_drawn_evenly_and_nested():
 
 
 def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
-    data, memory = TinyData(), Memory(tmp_path)
-    subjects = [TinySubject("sdl", seed=0), TinySubject("do", encoder=False, seed=1)]
+    data, cache = TinyData(), ResultCache(tmp_path)
+    trained_models = [TinyModel("sdl", seed=0), TinyModel("do", encoder=False, seed=1)]
     settings = {
         "labels_per_class": [1, 5, "all"], "label_seeds": [0, 1], "pca_dim": 4, "lista": SCRATCH,
     }  # fmt: skip
-    first = low_data(subjects, data, memory, **settings)
+    first = low_data(trained_models, data, cache, **settings)
     rows = first.table.groupby("method").size()
     # Of all labels there is one draw; only LISTA's own start depends on the seed there.
     assert rows.to_dict() == dict.fromkeys(
@@ -138,7 +138,9 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
 
     monkeypatch.setattr("sparse_lightning.studies.low_data.logistic_regression", computed_again)
     monkeypatch.setattr("sparse_lightning.studies.low_data.all_codes", computed_again)
-    pd.testing.assert_frame_equal(low_data(subjects, data, memory, **settings).table, first.table)
+    pd.testing.assert_frame_equal(
+        low_data(trained_models, data, cache, **settings).table, first.table
+    )
 
 
 def test_summary_takes_the_weight_of_lowest_validation_error():
@@ -159,4 +161,4 @@ def test_summary_takes_the_weight_of_lowest_validation_error():
 
 def test_data_without_labels_are_refused():
     with pytest.raises(SettingError, match="needs labels, and tiny has none"):
-        low_data([TinySubject()], TinyData(labelled=False), Memory())
+        low_data([TinyModel()], TinyData(labelled=False), ResultCache())

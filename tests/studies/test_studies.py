@@ -11,7 +11,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.restoration import denoise_tv_chambolle
-from tiny_study import SIZE, TinyData, TinySubject
+from tiny_study import SIZE, TinyData, TinyModel
 
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy
@@ -31,8 +31,8 @@ from sparse_lightning.studies.regret import (
     psnr_at_zeros,
     regret,
 )
-from sparse_lightning.studies.result_cache import Memory
-from sparse_lightning.studies.study_result import Findings, Pictures
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.study_result import Pictures, StudyResult
 
 
 def pixels(values: torch.Tensor) -> np.ndarray:
@@ -49,25 +49,25 @@ def mean_psnr(clean: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_regret_is_psnr_and_zeros_of_the_codes():
-    data, subject = TinyData(), TinySubject()
+    data, trained = TinyData(), TinyModel()
     inputs = torch.cat([batch.inputs for batch in batches(data, "test", 50)])
-    table = regret([subject], data, Memory(), num_images=50).table.set_index("codes")
-    codes = subject.model.encode(inputs)
-    rebuilt = subject.model.decode(codes)
+    table = regret([trained], data, ResultCache(), num_images=50).table.set_index("codes")
+    codes = trained.model.encode(inputs)
+    rebuilt = trained.model.decode(codes)
     assert table.loc["encoder", "psnr"] == pytest.approx(
         mean_psnr(pixels(inputs), pixels(rebuilt)), abs=1e-4
     )
     assert table.loc["encoder", "zeros"] == pytest.approx(float((codes == 0).double().mean()))
     # Batches are of 25.
-    inferred = torch.cat([codes_of(subject.model, part, True) for part in inputs.split(25)])
+    inferred = torch.cat([codes_of(trained.model, part, True) for part in inputs.split(25)])
     assert table.loc["inference", "zeros"] == pytest.approx(float((inferred == 0).double().mean()))
     assert table.loc["inference", "psnr"] > table.loc["encoder", "psnr"]
 
 
 def test_families_without_an_encoder_are_judged_by_inference():
     data = TinyData()
-    subjects = [TinySubject("sdl"), TinySubject("do", encoder=False)]
-    table = regret(subjects, data, Memory()).table
+    trained_models = [TinyModel("sdl"), TinyModel("do", encoder=False)]
+    table = regret(trained_models, data, ResultCache()).table
     chosen = own_codes(table).set_index("family")["codes"]
     assert chosen.to_dict() == {"sdl": "encoder", "do": "inference"}
 
@@ -118,22 +118,22 @@ def test_noise_is_the_same_in_any_batch_and_for_any_level():
 
 
 def test_denoising_is_psnr_against_the_clean_image():
-    data, subject = TinyData(), TinySubject()
-    findings = denoising([subject], data, Memory(), (1.0,), num_peer_images=10, num_shown=4)
-    row = findings.table.query("split == 'test'").iloc[0]
+    data, trained = TinyData(), TinyModel()
+    result = denoising([trained], data, ResultCache(), (1.0,), num_peer_images=10, num_shown=4)
+    row = result.table.query("split == 'test'").iloc[0]
     clean = torch.cat([batch.inputs for batch in batches(data, "test")])
     noisy = clean + noise_like(clean, 1.0, seed=1)
     assert row["psnr_noisy"] == pytest.approx(mean_psnr(pixels(clean), pixels(noisy)), abs=1e-4)
-    rebuilt = subject.model(noisy)
+    rebuilt = trained.model(noisy)
     assert row["psnr_denoised"] == pytest.approx(
         mean_psnr(pixels(clean), pixels(rebuilt)), abs=1e-4
     )
     assert row["psnr_clean"] == pytest.approx(
-        mean_psnr(pixels(clean), pixels(subject.model(clean))), abs=1e-4
+        mean_psnr(pixels(clean), pixels(trained.model(clean))), abs=1e-4
     )
-    strip = findings.pictures.where(family="sdl", row="noisy")
+    strip = result.pictures.where(family="sdl", row="noisy")
     np.testing.assert_allclose(strip.pixels.reshape(4, -1), pixels(noisy[:4]), atol=1e-5)
-    peers = findings.more["peers"].set_index("peer")
+    peers = result.more["peers"].set_index("peer")
     assert peers["psnr_noisy"].to_list() == pytest.approx([row["psnr_noisy"]] * 3, abs=1e-4)
     weight = peers.loc["total variation", "setting"]
     cleaned = [
@@ -144,7 +144,7 @@ def test_denoising_is_psnr_against_the_clean_image():
     assert peers.loc["total variation", "psnr_denoised"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_settings_of_peers_are_chosen_by_psnr():
+def test_settings_of_baselines_are_chosen_by_psnr():
     flat = torch.zeros(3, SIZE * SIZE)
     noisy = flat + noise_like(flat, 1.0, 0)
     batch = next(iter(batches(TinyData(), "val", 3)))._replace(inputs=flat)
@@ -173,21 +173,21 @@ def test_table_one_takes_the_weight_that_denoises_validation_images_best():
 
 
 def test_atoms_are_scaled_by_the_largest_code():
-    data, subject = TinyData(), TinySubject()
-    findings = features([subject], data, Memory(), num_images=None)
-    codes = subject.model.encode(torch.cat([batch.inputs for batch in batches(data, "val")]))
+    data, trained = TinyData(), TinyModel()
+    result = features([trained], data, ResultCache(), num_images=None)
+    codes = trained.model.encode(torch.cat([batch.inputs for batch in batches(data, "val")]))
     largest = codes.detach().amax(0)
-    table = findings.table.set_index("unit")
+    table = result.table.set_index("unit")
     assert table["scale"].to_list() == pytest.approx(largest.tolist())
     assert table["active"].to_list() == pytest.approx((codes > 0).double().mean(0).tolist())
     scale = torch.where(largest > 0, largest, 1.0)
-    expected = (subject.model.decoder.weight.detach() * scale).T.reshape(-1, SIZE, SIZE)
+    expected = (trained.model.decoder.weight.detach() * scale).T.reshape(-1, SIZE, SIZE)
     np.testing.assert_allclose(
-        findings.pictures.where(kind="atom").pixels, expected.numpy(), atol=1e-6
+        result.pictures.where(kind="atom").pixels, expected.numpy(), atol=1e-6
     )
-    filters = findings.pictures.where(kind="encoder filter").pixels
-    np.testing.assert_array_equal(filters.reshape(12, -1), subject.model.encoder.filters().numpy())
-    share = findings.more["summary"].iloc[0]
+    filters = result.pictures.where(kind="encoder filter").pixels
+    np.testing.assert_array_equal(filters.reshape(12, -1), trained.model.encoder.filters().numpy())
+    share = result.more["summary"].iloc[0]
     used = table[table["active"] >= 0.01]
     assert share["used"] == len(used) / len(table)
     assert share["gabor_like"] == (used["explained"] >= 0.5).mean()
@@ -203,7 +203,7 @@ def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
              size_across=3.0, active_area=0.3)  # fmt: skip
     index = pd.DataFrame([columns | {"kind": "atom", "unit": 0}])
     pictures = Pictures(index, np.random.default_rng(0).normal(size=(1, 6, 6)))
-    figures = dict(draw_features(Findings(table, {}, pictures)))
+    figures = dict(draw_features(StudyResult(table, {}, pictures)))
     assert "50 % Gabor-like" in figures["gabors_sdl_lambda0.1_seed0"].get_suptitle()
 
 
@@ -228,7 +228,7 @@ def test_atoms_that_are_hardly_used_do_not_count():
 # Ablation.
 
 
-class TrainedBefore(TinySubject):
+class TrainedBefore(TinyModel):
     def __init__(self, folder: Path, **columns) -> None:
         self.run = type("Run", (), {"folder": folder})
         self.columns = {"family": "none", "sparsity_weight": 0.1, "seed": 0, "run": str(folder)}
@@ -238,10 +238,10 @@ def test_ablation_follows_training(tmp_path: Path):
     history = {f"train/{name}": [4.0, 3.0, 1.0] for name in ablation_study.TRACKED}
     history["train/column_norm"] = [1.0, 2.0, 3.0]
     pd.DataFrame({"epoch": [0, 1, 2]} | history).to_csv(tmp_path / "metrics.csv", index=False)
-    findings = ablation([TrainedBefore(tmp_path)])
-    assert findings.table["epoch"].to_list() == [1, 2, 3]
-    assert findings.table["code_std"].to_list() == [4.0, 3.0, 1.0]
-    change = findings.more["change"].iloc[0]
+    result = ablation([TrainedBefore(tmp_path)])
+    assert result.table["epoch"].to_list() == [1, 2, 3]
+    assert result.table["code_std"].to_list() == [4.0, 3.0, 1.0]
+    change = result.more["change"].iloc[0]
     assert (change["code_std"], change["column_norm"]) == (0.25, 3.0)
     (tmp_path / "metrics.csv").unlink()
     with pytest.raises(DataError, match="reads the metrics of each epoch"):
@@ -252,8 +252,8 @@ def test_ablation_follows_training(tmp_path: Path):
 
 
 def test_hinge_surface_by_hand():
-    findings = hinge_surface(variance_threshold=0.5, largest=1.0, steps=5, line_at=0.25)
-    table = findings.table
+    result = hinge_surface(variance_threshold=0.5, largest=1.0, steps=5, line_at=0.25)
+    table = result.table
     expected = np.maximum(0.5 - (table["z1"] - table["z2"]).abs() / math.sqrt(2), 0) ** 2
     np.testing.assert_allclose(table["hinge"], expected, atol=1e-12)
     codes = torch.tensor([table["z1"], table["z2"]], dtype=torch.float64)

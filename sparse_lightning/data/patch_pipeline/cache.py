@@ -10,23 +10,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sparse_lightning.errors import DataError
-
-
-def digest(content: Any) -> str:
-    """20 hexadecimal digits that stand for anything that JSON can hold."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def built_once(cache_dir: Path, key: str, build: Callable[[Path, Path], None]) -> Path:
