@@ -23,13 +23,13 @@ from statistics import mean
 from unittest import mock
 
 from rich.console import Console
+from sparse_lightning.solvers.adaptive_descent import AdaptiveDescent
 from torch import Tensor
 
 from benchmarks.problems import Problem, problems
 from benchmarks.race import BUDGETS, CLOSE, infer
 from benchmarks.timing import empty_table
 from sparse_lightning import FISTA, Adaptive
-from sparse_lightning.solvers.adaptive_descent import AdaptiveDescent
 
 # Without a hidden layer, or with a hinge, momentum does not rest by this rule.
 FAMILIES = ("sdl_nl", "wdl_nl", "do_nl", "none_nl")

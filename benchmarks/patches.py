@@ -25,10 +25,10 @@ from rich.table import Table
 from torch.nn.functional import conv2d
 from torchvision.transforms.v2 import functional
 
-from sparse_lightning.data.build import usable_cores
+from sparse_lightning.data.patch_pipeline.build import usable_cores
+from sparse_lightning.data.patch_pipeline.photographs import find_photographs, sample_photographs
+from sparse_lightning.data.patch_pipeline.recipe import Recipe
 from sparse_lightning.data.patches import ImagePatches
-from sparse_lightning.data.photographs import find_photographs, sample_photographs
-from sparse_lightning.data.recipe import Recipe
 
 RECIPE = Recipe()
 

@@ -15,13 +15,13 @@ from unittest import mock
 
 import torch
 from rich.console import Console
+from sparse_lightning.pieces import cost
+from sparse_lightning.solvers.constant import CompiledDescent, fista_momenta
 from torch import Tensor
 
 from benchmarks.problems import Problem, problem
 from benchmarks.timing import empty_table, machine
 from sparse_lightning import FISTA
-from sparse_lightning.pieces import cost
-from sparse_lightning.solvers.constant import CompiledDescent, fista_momenta
 
 ITERATIONS = 200
 WINDOWS = ((11, 20), (41, 60), (101, 200))

@@ -10,9 +10,9 @@ from functools import partial
 
 import torch
 from rich.console import Console
+from sparse_lightning.products import onednn_is_faster, times
 
 from benchmarks.timing import empty_table, machine, medians
-from sparse_lightning.products import onednn_is_faster, times
 
 # What is multiplied, and n x k x m.
 PRODUCTS = (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.timing import machine
 from sparse_lightning.data.mnist import seed_mnist
-from sparse_lightning.runs import RESULTS_FILE, Run, find_runs
+from sparse_lightning.experiments.runs import RESULTS_FILE, Run, find_runs
 
 JOBS = ("model=sdl", "seed=range(8)", "data.num_train=5000", "trainer.max_epochs=2")
 WAYS = {

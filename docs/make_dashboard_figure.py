@@ -12,8 +12,8 @@ import matplotlib.image
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sparse_lightning.collect import collect
-from sparse_lightning.dashboard import CURVES
+from sparse_lightning.experiments.dashboard import CURVES
+from sparse_lightning.experiments.table import collect
 from sparse_lightning.files import write_figure
 
 SYMBOLS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparse_lightning.data.photographs import sample_photographs
-from sparse_lightning.data.stages import patch_stages
+from sparse_lightning.data.patch_pipeline.photographs import sample_photographs
+from sparse_lightning.data.patch_pipeline.stages import patch_stages
+from sparse_lightning.figures.patch_pipeline import patch_pipeline
 from sparse_lightning.files import write_figure
-from sparse_lightning.plots_pipeline import patch_pipeline
 
 NAME = "skimage/data/chelsea.png"
 TOP, LEFT = 124, 262

@@ -1,7 +1,7 @@
 """Hydra's sweeper with a memory: it knows by their folders which jobs are done.
 
 Hydra finds it here, in the namespace that it searches for plug-ins; the work is done by
-`sparse_lightning.sweeps`.
+`sparse_lightning.experiments.sweeps`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class ResumableSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         # Every Hydra program in the environment imports this file.
-        from sparse_lightning.sweeps import Sweep, run_sweep
+        from sparse_lightning.experiments.sweeps import Sweep, run_sweep
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
-from sparse_lightning.identity import digest, effective_settings
+from sparse_lightning.experiments.fingerprint import digest, effective_settings
 
 PACKAGE = Path(__file__).parent
 CONFIG_DIR = next(

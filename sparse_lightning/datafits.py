@@ -123,7 +123,7 @@ class QuadraticDataFit(DataFit):
 
 @dataclass(frozen=True)
 class LeastSquares(DataFit):
-    r""":math:`\sum_i \frac1d \|x_i - W z_i\|^2` by two products with W (d, l), for few gradients."""
+    r""":math:`\sum_i \frac1d \|x_i - W z_i\|^2` by products with W (d, l), for few gradients."""
 
     inputs: Tensor
     weight: Tensor

@@ -15,9 +15,23 @@ from sparse_lightning.errors import SettingError
 from sparse_lightning.registry import register
 
 
+class Encoder(nn.Module):
+    """Base of all encoders: ``forward`` maps inputs (n, d) to codes (n, l).
+
+    Attributes:
+        input_dim: d.
+        code_dim: l.
+        is_signed: whether codes may have negative components, as those of a signed penalty have.
+    """
+
+    input_dim: int
+    code_dim: int
+    is_signed: bool = False
+
+
 @register
-class LISTA(nn.Module):
-    """Learned ISTA.
+class LISTA(Encoder):
+    """Learned ISTA. Its codes are not negative.
 
     Args:
         input_dim: d, pixels.

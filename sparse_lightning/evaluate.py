@@ -21,14 +21,14 @@ from rich.console import Console
 
 from sparse_lightning import config as configuration
 from sparse_lightning.files import require_writable, write_figure
-from sparse_lightning.findings import Findings
-from sparse_lightning.loggers import wandb_finished
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import find_subjects, shared_data
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.study_result import StudyResult
+from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.training.loggers import wandb_finished
 
 
-def evaluate(config: DictConfig) -> Findings:
-    """Run one study from a composed configuration and return what it found.
+def evaluate(config: DictConfig) -> StudyResult:
+    """Run one study from a composed configuration and return its result.
 
     Raises:
         SettingError, DataError, CheckpointError: before it begins, for models and data that the
@@ -39,42 +39,42 @@ def evaluate(config: DictConfig) -> Findings:
     run_dir = Path(config.run_dir)
     require_writable("hydra.run.dir", run_dir)
     compute = instantiate(config.study.compute)
-    findings = compute(**_what_it_needs(compute, config, run_dir))
+    result = compute(**_what_it_needs(compute, config, run_dir))
     console = Console()
-    for path in findings.write(run_dir):
+    for path in result.write(run_dir):
         console.print(str(path), soft_wrap=True, highlight=False)
     pictures = []
-    for name, figure in draw(config, findings):
+    for name, figure in draw(config, result):
         pictures.append(write_figure(figure, run_dir / f"{name}.png"))
         console.print(str(pictures[-1]), soft_wrap=True, highlight=False)
     with wandb_finished():
         loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
-        _log(loggers, config.study.name, findings, pictures)
-    return findings
+        _log(loggers, config.study.name, result, pictures)
+    return result
 
 
-def draw(config: DictConfig, findings: Findings) -> Iterator[tuple[str, Figure]]:
+def draw(config: DictConfig, result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """Name and figure of everything that a study shows."""
-    yield from instantiate(config.study.draw)(findings)
+    yield from instantiate(config.study.draw)(result)
 
 
 def _what_it_needs(compute: Callable, config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Models, their data and a memory, as far as the study's function has an argument for them."""
+    """Models, their data and a cache, as far as the study's function has an argument for them."""
     wanted = inspect.signature(compute).parameters
     given: dict[str, Any] = {}
-    if "memory" in wanted:
-        given["memory"] = Memory(run_dir / "memory")
-    if "subjects" in wanted:
-        given["subjects"] = find_subjects(config.checkpoint, config.runs, config.where)
+    if "cache" in wanted:
+        given["cache"] = ResultCache(run_dir / "memory")
+    if "trained_models" in wanted:
+        given["trained_models"] = find_trained_models(config.checkpoint, config.runs, config.where)
     if "data" in wanted:
-        given["data"] = shared_data(given["subjects"], config.get("data"))
+        given["data"] = shared_data(given["trained_models"], config.get("data"))
     return given
 
 
-def _log(loggers: list[Logger], study: str, findings: Findings, pictures: list[Path]) -> None:
+def _log(loggers: list[Logger], study: str, result: StudyResult, pictures: list[Path]) -> None:
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            for name, table in findings.tables.items():
+            for name, table in result.tables.items():
                 logger.log_table(f"{study}/{name}", dataframe=table)
             for path in pictures:
                 logger.log_image(f"{study}/{path.stem}", [str(path)])

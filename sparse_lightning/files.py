@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and names that follow from a content."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -34,6 +35,12 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, indented."""
     with replaced_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def digest(content: Any) -> str:
+    """20 hexadecimal digits that stand for anything that JSON can hold."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def write_figure(figure: Figure, path: Path) -> Path:

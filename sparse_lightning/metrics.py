@@ -106,7 +106,7 @@ class CodeStatistics(Metric):
         self.total.add_(precise.sum(0))
         self.squares.add_(torch.linalg.vecdot(precise, precise, dim=0))
         # Sums of booleans are several times as slow as sums of numbers.
-        self.active.add_(precise.gt_(0).sum(0))
+        self.active.add_(precise.ne_(0).sum(0))
         torch.maximum(self.largest, codes.amax(0), out=self.largest)
 
     def standard_deviation(self) -> Tensor:

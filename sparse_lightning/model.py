@@ -21,11 +21,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from sparse_lightning.checkpoints import FORMAT, FORMAT_KEY, read_checkpoint
+from sparse_lightning.checkpoint_format import FORMAT, FORMAT_KEY, read_checkpoint
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.datafits import mean_squares
 from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.distributed import Processes
+from sparse_lightning.encoders import Encoder
 from sparse_lightning.energy import Energy, Objective, at_least_float32
 from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
@@ -55,7 +56,7 @@ class SparseAutoencoder(lightning.LightningModule):
     def __init__(
         self,
         decoder: Decoder,
-        encoder: nn.Module | None,
+        encoder: Encoder | None,
         energy: Energy,
         solver: Solver,
         optimizer: AdamSettings,
@@ -90,9 +91,16 @@ class SparseAutoencoder(lightning.LightningModule):
                 f"model.energy.encoder_weight={self.energy.encoder_weight} needs an encoder, and "
                 "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
             )
+        if self.encoder is None:
+            return
+        penalty = self.energy.penalty
+        if penalty.is_signed and not self.encoder.is_signed:
+            raise SettingError(
+                f"model.energy.penalty={type(penalty).__name__} gives codes with signs, which "
+                f"model.encoder={type(self.encoder).__name__} cannot predict: choose an encoder "
+                "whose is_signed is true, or model.encoder=null."
+            )
         for name in ("code_dim", "input_dim"):
-            if self.encoder is None:
-                continue
             ours, theirs = getattr(self.decoder, name), getattr(self.encoder, name)
             if ours != theirs:
                 raise SettingError(
@@ -129,7 +137,7 @@ class SparseAutoencoder(lightning.LightningModule):
         with torch.no_grad():
             prediction = None if self.encoder is None else self.encoder(inputs)
             objective, initial, solution = self._infer(inputs, prediction)
-            self._require_descent(objective, initial, objective.terms(solution.codes))
+            self._require_descent(inputs, objective, initial, objective.terms(solution.codes))
         return solution
 
     def _infer(
@@ -156,7 +164,9 @@ class SparseAutoencoder(lightning.LightningModule):
             return
         if sum(terms.values()) <= 2 * objective.alone().value(initial):
             return
-        raise DivergenceError(f"Inference diverged at {self._position()}: {self.solver.divergence_hint}.")
+        raise DivergenceError(
+            f"Inference diverged at {self._position()}: {self.solver.divergence_hint}."
+        )
 
     def _position(self) -> str:
         if self._trainer is None:

@@ -20,13 +20,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from sparse_lightning import config as configuration
-from sparse_lightning.data.cache import digest
 from sparse_lightning.errors import SweepError
-from sparse_lightning.files import replaced_whole, write_json
-from sparse_lightning.report import Section, claims_table, write_report
-from sparse_lightning.runs import Run, find_runs
-from sparse_lightning.studies.subjects import Subject
-from sparse_lightning.trainings import commands, run_all
+from sparse_lightning.experiments.runs import Run, find_runs
+from sparse_lightning.experiments.sweep_commands import commands, run_all
+from sparse_lightning.files import digest, replaced_whole, write_json
+from sparse_lightning.paper.report import Section, claims_table, write_report
+from sparse_lightning.studies.trained_models import TrainedModel
 
 DONE_FILE = "done.json"
 
@@ -56,7 +55,7 @@ def _study(title: str, study: DictConfig, runs: Sequence[Run], folder: Path) -> 
         looked_at = [run for run in runs if run.folder.is_relative_to(trained)]
     command = ["python", "-m", "sparse_lightning.evaluate", *settings, f"hydra.run.dir={out}"]
     # A training that was done again, with other code, is another.
-    key = digest([command, [Subject(run, run.best_checkpoint).digest for run in looked_at]])
+    key = digest([command, [TrainedModel(run, run.best_checkpoint).digest for run in looked_at]])
     done = _done(out)
     if done.get("key") != key:
         Console().rule(title)

@@ -72,7 +72,7 @@ class VarianceHinge:
         return self.weight * shortfall.square().sum(-1)
 
     def gradient(self, codes: Tensor, moments: Moments) -> Tensor:
-        r""":math:`-\frac{2\beta}{n-1} \big(\frac{T}{\sigma_j} - 1\big)_+ (z_{ij} - \mu_j)` (eq. 12).
+        r""":math:`-\frac{2\beta}{n-1} \big(\frac{T}{\sigma_j} - 1\big)_+ (z_{ij} - \mu_j)`, eq. 12.
 
         It is 0 where :math:`\sigma_j = 0`.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch
-from sparse_lightning.data.contrast import local_contrast_normalize
+from sparse_lightning.data.patch_pipeline.contrast import local_contrast_normalize
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder, UnitColumns
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy

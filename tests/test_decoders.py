@@ -6,64 +6,25 @@ import copy
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from sparse_lightning.decoders import (
-    LinearDecoder,
-    LinearLeastSquares,
-    MultiLayerDecoder,
-    QuadraticTerm,
-    UnitColumns,
-)
+from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder, UnitColumns
 from sparse_lightning.errors import SettingError
 
 
 def test_shapes_of_the_paper():
     linear, nonlinear = LinearDecoder(128, 784), MultiLayerDecoder(128, [1024], 784)
     assert linear.weight.shape == (784, 128)
-    names = {name: tuple(p.shape) for name, p in nonlinear.named_parameters()}
-    assert names == {
+    weights = dict(nonlinear.named_parameters())
+    assert {name: tuple(weight.shape) for name, weight in weights.items()} == {
         "hidden.0.weight": (1024, 128),
         "hidden.0.bias": (1024,),
         "output.weight": (784, 1024),
     }
     codes = torch.rand(3, 128)
     torch.testing.assert_close(linear(codes), codes @ linear.weight.T)
-    hidden = torch.relu(codes @ names_of(nonlinear)["hidden.0.weight"].T + nonlinear.hidden[0].bias)
+    hidden = torch.relu(codes @ weights["hidden.0.weight"].T + weights["hidden.0.bias"])
     torch.testing.assert_close(nonlinear(codes), hidden @ nonlinear.output.weight.T)
-
-
-def names_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return dict(module.named_parameters())
-
-
-def test_gram_form_is_taken_where_it_pays():
-    """It does at m=1024, d=784; it does not at m=2048, nor for three iterations."""
-    inputs = torch.randn(250, 784)
-    narrow = MultiLayerDecoder(128, [1024], 784).bind(inputs)
-    wide = MultiLayerDecoder(256, [2048], 784).bind(inputs)
-    assert isinstance(narrow.prepared_for(50).top, QuadraticTerm)
-    assert narrow.prepared_for(3) is narrow
-    assert isinstance(narrow.top, LinearLeastSquares)
-    assert wide.prepared_for(1_000) is wide
-
-
-@pytest.mark.parametrize("hidden_dims", [[16], [16, 14]])
-def test_gram_form_is_the_same_function(hidden_dims):
-    decoder = MultiLayerDecoder(12, hidden_dims, 30).double()
-    codes, rows = torch.rand(20, 12).double(), torch.tensor([3, 1, 18])
-    plain = decoder.bind(torch.randn(20, 30).double())
-    prepared = plain.prepared_for(1_000)
-    assert prepared is not plain
-    for one, other, these in (
-        (plain, prepared, codes),
-        (plain.restrict(rows), prepared.restrict(rows), codes[rows]),
-    ):
-        for left, right in zip(one.value_and_gradient(these), other.value_and_gradient(these)):
-            torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(one.value(these), other.value(these), rtol=1e-10, atol=1e-12)
-        out = torch.full_like(these, torch.nan)
-        assert other.gradient(these, out=out) is out
-        torch.testing.assert_close(out, one.gradient(these), rtol=1e-10, atol=1e-12)
 
 
 def test_atoms_of_a_linear_decoder_are_its_columns():
@@ -82,21 +43,55 @@ def test_atoms_of_a_nonlinear_decoder_are_single_code_responses():
         torch.testing.assert_close(atom, (decoder(code) - decoder(torch.zeros(1, 5)))[0].detach())
 
 
+class Convolutional(Decoder):
+    """A decoder of a user's own, one of whose weights is no matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code_dim, self.input_dim = 5, 16
+        self.maps = nn.Linear(5, 2 * 16)
+        self.convolution = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.convolution(self.maps(codes).view(-1, 2, 4, 4)).flatten(1)
+
+    def column_groups(self):
+        return [(self.maps.weight, (0,)), (self.convolution.weight, (0, 2, 3))]
+
+
 @pytest.mark.parametrize("norm", [1.0, 0.3])
-@pytest.mark.parametrize("decoder", [LinearDecoder(5, 7), MultiLayerDecoder(5, [9, 4], 7)])
-def test_projection(decoder, norm):
-    first = decoder.weight_matrices()[0]
+@pytest.mark.parametrize(
+    "make", [lambda: LinearDecoder(5, 7), lambda: MultiLayerDecoder(5, [9, 4], 7), Convolutional]
+)
+def test_unit_columns(make, norm):
+    decoder = make()
+    first = decoder.column_groups()[0][0]
     with torch.no_grad():
         first[:, 1] = 0
     before = first.detach().clone()
     UnitColumns(norm)(decoder)
-    for weight in decoder.weight_matrices():
-        norms = torch.linalg.vector_norm(weight, dim=0)
+    for norms in decoder.column_norms():
         norms = norms[norms > 0]
         torch.testing.assert_close(norms, torch.full_like(norms, norm))
     assert (first[:, 1] == 0).all(), "a column of zeros has no direction"
-    cosine = torch.nn.functional.cosine_similarity(first[:, 0], before[:, 0], dim=0)
+    cosine = nn.functional.cosine_similarity(first[:, 0], before[:, 0], dim=0)
     assert float(cosine.detach()) == pytest.approx(1)
+
+
+def test_a_column_of_a_convolution_is_the_kernel_of_one_input_channel():
+    decoder = Convolutional()
+    kernels = decoder.convolution.weight.detach()
+    expected = torch.stack([kernels[:, channel].norm() for channel in range(2)])
+    torch.testing.assert_close(decoder.column_norms()[1], expected)
+
+
+def test_columns_that_do_not_exist_cannot_have_a_norm():
+    class WithoutColumns(Convolutional):
+        def column_groups(self):
+            return []
+
+    with pytest.raises(SettingError, match=r"model\.constraint\.norm=1\.0 cannot hold: Without"):
+        UnitColumns()(WithoutColumns())
 
 
 def test_bad_settings():
@@ -115,13 +110,12 @@ def test_inference_never_multiplies_with_subnormal_numbers(hidden_dims, dtype):
     decayed = copy.deepcopy(used)
     tiny = torch.finfo(dtype).tiny
     with torch.no_grad():
-        used.weight_matrices()[0][:, 2:4] = 0
-        decayed.weight_matrices()[0][:, 2] = 0.9 * tiny**0.5
-        decayed.weight_matrices()[0][:, 3] = -tiny / 2
+        used.column_groups()[0][0][:, 2:4] = 0
+        decayed.column_groups()[0][0][:, 2] = 0.9 * tiny**0.5
+        decayed.column_groups()[0][0][:, 3] = -tiny / 2
     inputs, codes = torch.randn(20, 10, dtype=dtype), torch.rand(20, 6, dtype=dtype)
-    for one, other in zip(
-        used.bind(inputs).value_and_gradient(codes), decayed.bind(inputs).value_and_gradient(codes)
-    ):
+    found = [decoder.datafit(inputs).value_and_gradient(codes) for decoder in (used, decayed)]
+    for one, other in zip(*found):
         assert torch.equal(one, other)
 
 
@@ -130,4 +124,4 @@ def test_a_weight_that_is_no_number_is_not_hidden(number):
     decoder = MultiLayerDecoder(6, [8], 10)
     with torch.no_grad():
         decoder.output.weight[0, 0] = number
-    assert not decoder.bind(torch.randn(5, 10)).value(torch.ones(5, 6)).isfinite().any()
+    assert not decoder.datafit(torch.randn(5, 10)).value(torch.ones(5, 6)).isfinite().any()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.variance import Moments
 from sparse_lightning.errors import SettingError
+from sparse_lightning.variance import Moments
 
 INPUT_DIM, CODE_DIM, SAMPLES = 14, 6, 9
 

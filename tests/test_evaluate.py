@@ -13,16 +13,16 @@ import torch
 from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
-from test_wandb import records
+from wandb_records import records
 
-from sparse_lightning import identity
-from sparse_lightning.checkpoints import FORMAT_KEY
+from sparse_lightning.checkpoint_format import FORMAT_KEY
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.evaluate import draw, evaluate
-from sparse_lightning.findings import Findings
-from sparse_lightning.runs import Run, record_settings
-from sparse_lightning.studies.subjects import Subject, shared_data
+from sparse_lightning.experiments import fingerprint
+from sparse_lightning.experiments.runs import Run, record_settings
+from sparse_lightning.studies.study_result import StudyResult
+from sparse_lightning.studies.trained_models import TrainedModel, shared_data
 from sparse_lightning.train import train
 
 STUDIES = sorted(path.stem for path in (CONFIG_DIR / "study").glob("*.yaml"))
@@ -88,15 +88,15 @@ def compose_study(tmp_path: Path) -> Evaluated:
 def test_every_study_leaves_tables_and_figures(study, compose_study, sweep: Path, tmp_path: Path):
     overrides = [] if study == "hinge_surface" else [f"runs={sweep}"]
     config = compose_study(study, *overrides)
-    findings = evaluate(config)
+    result = evaluate(config)
     table = pd.read_csv(tmp_path / "study" / "table.csv")
-    assert len(table) == len(findings.table) > 0
+    assert len(table) == len(result.table) > 0
     if study != "hinge_surface":
         assert set(table["family"].dropna()) == {"sdl", "do_nl"}
     drawn = {path.stem for path in (tmp_path / "study").glob("*.png")}
     assert drawn
     # What was written says all that the figures show, and each says of which data.
-    figures = dict(draw(config, Findings.read(tmp_path / "study")))
+    figures = dict(draw(config, StudyResult.read(tmp_path / "study")))
     assert set(figures) == drawn
     if study != "hinge_surface":
         for name, figure in figures.items():
@@ -168,12 +168,12 @@ def test_mixed_data_are_refused(compose_study, sweep: Path, tmp_path: Path):
 
 
 def test_photographs_of_another_folder_are_other_data(compose: Compose, tmp_path: Path):
-    subjects = []
+    trained_models = []
     for root in ("one", "two"):
         record_settings(compose("data=imagenet_patches", f"data.root={root}"), tmp_path / root)
-        subjects.append(Subject(Run(tmp_path / root), tmp_path))
+        trained_models.append(TrainedModel(Run(tmp_path / root), tmp_path))
     with pytest.raises(SettingError, match=r"different data \(data.root\)"):
-        shared_data(subjects)
+        shared_data(trained_models)
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_seeds_of_one_model_are_taken_together(compose_study, sweep: Path, tmp_p
         config = OmegaConf.load(path)
         config.seed = config.data.shuffle_seed = seed
         OmegaConf.save(config, path)
-    findings = evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
-    assert set(findings.more["amortisation"]["seeds"]) == {2}
+    result = evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
+    assert set(result.more["amortisation"]["seeds"]) == {2}
 
 
 def test_an_older_record_is_of_the_same_model_and_data(
@@ -228,7 +228,7 @@ def test_an_older_record_is_of_the_same_model_and_data(
     study = compose_study("regret", f"runs={tmp_path / 'runs'}")
     with pytest.raises(SettingError, match=r"differ in data.split_seed \(None and 0\)"):
         evaluate(study)
-    monkeypatch.setattr(identity, "ADDED", added)
+    monkeypatch.setattr(fingerprint, "ADDED", added)
     assert set(evaluate(study).more["amortisation"]["seeds"]) == {2}
 
 

@@ -17,12 +17,17 @@ from rich.console import Console
 from rich.panel import Panel
 
 from sparse_lightning.data.batch import Batch, TensorSlices
-from sparse_lightning.data.build import build_patches, describe_skipped
-from sparse_lightning.data.cache import built_once, digest
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.data.photographs import Photograph, find_photographs, sample_photographs
-from sparse_lightning.data.recipe import SPLITS, Recipe
+from sparse_lightning.data.patch_pipeline.build import build_patches, describe_skipped
+from sparse_lightning.data.patch_pipeline.cache import built_once
+from sparse_lightning.data.patch_pipeline.photographs import (
+    Photograph,
+    find_photographs,
+    sample_photographs,
+)
+from sparse_lightning.data.patch_pipeline.recipe import SPLITS, Recipe
 from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.files import digest
 
 # To be raised with every change of the code that changes the patches it makes.
 PIPELINE_VERSION = 2

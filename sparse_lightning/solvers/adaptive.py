@@ -27,7 +27,7 @@ from torch.linalg import vector_norm
 
 from sparse_lightning.registry import register
 from sparse_lightning.solvers import proximal_newton
-from sparse_lightning.solvers.base import SolvableObjective, Solution, no_higher, require_limits
+from sparse_lightning.solvers.base import Solution, SolvableObjective, no_higher, require_limits
 from sparse_lightning.solvers.fista import (
     WEIGHTS_DIVERGED,
     ProximalGradient,

@@ -69,9 +69,7 @@ def require_limits(tolerance: float, max_iterations: int) -> None:
         )
 
 
-def no_higher(
-    objective: SolvableObjective, solution: Solution, initial_codes: Tensor
-) -> Solution:
+def no_higher(objective: SolvableObjective, solution: Solution, initial_codes: Tensor) -> Solution:
     """The solution, with the initial codes where those have the lower energy."""
     # Also where the codes are not finite.
     is_lower = objective.energies(solution.codes) <= objective.energies(initial_codes)

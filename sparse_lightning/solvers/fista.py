@@ -37,7 +37,7 @@ from torch.linalg import vecdot, vector_norm
 from sparse_lightning.errors import require_positive
 from sparse_lightning.registry import register
 from sparse_lightning.solvers import cuda_graph, gram_numba
-from sparse_lightning.solvers.base import SolvableObjective, Solution, no_higher, require_limits
+from sparse_lightning.solvers.base import Solution, SolvableObjective, no_higher, require_limits
 
 # Gradients after which a data fit with a Gram form is worth preparing for more of them.
 GRAM_FORM_AFTER = 10
@@ -316,7 +316,9 @@ class ISTA(ProximalGradient):
 
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
         solution = super().__call__(objective, initial_codes)
-        if not self.safeguard or objective.agree(bool(solution.converged.all()), initial_codes.device):
+        if not self.safeguard or objective.agree(
+            bool(solution.converged.all()), initial_codes.device
+        ):
             return solution
         return no_higher(objective, solution, initial_codes)
 

@@ -1,1 +1,1 @@
-"""The paper's studies, one per file: trained models in, findings out."""
+"""The paper's studies, one per file: trained models in, tables out."""

@@ -12,29 +12,29 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sparse_lightning.errors import DataError
-from sparse_lightning.findings import Findings
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.study_result import StudyResult
+from sparse_lightning.studies.trained_models import TrainedModel
 
 TRACKED = ("code_l1", "code_std", "column_norm", "zeros", "psnr")
 
 
-def ablation(subjects: Sequence[Subject]) -> Findings:
+def ablation(trained_models: Sequence[TrainedModel]) -> StudyResult:
     """Codes and decoders over training.
 
     Args:
-        subjects: models with and without regularisation.
+        trained_models: models with and without regularisation.
 
     Returns:
         ``table``: one row per model and epoch (from 1), with the means over training codes of
         ``code_l1``, ``code_std`` (mean over components), ``column_norm``, ``zeros`` and ``psnr``;
         ``change``: last value over first value of the first three, for each model.
     """
-    table = pd.concat([_history(subject) for subject in subjects], ignore_index=True)
-    return Findings(table, {"change": _change(table)})
+    table = pd.concat([_history(trained) for trained in trained_models], ignore_index=True)
+    return StudyResult(table, {"change": _change(table)})
 
 
-def _history(subject: Subject) -> pd.DataFrame:
-    path = subject.run.folder / "metrics.csv"
+def _history(trained: TrainedModel) -> pd.DataFrame:
+    path = trained.run.folder / "metrics.csv"
     if not path.is_file():
         raise DataError(
             f"{path} is missing: study=ablation reads the metrics of each epoch that training "
@@ -44,7 +44,7 @@ def _history(subject: Subject) -> pd.DataFrame:
     columns = {f"train/{name}": name for name in TRACKED}
     history = metrics[list(columns)].rename(columns=columns)
     history.insert(0, "epoch", metrics["epoch"].astype(int) + 1)
-    return pd.DataFrame([subject.columns] * len(history)).join(history)
+    return pd.DataFrame([trained.columns] * len(history)).join(history)
 
 
 def _change(table: pd.DataFrame) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def _non_local_means(image: np.ndarray, level: float, setting: float) -> np.ndar
 
 
 # Each with the settings, in units of σ, to choose from.
-PEERS = {
+BASELINES = {
     "total variation": (_total_variation, (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)),
     "wavelet": (_wavelet, (0.5, 0.75, 1.0, 1.5)),
     "non-local means": (_non_local_means, (0.2, 0.4, 0.6, 0.8, 1.0)),
@@ -41,17 +41,17 @@ PEERS = {
 def denoise(
     name: str, noisy: Tensor, level: float, setting: float, image_shape: tuple[int, int]
 ) -> Tensor:
-    """Denoise standardised images (n, d) one by one, with a peer.
+    """Denoise standardised images (n, d) one by one, with a baseline.
 
     Args:
-        name: of the peer, a key of `PEERS`.
+        name: of the baseline, a key of `BASELINES`.
         noisy: the images.
         level: σ of the noise.
         setting: weight of total variation, threshold of the wavelets or bandwidth of non-local
             means, in units of σ.
         image_shape: height and width.
     """
-    function, _ = PEERS[name]
+    function, _ = BASELINES[name]
     images = noisy.double().reshape(-1, *image_shape).numpy()
     result = np.stack([function(image, level, setting) for image in images])
     return torch.from_numpy(result).reshape(noisy.shape).to(noisy.dtype)
@@ -75,4 +75,4 @@ def choose_setting(
         ]
         return float(torch.cat(psnr).mean())
 
-    return max(PEERS[name][1], key=quality)
+    return max(BASELINES[name][1], key=quality)

@@ -2,7 +2,7 @@ r"""Denoising (Table 1, Figs. 7 and 8 of the paper).
 
 Gaussian noise of standard deviation σ is added to the standardised input; the noisy input is
 encoded and decoded, and the result compared with the clean image. The noise follows from a seed
-and is the same for every model and every peer: scikit-image's total variation, wavelet and
+and is the same for every model and every baseline: scikit-image's total variation, wavelet and
 non-local means denoising of the same images, whose settings are chosen on validation images.
 """
 
@@ -17,36 +17,36 @@ from tqdm import tqdm
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.findings import Findings, Pictures
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint
-from sparse_lightning.studies.denoisers import PEERS, choose_setting, denoise
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.study_result import Pictures, StudyResult
+from sparse_lightning.studies.trained_models import TrainedModel
 
 CLEAN, RECONSTRUCTION, NOISY, DENOISED = "clean", "reconstruction", "noisy", "noisy, rebuilt"
 
 
 def denoising(
-    subjects: Sequence[Subject],
+    trained_models: Sequence[TrainedModel],
     data: SplitDataModule,
-    memory: Memory,
+    cache: ResultCache,
     noise_levels: Sequence[float] = (1.0, 1.5),
     noise_seed: int = 0,
     num_images: int | None = None,
     num_peer_images: int = 100,
     num_shown: int = 10,
-) -> Findings:
+) -> StudyResult:
     """PSNR of reconstructions of clean and of noisy images.
 
     Args:
-        subjects: models of any families, λ and seeds.
+        trained_models: models of any families, λ and seeds.
         data: whose validation and test images are used.
-        memory: of what is known already.
+        cache: of what has been measured already.
         noise_levels: σ, in units of the standardised input.
         noise_seed: fixes the noise, whatever the model.
         num_images: the first so many images of a split, None for all.
-        num_peer_images: validation images that the peers' settings are chosen on.
+        num_peer_images: validation images that the baselines' settings are chosen on.
         num_shown: test images shown.
 
     Returns:
@@ -58,20 +58,20 @@ def denoising(
     samples = fingerprint(data)
     rows = []
     settings = [samples, list(noise_levels), noise_seed, num_images]
-    for subject in tqdm(subjects, desc="denoising", unit="model"):
-        measured = memory.rows(
-            ["denoising", subject.digest, *settings],
-            lambda s=subject: _measure(s, data, noise_levels, noise_seed, num_images),
+    for trained in tqdm(trained_models, desc="denoising", unit="model"):
+        measured = cache.rows(
+            ["denoising", trained.digest, *settings],
+            lambda t=trained: _measure(t, data, noise_levels, noise_seed, num_images),
         )
-        rows += [subject.columns | row for row in measured]
+        rows += [trained.columns | row for row in measured]
     table = pd.DataFrame(rows)
-    peers = memory.rows(
+    peers = cache.rows(
         ["denoising peers", *settings, num_peer_images],
-        lambda: _measure_peers(data, noise_levels, noise_seed, num_images, num_peer_images),
+        lambda: _measure_baselines(data, noise_levels, noise_seed, num_images, num_peer_images),
     )
     best = best_denoisers(table)
-    pictures = _pictures(subjects, best, data, noise_seed, num_shown)
-    return Findings(table, {"best": best, "peers": pd.DataFrame(peers)}, pictures)
+    pictures = _pictures(trained_models, best, data, noise_seed, num_shown)
+    return StudyResult(table, {"best": best, "peers": pd.DataFrame(peers)}, pictures)
 
 
 def noise_like(inputs: Tensor, level: float, seed: int, first: int = 0) -> Tensor:
@@ -97,7 +97,7 @@ def _noisy(data: SplitDataModule, split: str, level: float, seed: int, count: in
 
 
 def _measure(
-    subject: Subject,
+    trained: TrainedModel,
     data: SplitDataModule,
     noise_levels: Sequence[float],
     seed: int,
@@ -108,25 +108,25 @@ def _measure(
         for level in noise_levels:
             psnr = {"psnr_clean": [], "psnr_noisy": [], "psnr_denoised": []}
             for batch, noisy in _noisy(data, split, level, seed, count):
-                psnr["psnr_clean"].append(_psnr(batch, rebuild(subject, batch.inputs)))
+                psnr["psnr_clean"].append(_psnr(batch, rebuild(trained, batch.inputs)))
                 psnr["psnr_noisy"].append(_psnr(batch, noisy))
-                psnr["psnr_denoised"].append(_psnr(batch, rebuild(subject, noisy)))
+                psnr["psnr_denoised"].append(_psnr(batch, rebuild(trained, noisy)))
             means = {name: float(torch.cat(values).mean()) for name, values in psnr.items()}
             rows.append({"split": split, "noise": level} | means)
     return rows
 
 
 @torch.no_grad()
-def rebuild(subject: Subject, inputs: Tensor) -> Tensor:
+def rebuild(trained: TrainedModel, inputs: Tensor) -> Tensor:
     """Reconstructions (n, d) from the family's own codes."""
-    return subject.model.decode(codes_of(subject.model, inputs))
+    return trained.model.decode(codes_of(trained.model, inputs))
 
 
 def _psnr(batch: Batch, inputs: Tensor) -> Tensor:
     return image_psnr(batch.to_pixels(inputs), batch.to_pixels(batch.inputs))
 
 
-def _measure_peers(
+def _measure_baselines(
     data: SplitDataModule,
     noise_levels: Sequence[float],
     seed: int,
@@ -136,7 +136,7 @@ def _measure_peers(
     rows = []
     for level in noise_levels:
         validation = list(_noisy(data, "val", level, seed, num_validation))
-        for name in tqdm(PEERS, desc=f"peers at noise {level:g}", unit="peer"):
+        for name in tqdm(BASELINES, desc=f"baselines at noise {level:g}", unit="baseline"):
             setting = choose_setting(name, validation, level, data.image_shape)
             before, after = [], []
             for batch, noisy in _noisy(data, "test", level, seed, count):
@@ -174,7 +174,7 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pictures(
-    subjects: Sequence[Subject],
+    trained_models: Sequence[TrainedModel],
     best: pd.DataFrame,
     data: SplitDataModule,
     seed: int,
@@ -182,18 +182,18 @@ def _pictures(
 ) -> Pictures:
     index, pixels = [], []
     for row in best.to_dict("records"):
-        subject = next(
+        trained = next(
             s
-            for s in sorted(subjects, key=lambda s: s.columns["seed"])
+            for s in sorted(trained_models, key=lambda s: s.columns["seed"])
             if s.columns["family"] == row["family"]
             and s.columns["sparsity_weight"] == row["sparsity_weight"]
         )
         batch, noisy = next(iter(_noisy(data, "test", row["noise"], seed, count)))
         shown = {
             CLEAN: batch.inputs,
-            RECONSTRUCTION: rebuild(subject, batch.inputs),
+            RECONSTRUCTION: rebuild(trained, batch.inputs),
             NOISY: noisy,
-            DENOISED: rebuild(subject, noisy),
+            DENOISED: rebuild(trained, noisy),
         }
         for name, inputs in shown.items():
             caption = {key: row[key] for key in ("noise", "family", "sparsity_weight")}

@@ -17,31 +17,31 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.features import active_area, orientation_share
-from sparse_lightning.findings import Findings, Pictures
-from sparse_lightning.gabor import fit_gabor
 from sparse_lightning.studies.coding import all_codes, fingerprint
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.gabor import fit_gabor
+from sparse_lightning.studies.orientation import active_area, orientation_share
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.study_result import Pictures, StudyResult
+from sparse_lightning.studies.trained_models import TrainedModel
 
 ATOM, FILTER = "atom", "encoder filter"
 
 
 def features(
-    subjects: Sequence[Subject],
+    trained_models: Sequence[TrainedModel],
     data: SplitDataModule,
-    memory: Memory,
+    cache: ResultCache,
     num_images: int | None = 2000,
     gabor_threshold: float = 0.5,
     gabors: bool = True,
     least_active: float = 0.01,
-) -> Findings:
+) -> StudyResult:
     """Atoms and encoder filters, and what can be measured of them.
 
     Args:
-        subjects: models of any families, λ and seeds.
+        trained_models: models of any families, λ and seeds.
         data: whose validation images tell how large each component gets.
-        memory: of what is known already.
+        cache: of what has been measured already.
         num_images: the first so many of them, None for all.
         gabor_threshold: share of an atom's energy that a Gabor function must explain for the
             atom to count as Gabor-like.
@@ -57,29 +57,29 @@ def features(
     """
     samples = fingerprint(data)
     rows, index, pixels = [], [], []
-    for subject in tqdm(subjects, desc="features", unit="model"):
-        codes = memory.array(
-            ["codes", subject.digest, samples, "val", num_images],
-            lambda s=subject: all_codes(s.model, data, "val", num_images),
+    for trained in tqdm(trained_models, desc="features", unit="model"):
+        codes = cache.array(
+            ["codes", trained.digest, samples, "val", num_images],
+            lambda t=trained: all_codes(t.model, data, "val", num_images),
         )
-        atoms = _tiles(subject.model.decoder.atoms(_scales(codes)), data)
-        measured = memory.rows(
-            ["features", subject.digest, samples, num_images, gabors],
+        atoms = _tiles(trained.model.decoder.atoms(_scales(codes)), data)
+        measured = cache.rows(
+            ["features", trained.digest, samples, num_images, gabors],
             lambda c=codes, a=atoms: _measure(c, a, gabors),
         )
-        rows += [subject.columns | row for row in measured]
+        rows += [trained.columns | row for row in measured]
         shown = {ATOM: atoms}
-        if subject.model.encoder is not None:
-            shown[FILTER] = _tiles(subject.model.encoder.filters(), data)
+        if trained.model.encoder is not None:
+            shown[FILTER] = _tiles(trained.model.encoder.filters(), data)
         for kind, tiles in shown.items():
-            index += [subject.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
+            index += [trained.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
             pixels.append(tiles)
     table = pd.DataFrame(rows)
     table["used"] = table["active"] >= least_active
     if gabors:
         table["gabor_like"] = table["explained"] >= gabor_threshold
     pictures = Pictures(pd.DataFrame(index), np.concatenate(pixels))
-    return Findings(table, {"summary": summary(table)}, pictures)
+    return StudyResult(table, {"summary": summary(table)}, pictures)
 
 
 def _scales(codes: np.ndarray) -> torch.Tensor:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from sparse_lightning.energy import ActiveObjective, Energy, Moments
-from sparse_lightning.findings import Findings
+from sparse_lightning.studies.study_result import StudyResult
 
 
 def hinge_surface(
     variance_threshold: float = 0.5, largest: float = 1.5, steps: int = 61, line_at: float = 0.3
-) -> Findings:
+) -> StudyResult:
     """The hinge of a batch of two over a square, and its gradient over a line.
 
     Args:
@@ -36,7 +36,7 @@ def hinge_surface(
     side = torch.linspace(0, largest, steps, dtype=torch.float64)
     first, second = (grid.flatten() for grid in torch.meshgrid(side, side, indexing="ij"))
     line = torch.linspace(0, largest, 10 * (steps - 1) + 1, dtype=torch.float64)
-    return Findings(
+    return StudyResult(
         _frame(first, second, variance_threshold).drop(columns="gradient"),
         {"line": _frame(line, torch.full_like(line, line_at), variance_threshold)},
     )

@@ -12,9 +12,9 @@ components.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError, require_positive
-from sparse_lightning.findings import Findings
 from sparse_lightning.studies.classifiers import (
     Outcome,
     ScratchSettings,
@@ -34,17 +33,18 @@ from sparse_lightning.studies.classifiers import (
     nearest_neighbours,
 )
 from sparse_lightning.studies.coding import all_codes, all_inputs, all_labels, fingerprint
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.study_result import StudyResult
+from sparse_lightning.studies.trained_models import TrainedModel
 
 ALL = "all"
 SPLITS = ("train", "val", "test")
 
 
 def low_data(
-    subjects: Sequence[Subject],
+    trained_models: Sequence[TrainedModel],
     data: SplitDataModule,
-    memory: Memory,
+    cache: ResultCache,
     labels_per_class: Sequence[int | str] = (1, 2, 5, 10, 20, 50, 100, ALL),
     label_seeds: Sequence[int] = (0, 1, 2, 3, 4),
     inverse_penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
@@ -52,13 +52,13 @@ def low_data(
     num_neighbours: Sequence[int] = (1, 3, 5, 10),
     pca_dim: int = 128,
     lista: Mapping[str, Any] | None = None,
-) -> Findings:
+) -> StudyResult:
     """Test error against the number of labels.
 
     Args:
-        subjects: models of any families, λ and seeds.
+        trained_models: models of any families, λ and seeds.
         data: with labels.
-        memory: of what is known already.
+        cache: of what has been measured already.
         labels_per_class: labelled samples of each class, or ``all``.
         label_seeds: draws of the labels.
         inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
@@ -85,21 +85,21 @@ def low_data(
     samples = fingerprint(data)
     penalties = Penalties(tuple(inverse_penalties), patience)
     rows = []
-    for subject in tqdm(subjects, desc="codes classified", unit="model"):
+    for trained in tqdm(trained_models, desc="codes classified", unit="model"):
         linear = Method(
-            partial(_linear, penalties=penalties),
-            lambda s=subject: _scaled(_codes(s, data, samples, memory)),
-            [subject.digest, *penalties],
+            functools.partial(_linear, penalties=penalties),
+            lambda t=trained: _scaled(_codes(t, data, samples, cache)),
+            [trained.digest, *penalties],
         )
-        found = _classify(linear, labels, draws, memory, samples)
-        rows += [subject.columns | {"method": subject.columns["family"]} | row for row in found]
+        found = _classify(linear, labels, draws, cache, samples)
+        rows += [trained.columns | {"method": trained.columns["family"]} | row for row in found]
     settings = ScratchSettings(**(lista or {}))
     methods = _baselines(data, penalties, tuple(num_neighbours), pca_dim, settings)
     for name, method in tqdm(methods.items(), desc="pixels classified", unit="method"):
-        found = _classify(method, labels, draws, memory, samples)
+        found = _classify(method, labels, draws, cache, samples)
         rows += [{"data": data.title, "method": name} | row for row in found]
     table = pd.DataFrame(rows)
-    return Findings(table, {"summary": summary(table)})
+    return StudyResult(table, {"summary": summary(table)})
 
 
 class Penalties(NamedTuple):
@@ -126,12 +126,12 @@ class Method(NamedTuple):
 
 
 def _codes(
-    subject: Subject, data: SplitDataModule, samples: str, memory: Memory
+    trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache
 ) -> dict[str, np.ndarray]:
     return {
-        split: memory.array(
-            ["codes", subject.digest, samples, split, None],
-            lambda split=split: all_codes(subject.model, data, split),
+        split: cache.array(
+            ["codes", trained.digest, samples, split, None],
+            lambda split=split: all_codes(trained.model, data, split),
         )
         for split in SPLITS
     }
@@ -146,17 +146,17 @@ def _baselines(
 ) -> dict[str, Method]:
     """Methods that see pixels, by name."""
     inputs = {split: all_inputs(data, split) for split in SPLITS}
-    linear = partial(_linear, penalties=penalties)
+    linear = functools.partial(_linear, penalties=penalties)
     return {
         "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", *penalties]),
         "LISTA + linear on raw": Method(
-            partial(_scratch, settings=scratch),
+            functools.partial(_scratch, settings=scratch),
             lambda: inputs,
             ["LISTA", asdict(scratch)],
             is_seeded=True,
         ),
         "nearest neighbours on raw": Method(
-            partial(_nearest, num_neighbours=num_neighbours),
+            functools.partial(_nearest, num_neighbours=num_neighbours),
             lambda: inputs,
             ["neighbours", num_neighbours],
         ),
@@ -225,12 +225,12 @@ def _classify(
     method: Method,
     labels: dict[str, np.ndarray],
     draws: dict[tuple[str, int], np.ndarray],
-    memory: Memory,
+    cache: ResultCache,
     samples: str,
 ) -> list[dict]:
     """Rows of a method's outcome for every draw of labels."""
 
-    @cache
+    @functools.cache
     def splits() -> dict[str, Split]:
         features = method.features()
         return {split: Split(features[split], labels[split]) for split in SPLITS}
@@ -245,7 +245,7 @@ def _classify(
         if per_class == ALL and seed != first_seed and not method.is_seeded:
             continue
         key = ["low_data", method.settings, samples, per_class, seed]
-        found = memory.rows(key, partial(outcome_of, chosen, seed))
+        found = cache.rows(key, functools.partial(outcome_of, chosen, seed))
         drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}
         rows += [drawn | row for row in found]
     return rows

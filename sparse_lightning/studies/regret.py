@@ -18,28 +18,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.findings import Findings
 from sparse_lightning.metrics import ImagePSNR
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint
-from sparse_lightning.studies.memory import Memory
-from sparse_lightning.studies.subjects import Subject
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.study_result import StudyResult
+from sparse_lightning.studies.trained_models import TrainedModel
 
 ENCODER, INFERENCE = "encoder", "inference"
 
 
 def regret(
-    subjects: Sequence[Subject],
+    trained_models: Sequence[TrainedModel],
     data: SplitDataModule,
-    memory: Memory,
+    cache: ResultCache,
     num_images: int | None = None,
     at_zeros: Sequence[float] = (0.8, 0.9, 0.95),
-) -> Findings:
+) -> StudyResult:
     """Test PSNR against zeros.
 
     Args:
-        subjects: models of any families, λ and seeds.
+        trained_models: models of any families, λ and seeds.
         data: whose test images are rebuilt.
-        memory: of what is known already.
+        cache: of what has been measured already.
         num_images: the first so many test images, None for all.
         at_zeros: shares of zeros to interpolate the PSNR at.
 
@@ -51,26 +51,26 @@ def regret(
     """
     samples = fingerprint(data)
     rows = []
-    for subject in tqdm(subjects, desc="regret", unit="model"):
-        key = ["regret", subject.digest, samples, num_images]
-        measured = memory.rows(key, lambda s=subject: _measure(s, data, num_images))
-        rows += [subject.columns | row for row in measured]
+    for trained in tqdm(trained_models, desc="regret", unit="model"):
+        key = ["regret", trained.digest, samples, num_images]
+        measured = cache.rows(key, lambda t=trained: _measure(t, data, num_images))
+        rows += [trained.columns | row for row in measured]
     table = pd.DataFrame(rows)
     more = {"at_zeros": psnr_at_zeros(table, at_zeros), "amortisation": amortisation(table)}
-    return Findings(table, more)
+    return StudyResult(table, more)
 
 
-def _measure(subject: Subject, data: SplitDataModule, num_images: int | None) -> list[dict]:
-    model = subject.model
+def _measure(trained: TrainedModel, data: SplitDataModule, num_images: int | None) -> list[dict]:
+    model = trained.model
     ways = [INFERENCE] if model.encoder is None else [ENCODER, INFERENCE]
-    return [_point(subject, data, num_images, way) for way in ways]
+    return [_point(trained, data, num_images, way) for way in ways]
 
 
-def _point(subject: Subject, data: SplitDataModule, num_images: int | None, way: str) -> dict:
+def _point(trained: TrainedModel, data: SplitDataModule, num_images: int | None, way: str) -> dict:
     psnr, zeros, count = ImagePSNR(), 0, 0
     for batch in batches(data, "test", num_images):
-        codes = codes_of(subject.model, batch.inputs, way == INFERENCE)
-        rebuilt: Tensor = subject.model.decode(codes).detach()
+        codes = codes_of(trained.model, batch.inputs, way == INFERENCE)
+        rebuilt: Tensor = trained.model.decode(codes).detach()
         psnr.update(batch.squared_errors(rebuilt - batch.inputs))
         zeros += int((codes == 0).sum())
         count += codes.numel()

@@ -1,0 +1,42 @@
+"""Checkpoints are files from outside: they are read without running any code in them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparse_lightning.errors import CheckpointError
+
+# To be raised with every change of what a checkpoint holds that older code cannot read.
+FORMAT, FORMAT_KEY = 1, "sparse_lightning_format"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint of this package, read without unpickling code.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another version, or something else.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        family = contents["hyper_parameters"]["family"]
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of sparse_lightning, or it is damaged "
+            f"({type(error).__name__}): give a best.ckpt or last.ckpt that a run wrote."
+        ) from error
+    # The first checkpoints did not say.
+    found = contents.get(FORMAT_KEY, 1)
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} is of another version of sparse_lightning (its format is {found}, this "
+            f"version reads {FORMAT}): use the version that wrote it, or train again."
+        )
+    if not isinstance(family, str):
+        raise CheckpointError(f"{path} names no family of model: give one that a run wrote.")
+    return contents

@@ -1,0 +1,96 @@
+"""A folder that is built once, whole or not at all, however many processes ask for it.
+
+A cache entry is named by a digest of everything that shapes it. It is built in a hidden folder
+beside it, which takes its name at the end; what an interrupted build left in the hidden folder is
+there for the next one to go on with. The builder holds a lock of the operating system, which ends
+with the process that holds it, however that ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparse_lightning.errors import DataError
+
+
+def built_once(cache_dir: Path, key: str, build: Callable[[Path, Path], None]) -> Path:
+    """The folder ``cache_dir/key``, built now if it is not there.
+
+    Args:
+        cache_dir: where entries are kept.
+        key: what the entry is called.
+        build: given a folder that outlives an interruption, for work in progress, and an empty
+            folder that becomes the entry.
+
+    Raises:
+        DataError: a cache that cannot be written, or whose disk is full.
+    """
+    entry = cache_dir / key
+    if entry.is_dir():
+        return entry
+    with cache_errors(cache_dir):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(cache_dir / f".{key}.lock"):
+            if not entry.is_dir():
+                _build(cache_dir, key, build)
+    return entry
+
+
+def _build(cache_dir: Path, key: str, build: Callable[[Path, Path], None]) -> None:
+    partial = cache_dir / f".{key}.partial"
+    progress, result = partial / "progress", partial / "result"
+    progress.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(result, ignore_errors=True)
+    result.mkdir()
+    try:
+        build(progress, result)
+        os.replace(result, cache_dir / key)
+    except BaseException:
+        shutil.rmtree(result, ignore_errors=True)
+        raise
+    shutil.rmtree(partial)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"Waiting for another process, which builds {path.parent} now ...", file=sys.stderr
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def cache_errors(cache_dir: Path) -> Iterator[None]:
+    """Say in one sentence what the operating system refuses to write."""
+    try:
+        yield
+    except OSError as error:
+        # numpy's own errors have no code: a file took fewer bytes than it was given.
+        reason = error.strerror or os.strerror(errno.ENOSPC)
+        raise DataError(
+            f"data.cache_dir={cache_dir} cannot be written ({reason}): make room, or set "
+            "data.cache_dir to a folder that can."
+        ) from error
+
+
+def require_room(cache_dir: Path, needed: int) -> None:
+    """Raise `DataError` where a disk has less than ``needed`` bytes left."""
+    free = shutil.disk_usage(cache_dir).free
+    if free < needed:
+        raise DataError(
+            f"data.cache_dir={cache_dir} has {free / 1e9:.1f} GB of room, and the patches need "
+            f"{needed / 1e9:.1f} GB while they are built: make room, or set data.cache_dir to "
+            "another disk."
+        )

@@ -1,1 +1,0 @@
-"""Figures of the studies, each drawn from its findings alone."""

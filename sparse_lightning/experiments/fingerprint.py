@@ -1,0 +1,124 @@
+"""Which settings make a run what it is.
+
+Two runs are the same if all settings that can change their result are equal, however these were
+typed: λ by its level or by hand, 1 or 1.0, in any order. Where the files go, what is shown and
+what is logged makes no difference. Nor does the age of a record: a class that has moved has its
+path of today, and a setting that a record lacks has the value that the run was made with. A sweep
+finds its jobs by this, and tables and studies group runs by it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_lightning.experiments.moved import translated
+
+# Settings that do not change a result, with everything below them.
+WITHOUT_EFFECT = (
+    "run_dir",
+    "run_name",
+    "experiment_name",
+    "run_label",
+    "run_group",
+    "job_type",
+    "tags",
+    "data_name",
+    "sweep",
+    "logger",
+    "resume",
+    # The level and the grid show in λ.
+    "sparsity_level",
+    "sparsity_weights",
+    # These show in the settings that are taken from them.
+    "code_dim",
+    "hidden_dim",
+    "step_size",
+    "max_epochs",
+    "solver",
+    "callbacks.checkpoint.dirpath",
+    "callbacks.last",
+    "callbacks.figures",
+    "callbacks.learning_rate",
+    "callbacks.progress_bar",
+    "data.cache_dir",
+    "data.num_workers",
+    "trainer.detect_anomaly",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+# Settings that older records lack, by their full dotted name, and what those runs are read as.
+# Whoever adds a setting adds a line, unless the setting is null where nobody sets it.
+ADDED: dict[str, Any] = {
+    # A run that ended well without the safeguard never needed it.
+    "model.solver.safeguard": True,
+    # The only penalty that there was.
+    "model.energy.penalty._target_": "sparse_lightning.penalties.NonNegativeL1",
+}
+# Settings that exist no more, and the value at which they had no effect.
+REMOVED: dict[str, Any] = {}
+SEED, SHUFFLE_SEED = "seed", "data.shuffle_seed"
+
+
+def effective_settings(config: DictConfig) -> dict[str, Any]:
+    """Every setting that can change a run's result, resolved, by its dotted name.
+
+    A setting that is null is left out, as is one that is not there.
+    """
+    config = copy.deepcopy(config)
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    for part in ("hydra", "logger"):
+        config.pop(part, None)
+    # Folders are interpolated from it, and it may not be known yet.
+    config.run_dir = ""
+    recorded = _flat(translated(OmegaConf.to_container(config, resolve=True)))
+    settings = {**REMOVED, **ADDED, **recorded}
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None and not _is_without_effect(name)
+    }
+
+
+def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted name; a list is a leaf."""
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def _is_without_effect(name: str) -> bool:
+    return any(name == known or name.startswith(f"{known}.") for known in WITHOUT_EFFECT)
+
+
+def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings less the seeds: that of the weights, and that of the order of samples."""
+    return {name: value for name, value in settings.items() if name not in (SEED, SHUFFLE_SEED)}
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Ten hexadecimal digits that stand for settings."""
+    canonical = json.dumps(_canonical(settings), sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def _canonical(value: Any) -> Any:
+    """The same for 1 and 1.0."""
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value

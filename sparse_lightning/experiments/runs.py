@@ -1,0 +1,211 @@
+"""A run is a folder: its settings, and once it has ended well, its results.
+
+Training writes ``config.yaml``, every setting resolved, when it begins, and ``metrics.json`` when
+it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`.
+
+The files alone say how a run stands. A job of a sweep holds ``run.lock`` while it trains, a lock
+of the operating system, which goes with the process that held it however that ends; one that
+fails leaves ``failure.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
+from yaml import YAMLError
+
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.moved import translated
+from sparse_lightning.files import replaced_whole, write_json
+from sparse_lightning.model import SparseAutoencoder
+
+CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
+TABLE_FILE = "metrics.csv"
+LOCK_FILE, FAILURE_FILE = "run.lock", "failure.json"
+
+
+class State(StrEnum):
+    """How a run stands."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"  # begun, and no process is at it
+    WAITING = "waiting"  # not begun
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """Every setting, resolved, with the present paths of classes.
+
+        Raises:
+            DataError: the folder holds no readable settings.
+        """
+        path = self.folder / CONFIG_FILE
+        try:
+            recorded = OmegaConf.load(path)
+            if not isinstance(recorded, DictConfig):
+                raise ConfigTypeError("a list, where settings have names")
+        except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
+                "sparse_lightning.train."
+            ) from error
+        return OmegaConf.create(translated(OmegaConf.to_container(recorded)))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run ended well."""
+        return (self.folder / RESULTS_FILE).is_file()
+
+    @property
+    def state(self) -> State:
+        """How the run stands. Only jobs of sweeps can be seen to run."""
+        if self.is_finished:
+            return State.FINISHED
+        if self._is_locked():
+            # It may have ended since.
+            return State.FINISHED if self.is_finished else State.RUNNING
+        if self.failure is not None:
+            return State.FAILED
+        begun = (self.folder / CONFIG_FILE).is_file()
+        return State.INTERRUPTED if begun else State.WAITING
+
+    @property
+    def lock(self) -> FileLock:
+        """What a process holds while it works on the run."""
+        return FileLock(self.folder / LOCK_FILE)
+
+    def _is_locked(self) -> bool:
+        if not (self.folder / LOCK_FILE).exists():
+            return False
+        try:
+            with self.lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def failure(self) -> dict[str, str] | None:
+        """``error``, ``message`` and ``traceback`` of the last attempt, None unless it failed."""
+        try:
+            return json.loads((self.folder / FAILURE_FILE).read_text())
+        except FileNotFoundError:
+            return None
+
+    def record_failure(self, error: BaseException) -> None:
+        """Leave behind why the run failed."""
+        content = {
+            "error": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+        write_json(self.folder / FAILURE_FILE, content)
+
+    def forget_failure(self) -> None:
+        """Make the run one that may yet end well."""
+        (self.folder / FAILURE_FILE).unlink(missing_ok=True)
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs in ``metrics.csv`` so far."""
+        try:
+            lines = (self.folder / TABLE_FILE).read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+        return max(lines - 1, 0)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics of a finished run."""
+        return json.loads((self.folder / RESULTS_FILE).read_text())
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The model of lowest validation energy."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    def model(self) -> SparseAutoencoder:
+        """The best model, on the CPU, in evaluation mode."""
+        return SparseAutoencoder.load_from_checkpoint(self.best_checkpoint).eval()
+
+    @property
+    def data_label(self) -> str:
+        """The name of the data, and what must be said of it beside that, for tables."""
+        try:
+            tags = self.data_class().tags_of(self.config.data.get("root"))
+        except DataError:  # Another package's.
+            tags = []
+        return " ".join([self.config.data_name, *(f"({tag})" for tag in tags)])
+
+    def data(self) -> SplitDataModule:
+        """The data that the run was trained on, not yet prepared.
+
+        Raises:
+            DataError: as `data_class`.
+        """
+        self.data_class()
+        return instantiate(self.config.data, _recursive_=False)
+
+    def data_class(self) -> type[SplitDataModule]:
+        """The class of the run's data.
+
+        A run's folder may come from elsewhere, and what its settings name is called: it must be
+        one of this package's own.
+
+        Raises:
+            DataError: it is something else.
+        """
+        target = str(OmegaConf.select(self.config, "data._target_"))
+        module, _, name = target.rpartition(".")
+        if module.startswith("sparse_lightning.data."):
+            with contextlib.suppress(ImportError):
+                found = getattr(importlib.import_module(module), name, None)
+                if isinstance(found, type) and issubclass(found, SplitDataModule):
+                    return found
+        raise DataError(
+            f"{self.folder / CONFIG_FILE} names data of another package ({target}), which is not "
+            "run from a file: set data= to say what to use."
+        )
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """All runs at or below a folder, finished or not, in the order of their paths."""
+    return [Run(path) for path in sorted(_run_folders(folder))]
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for path, below, files in os.walk(folder):
+        if CONFIG_FILE in files:
+            yield Path(path)
+            # What loggers keep inside a run may bear the same name.
+            below.clear()
+        # Hydra's own record of the settings, not resolved, and what W&B keeps beside the runs.
+        below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
+
+
+def record_settings(config: DictConfig, folder: Path) -> None:
+    """Write a run's settings, resolved, into its folder."""
+    with replaced_whole(folder / CONFIG_FILE) as temporary:
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        OmegaConf.save(resolved, temporary)

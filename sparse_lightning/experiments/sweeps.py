@@ -1,0 +1,301 @@
+"""A sweep is a list of jobs, and what is done is seen in their folders.
+
+The same command, given again or in several processes at once, goes on with what is left. The
+launchers (one after another, joblib, submitit, Ray) only carry jobs to where they run: which of
+them remain is asked of the folders before each round, so that a worker that is killed costs what
+it had not yet saved, and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
+
+from sparse_lightning.errors import DataError, SweepError
+from sparse_lightning.experiments import wandb_summary
+from sparse_lightning.experiments.fingerprint import digest, effective_settings
+from sparse_lightning.experiments.jobs import OUTPUT_FILE, require_one_device
+from sparse_lightning.experiments.progress import SweepProgress
+from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
+from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
+from sparse_lightning.files import require_writable
+
+log = logging.getLogger(__name__)
+
+# A job that so many launches did not bring to an end is given up.
+ATTEMPTS = 3
+POLL = 1.0  # seconds
+# What a run's usual name tells already.
+TOLD_BY_NAME = ("model", "data", "seed", "sparsity_level", "model.energy.sparsity_weight")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep, and the overrides that make it."""
+
+    overrides: tuple[str, ...]
+    run: Run
+    max_epochs: int
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What a launcher is given: the overrides, and the folder, which was chosen before."""
+        return *self.overrides, f"hydra.sweep.subdir={_quoted(self.run.folder.name)}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs in a folder.
+
+    Attributes:
+        folder: where the jobs' folders are.
+        jobs: no two of them the same.
+        example: the composed settings of one job.
+    """
+
+    folder: Path
+    jobs: list[Job]
+    example: DictConfig
+
+    @classmethod
+    def compose(
+        cls,
+        config: DictConfig,
+        loader: Any,
+        combinations: list[list[str]],
+        swept: Iterable[str],
+    ) -> Sweep:
+        """Compose every combination of overrides, so that mistakes show before work starts.
+
+        A job whose settings a run in the folder has on record is that run, whatever its name. Any
+        other job has a new folder, whose name follows from its settings, so that processes which
+        begin one sweep at once agree on it.
+
+        Args:
+            config: Hydra's configuration of the whole sweep.
+            loader: Hydra's loader of configurations.
+            combinations: overrides of each job.
+            swept: names of the settings that differ between jobs.
+        """
+        folder = Path(config.hydra.sweep.dir).absolute()
+        require_writable("hydra.sweep.dir", folder)
+        untold = [name for name in swept if name not in TOLD_BY_NAME]
+        common = [
+            # Workers may be at home in another folder.
+            f"hydra.sweep.dir={_quoted(str(folder))}",
+            f"sweep.group={_quoted(folder.name)}",
+            f"sweep.swept=[{','.join(untold)}]",
+        ]
+        recorded = recorded_runs(folder)
+        jobs: dict[Path, Job] = {}
+        for overrides in tqdm(combinations, "Checking the settings", disable=None, leave=False):
+            overrides = [*overrides, *common]
+            settings = _job_config(config, loader, overrides)
+            require_one_device(settings)
+            fingerprint = digest(effective_settings(settings))
+            run = recorded.get(fingerprint) or Run(Path(settings.run_dir))
+            jobs[run.folder] = Job(tuple(overrides), run, settings.trainer.max_epochs or 1)
+        return cls(folder, list(jobs.values()), settings)
+
+    def states(self) -> dict[Path, State]:
+        """How each job stands, by its folder."""
+        return {job.run.folder: job.run.state for job in self.jobs}
+
+
+def recorded_runs(folder: Path) -> dict[str, Run]:
+    """The runs in a sweep's folder that have readable settings, by the digest of these."""
+    runs = (Run(path.parent) for path in folder.glob(f"*/{CONFIG_FILE}"))
+    recorded: dict[str, Run] = {}
+    # Of several with the same settings the last counts, a finished one if there is one.
+    for run in sorted(runs, key=lambda run: (run.is_finished, run.folder)):
+        with contextlib.suppress(DataError, OmegaConfBaseException):
+            recorded[digest(effective_settings(run.config))] = run
+    return recorded
+
+
+def _quoted(value: str) -> str:
+    """A string as Hydra's command line takes it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _job_config(config: DictConfig, loader: Any, overrides: list[str]) -> DictConfig:
+    """A job's settings as its launcher will compose them, resolved."""
+    settings = loader.load_sweep_config(config, overrides)
+    with open_dict(settings):
+        settings.hydra.job.num = 0
+        settings.hydra.runtime.output_dir = ""
+    hydra = HydraConfig.instance()
+    before, hydra.cfg = hydra.cfg, settings
+    try:
+        subdir = settings.hydra.sweep.subdir
+        own = copy.deepcopy(settings)
+        with open_dict(own):
+            del own["hydra"]
+        resolved = OmegaConf.create(OmegaConf.to_container(own, resolve=True))
+        resolved.run_dir = str(Path(config.hydra.sweep.dir).absolute() / subdir)
+        return resolved
+    finally:
+        hydra.cfg = before
+
+
+def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[JobReturn]:
+    """Do what is left of a sweep, and bring all of it together.
+
+    Args:
+        sweep: what is to be done.
+        launcher: carries jobs to where they run.
+        batch_size: jobs given to the launcher at a time, None for all.
+
+    Raises:
+        SweepError: some jobs did not end well; it says which and why.
+    """
+    record_plan(sweep.folder, {job.run.folder.name: list(job.overrides) for job in sweep.jobs})
+    _announce(sweep)
+    for job in sweep.jobs:
+        if job.run.state is State.FAILED:
+            job.run.forget_failure()
+    rounds = _Rounds(launcher, batch_size)
+    with _launchers_quiet(), SweepProgress([(j.run, j.max_epochs) for j in sweep.jobs]):
+        while (jobs := [job for job in sweep.jobs if rounds.is_open(job)]) or _any_running(
+            sweep.jobs
+        ):
+            if jobs:
+                rounds.launch(jobs)
+            else:
+                # Other processes have the rest. Should one of them die, its job is open again.
+                time.sleep(POLL)
+    _conclude(sweep)
+    return rounds.returns
+
+
+def _announce(sweep: Sweep) -> None:
+    counts = Counter(job.run.state for job in sweep.jobs)
+    detail = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    print(f"Sweep of {len(sweep.jobs)} jobs in {sweep.folder}: {detail}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _launchers_quiet() -> Iterator[None]:
+    """Without the launchers' own lists of jobs."""
+    loggers = [logging.getLogger(name) for name in ("hydra", "hydra_plugins")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+@dataclass
+class _Rounds:
+    """Launches jobs until none is left, however workers end.
+
+    Attributes:
+        launcher: carries jobs to where they run.
+        batch_size: jobs given to it at a time, None for all.
+        returns: what came back.
+        vain: how often a job was launched and came to no end.
+    """
+
+    launcher: Launcher
+    batch_size: int | None
+    returns: list[JobReturn] = field(default_factory=list)
+    vain: Counter[Path] = field(default_factory=Counter)
+
+    def is_open(self, job: Job) -> bool:
+        """Whether a job is still to be launched; one launched in vain too often has failed."""
+        if job.run.state not in (State.WAITING, State.INTERRUPTED):
+            return False
+        if self.vain[job.run.folder] < ATTEMPTS:
+            return True
+        job.run.record_failure(
+            SweepError(
+                f"{ATTEMPTS} processes ended without a result or an error, as they do when "
+                f"memory runs out: see {job.run.folder / OUTPUT_FILE}"
+            )
+        )
+        return False
+
+    def launch(self, jobs: list[Job]) -> None:
+        """Launch jobs, batch by batch."""
+        size = self.batch_size or len(jobs)
+        for batch in (jobs[start : start + size] for start in range(0, len(jobs), size)):
+            before = {job.run.folder: _output_size(job) for job in batch}
+            try:
+                results = self.launcher.launch(
+                    [job.arguments for job in batch], initial_job_idx=len(self.returns)
+                )
+            except Exception as error:
+                while _any_running(batch):
+                    time.sleep(POLL)
+                if all(_output_size(job) == before[job.run.folder] for job in batch):
+                    raise  # It could launch nothing at all.
+                log.warning(f"A worker died ({type(error).__name__}): going on with what is left.")
+            else:
+                self.returns += results
+                _record_failures_outside_training(batch, results)
+            for job in batch:
+                if job.run.state in (State.WAITING, State.INTERRUPTED):
+                    self.vain[job.run.folder] += _output_size(job) != before[job.run.folder]
+
+
+def _output_size(job: Job) -> int:
+    """Grows with each attempt at a job."""
+    path = job.run.folder / OUTPUT_FILE
+    return path.stat().st_size if path.exists() else 0
+
+
+def _any_running(jobs: Iterable[Job]) -> bool:
+    return any(job.run.state is State.RUNNING for job in jobs)
+
+
+def _record_failures_outside_training(jobs: list[Job], results: Sequence[JobReturn]) -> None:
+    for job, result in zip(jobs, results):
+        failed_here = result.status is JobStatus.FAILED and job.run.state is not State.FAILED
+        if failed_here and not job.run.is_finished:
+            job.run.folder.mkdir(parents=True, exist_ok=True)
+            job.run.record_failure(result._return_value)
+
+
+def _conclude(sweep: Sweep) -> None:
+    """Tables and figure of the whole folder, and an error where jobs did not end well."""
+    table = collect(sweep.folder)
+    summary = summarize(table)
+    write_results(sweep.folder, table, summary)
+    wandb_summary.log(sweep.example, sweep.folder, table, summary)
+    bad = [job for job in sweep.jobs if not job.run.is_finished]
+    print(
+        f"{len(sweep.jobs) - len(bad)} of {len(sweep.jobs)} jobs finished; "
+        f"table, summary and regret curve in {sweep.folder}",
+        file=sys.stderr,
+    )
+    if bad:
+        reasons = "\n".join(f"  {job.run.folder.name}: {_reason(job.run)}" for job in bad)
+        raise SweepError(
+            f"{len(bad)} of {len(sweep.jobs)} jobs did not end well:\n{reasons}\n"
+            "Once mended, the same command again does only these."
+        )
+
+
+def _reason(run: Run) -> str:
+    if run.failure is None:
+        return str(run.state)
+    return f"{run.failure['error']}: {run.failure['message']}"

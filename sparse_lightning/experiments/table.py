@@ -1,0 +1,215 @@
+"""Runs add up to one table, and a summary over seeds.
+
+Runs that differ in anything but the seed are never averaged.
+"""
+
+from __future__ import annotations
+
+import json
+from numbers import Number
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.fingerprint import (
+    SEED,
+    SHUFFLE_SEED,
+    digest,
+    effective_settings,
+    without_seed,
+)
+from sparse_lightning.experiments.runs import Run, State, find_runs
+from sparse_lightning.figures.sweep import regret_curve
+from sparse_lightning.files import replaced_whole, write_figure, write_json
+
+PLAN_FILE = "plan.json"
+# Column and setting of what every table shows.
+COLUMNS = {
+    "family": "model.family",
+    "sparsity_weight": "model.energy.sparsity_weight",
+    "variance_weight": "model.energy.variance_weight",
+    "variance_threshold": "model.energy.variance_threshold",
+    "encoder_weight": "model.energy.encoder_weight",
+    "seed": SEED,
+    "shuffle_seed": SHUFFLE_SEED,
+    "max_epochs": "trainer.max_epochs",
+}
+FIRST = ("run", "state", "data", *COLUMNS)
+LAST = ("decoder", "failure", "settings")
+SEEDS = ("seed", "shuffle_seed")
+PER_RUN = ("run", "state", *SEEDS, "failure")
+RESULT = "test/psnr"
+REGRET_FILE = "regret.png"
+HEADINGS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}
+
+
+def collect(folder: str | Path) -> pd.DataFrame:
+    """One row per run at or below a folder, and one per run that is planned and not begun.
+
+    Columns: ``run`` (its folder, below this one), ``state``, ``data``, ``family``, λ
+    ``sparsity_weight``, β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
+    ``seed``, ``shuffle_seed``, ``max_epochs``; every other setting that tells runs apart which
+    these do not, by its dotted name; ``epochs``, ``seconds`` and every final metric; ``decoder``;
+    ``failure``, a sentence; and ``settings``, equal for runs that differ in the seeds alone.
+
+    Raises:
+        DataError: there is no run and no plan in the folder, or a run's files are damaged.
+    """
+    folder = Path(folder)
+    runs = find_runs(folder)
+    known = {run.folder for run in runs}
+    planned = [Run(folder / name) for name in read_plan(folder)]
+    unbegun = [run for run in planned if run.folder not in known]
+    if not runs and not unbegun:
+        raise DataError(f"{folder} holds no run: give the folder of a sweep, or one above it.")
+    settings = [effective_settings(run.config) for run in runs]
+    rows = [_row(folder, run, own) for run, own in zip(runs, settings)]
+    telling = _telling_settings(rows, settings)
+    for row, own in zip(rows, settings):
+        row |= {name: _cell(own.get(name)) for name in telling}
+    table = pd.DataFrame(rows + [_ending(folder, run) for run in unbegun])
+    for name in telling:
+        if table[name].dropna().map(type).nunique() > 1:
+            table[name] = table[name].map(str, na_action="ignore")
+    results = [name for name in table if "/" in name or name in ("epochs", "seconds")]
+    first = [name for name in FIRST if name in table]
+    last = [name for name in LAST if name in table]
+    return table[[*first, *telling, *results, *last]]
+
+
+def _row(folder: Path, run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **_ending(folder, run),
+        "data": run.data_label,
+        **{column: settings.get(setting) for column, setting in COLUMNS.items()},
+        "decoder": str(settings.get("model.decoder._target_", "")).rpartition(".")[2],
+        "settings": digest(without_seed(settings)),
+        **(run.metrics if run.is_finished else {}),
+    }
+
+
+def _ending(folder: Path, run: Run) -> dict[str, Any]:
+    failure = run.failure
+    return {
+        "run": run.folder.relative_to(folder).as_posix(),
+        "state": str(run.state),
+        "failure": None if failure is None else f"{failure['error']}: {failure['message']}",
+    }
+
+
+def _telling_settings(rows: list[dict[str, Any]], settings: list[dict[str, Any]]) -> list[str]:
+    """Settings that differ between runs which are equal in every column that is always there."""
+    alike: dict[tuple, list[dict[str, Any]]] = {}
+    for row, own in zip(rows, settings):
+        key = (row["data"], *(row[name] for name in COLUMNS if name not in SEEDS))
+        alike.setdefault(key, []).append(without_seed(own))
+    telling: set[str] = set()
+    for group in alike.values():
+        names = {name for own in group for name in own}
+        telling |= {name for name in names if len({str(own.get(name)) for own in group}) > 1}
+    return sorted(telling)
+
+
+def _cell(value: Any) -> Any:
+    """A value that a column of a Parquet file can hold."""
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and number over the seeds of runs that are otherwise the same.
+
+    Args:
+        table: what `collect` returns. Runs that are not finished are left out, and of several
+            with the same settings and seed one counts.
+
+    Returns:
+        A row per group of runs: the columns that say what the runs are, ``n``, and for every
+        metric ``METRIC_mean`` and ``METRIC_std`` (unbiased; missing where n = 1).
+    """
+    if RESULT not in table:
+        return pd.DataFrame()
+    runs = table[table["state"] == State.FINISHED].drop_duplicates(["settings", *SEEDS])
+    metrics = [name for name in runs if name.startswith(("val/", "test/"))]
+    metrics += [name for name in ("epochs", "seconds") if name in runs]
+    about = [name for name in runs if name not in {*metrics, *PER_RUN}]
+    groups = runs.groupby("settings", sort=False)
+    summary = groups[about].first()
+    summary["n"] = groups.size()
+    for name in metrics:
+        summary[f"{name}_mean"], summary[f"{name}_std"] = groups[name].mean(), groups[name].std()
+    order = [name for name in ("data", "family", "sparsity_weight") if name in summary]
+    return summary.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def read_plan(folder: Path) -> dict[str, list[str]]:
+    """Overrides of every job that sweeps in this folder are to do, by the name of its folder."""
+    try:
+        return json.loads((folder / PLAN_FILE).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        path = folder / PLAN_FILE
+        raise DataError(f"{path} is damaged: delete it, and give the sweep's command again.") from (
+            error
+        )
+
+
+def record_plan(folder: Path, jobs: dict[str, list[str]]) -> None:
+    """Add jobs to what is to be done in a folder; the same overrides have one folder, the last."""
+    others = {name: job for name, job in read_plan(folder).items() if job not in jobs.values()}
+    write_json(folder / PLAN_FILE, others | jobs)
+
+
+def write_results(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """Write both tables as Parquet and CSV, and the regret curve where there is a result."""
+    for name, frame in (("table", table), ("summary", summary)):
+        with replaced_whole(folder / f"{name}.parquet") as temporary:
+            frame.to_parquet(temporary, index=False)
+        with replaced_whole(folder / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False)
+    if len(summary):
+        write_figure(regret_curve(summary), folder / REGRET_FILE)
+
+
+def show(table: pd.DataFrame, summary: pd.DataFrame, console: Console) -> None:
+    """Print the summary, and the runs that are not finished."""
+    if len(summary):
+        console.print(_summary_for_the_eye(summary))
+    for _, run in table[table["state"] != State.FINISHED].iterrows():
+        reason = f": {run['failure']}" if isinstance(run["failure"], str) else ""
+        console.print(f"{run['state']}: {run['run']}{reason}", highlight=False, markup=False)
+
+
+def _summary_for_the_eye(summary: pd.DataFrame) -> Table:
+    """What differs between the groups, and the metrics of the regret curve."""
+    described = [name for name in summary if not name.endswith(("_mean", "_std"))]
+    described = [name for name in described if name not in ("n", "settings", "decoder")]
+    telling = [name for name in described if summary[name].map(str).nunique() > 1]
+    shown = Table(title="Mean ± standard deviation over seeds, on test data")
+    headings = [HEADINGS.get(name, name) for name in telling]
+    for heading in (*headings, "n", "PSNR (dB)", "zeros (%)", "seconds"):
+        shown.add_column(heading, justify="left" if heading in ("data", "family") else "right")
+    for _, row in summary.iterrows():
+        values = [f"{row[name]:g}" if _is_number(row[name]) else str(row[name]) for name in telling]
+        shown.add_row(
+            *values,
+            str(row["n"]),
+            _with_spread(row, "test/psnr", "{:.2f}"),
+            _with_spread(row, "test/zeros", "{:.1f}", 100),
+            f"{row['seconds_mean']:.0f}",
+        )
+    return shown
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool)
+
+
+def _with_spread(row: pd.Series, metric: str, form: str, scale: float = 1) -> str:
+    mean, deviation = row[f"{metric}_mean"] * scale, row[f"{metric}_std"] * scale
+    spread = "" if pd.isna(deviation) else f" ± {form.format(deviation)}"
+    return form.format(mean) + spread

@@ -1,0 +1,1 @@
+"""Figures: tables and arrays in, matplotlib Figure out."""

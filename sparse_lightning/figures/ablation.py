@@ -1,0 +1,47 @@
+"""Codes and decoders over the epochs of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.studies.study_result import StudyResult
+
+PANELS = {
+    "code_l1": "mean l1 norm of a code",
+    "code_std": "mean standard deviation\nof a code component",
+    "column_norm": "mean norm of a\ndecoder column",
+}
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """One figure, a panel for each quantity."""
+    yield "ablation", histories(result.table, result.data)
+
+
+def histories(table: pd.DataFrame, data: str) -> Figure:
+    """One line for each family and λ, mean over seeds."""
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    curves = table.groupby(["family", "sparsity_weight", "epoch"])[list(PANELS)].mean()
+    for axes, (name, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
+        for family in families_in_order(table["family"]):
+            for weight, curve in curves.loc[family].groupby("sparsity_weight"):
+                axes.plot(
+                    curve.index.get_level_values("epoch"),
+                    curve[name],
+                    label=f"{family_name(family)}, λ = {weight:g}",
+                    markersize=3,
+                    **family_style(family),
+                )
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        tidy(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle(f"Training codes and decoders, epoch by epoch, {data}", fontsize=10)
+    return figure

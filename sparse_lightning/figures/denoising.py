@@ -1,0 +1,73 @@
+"""Denoising: PSNR as bars, and strips of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.tiles import image_rows
+from sparse_lightning.studies.study_result import Pictures, StudyResult
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """One figure of PSNR for all noise levels, and a strip for each family and level."""
+    yield "denoising", psnr_bars(result.more["best"], result.more["peers"], result.data)
+    for (noise, family), _ in result.pictures.index.groupby(["noise", "family"]):
+        strip = result.pictures.where(noise=noise, family=family)
+        yield f"strip_{family}_noise_{noise:g}", picture_strip(strip, result.data)
+
+
+def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame, data: str) -> Figure:
+    """PSNR of the noisy image (line) and of what families and baselines make of it (bars)."""
+    levels = sorted(best["noise"].unique())
+    figure = Figure(figsize=(8.2, 2.9 * len(levels) + 0.4), layout="constrained")
+    for axes, level in zip(figure.subplots(len(levels), 1, squeeze=False).flat, levels):
+        ours, theirs = best[best["noise"] == level], peers[peers["noise"] == level]
+        ours = ours.set_index("family").loc[families_in_order(ours["family"])].reset_index()
+        labels = [
+            f"{family_name(row.family)}\nλ={row.sparsity_weight:g}" for row in ours.itertuples()
+        ]
+        labels += [str(name).replace(" ", "\n", 1) for name in theirs["peer"]]
+        colours = [family_style(family)["color"] for family in ours["family"]]
+        bars = axes.bar(
+            range(len(labels)),
+            [*ours["psnr_denoised"], *theirs["psnr_denoised"]],
+            yerr=[*ours["psnr_denoised_std"].fillna(0.0), *(0.0 for _ in theirs.index)],
+            color=[*colours, *("0.75" for _ in theirs.index)],
+            capsize=2,
+        )
+        for bar, family in zip(bars, ours["family"]):
+            bar.set_hatch("" if family.endswith("_nl") else "///")
+            bar.set_edgecolor("white")
+        axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+        noisy = float(ours["psnr_noisy"].mean())
+        axes.axhline(noisy, color="black", linestyle=":")
+        axes.set_xticks(range(len(labels)), labels, fontsize=7)
+        heading = (
+            f"noise σ = {level:g} on the standardised input; dotted: noisy image, {noisy:.1f} dB"
+        )
+        axes.set(ylabel="PSNR (dB)", title=heading)
+        axes.title.set_fontsize(9)
+        axes.margins(y=0.15)
+        tidy(axes)
+        axes.grid(visible=False, axis="x")
+    figure.suptitle(
+        f"Denoising, test images of {data}:\nfamilies (λ chosen on validation; linear hatched), "
+        "scikit-image (grey)",
+        fontsize=10,
+    )
+    return figure
+
+
+def picture_strip(pictures: Pictures, data: str) -> Figure:
+    """Clean, its reconstruction, noisy, its reconstruction; one column per image."""
+    first = pictures.index.iloc[0]
+    rows = {name: pictures.where(row=name).pixels for name in pictures.index["row"].unique()}
+    title = (
+        f"{family_name(first['family'])}, λ = {first['sparsity_weight']:g}, "
+        f"noise σ = {first['noise']:g}, {data}"
+    )
+    return image_rows(rows, title)

@@ -1,0 +1,108 @@
+"""Dictionaries as tiles, and the Gabor functions fitted to them as scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sparse_lightning.figures.style import families_in_order, family_name, tidy
+from sparse_lightning.figures.tiles import feature_tiles
+from sparse_lightning.studies.study_result import Pictures, StudyResult
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """For each model its atoms on two scales, its filters and its Gabor fits; then all areas."""
+    keys = ["family", "sparsity_weight", "seed"]
+    for values, _ in result.pictures.index.groupby(keys):
+        model = dict(zip(keys, values))
+        tiles = result.pictures.where(**model)
+        name, title = _names(model, result.data)
+        yield from _tiles(tiles, name, title)
+        if "explained" in result.table:
+            rows = result.table[result.table["used"]]
+            for column, value in model.items():
+                rows = rows[rows[column] == value]
+            yield f"gabors_{name}", gabor_scatter(rows, title)
+    yield "atom_areas", atom_areas(result.table, result.data)
+
+
+def _names(model: dict, data: str) -> tuple[str, str]:
+    """The end of a file's name, and of a title."""
+    family, weight, seed = model["family"], model["sparsity_weight"], model["seed"]
+    name = f"{family}_lambda{weight:g}_seed{seed}"
+    return name, f"{family_name(family)}, λ = {weight:g}, seed {seed}, {data}"
+
+
+def _tiles(pictures: Pictures, name: str, title: str) -> Iterator[tuple[str, Figure]]:
+    atoms = pictures.where(kind="atom").pixels
+    yield f"atoms_{name}", feature_tiles(atoms, f"Atoms: {title}")
+    one_scale = feature_tiles(atoms, f"Atoms on one scale: {title}", own_scale=False)
+    yield f"atoms_one_scale_{name}", one_scale
+    filters = pictures.where(kind="encoder filter").pixels
+    if len(filters):
+        yield f"filters_{name}", feature_tiles(filters, f"Encoder filters U: {title}")
+
+
+def gabor_scatter(rows: pd.DataFrame, title: str) -> Figure:
+    """Orientation and frequency on a half disc, the two sizes, and how much the fits explain."""
+    figure = Figure(figsize=(10.2, 3.7), layout="constrained")
+    alike, others = rows[rows["gabor_like"]], rows[~rows["gabor_like"]]
+    disc = figure.add_subplot(1, 3, 1, projection="polar")
+    disc.set_thetalim(0, np.pi)
+    for part, style in ((others, _FAINT), (alike, _BOLD)):
+        disc.scatter(part["orientation"], part["frequency"], **style)
+    disc.set_title("orientation of the stripes,\nfrequency (cycles/pixel) outwards", fontsize=9)
+    disc.tick_params(labelsize=7)
+    disc.yaxis.set_major_locator(MaxNLocator(4))
+    sizes = figure.add_subplot(1, 3, 2)
+    for part, style in ((others, _FAINT), (alike, _BOLD)):
+        sizes.scatter(part["size_along"], part["size_across"], **style)
+    # Beyond half a tile an envelope is flat, and its size means nothing.
+    sizes.set(xlabel="size along the wave (pixels)", ylabel="size along the stripes (pixels)")
+    sizes.set(xscale="log", yscale="log", xlim=(0.6, 32), ylim=(0.6, 32))
+    sizes.axline((1, 1), (2, 2), color="0.6", linewidth=0.7)
+    share = figure.add_subplot(1, 3, 3)
+    share.hist(rows["explained"], bins=np.linspace(0, 1, 26), color="tab:blue")
+    share.set(xlabel="share of an atom's energy explained", ylabel="atoms")
+    for axes in (sizes, share):
+        tidy(axes)
+    figure.suptitle(
+        f"Gabor functions fitted to atoms: {title}; {100 * rows['gabor_like'].mean():.0f} % "
+        "Gabor-like (dark)",
+        fontsize=10,
+    )
+    return figure
+
+
+_BOLD = {"s": 12, "color": "tab:blue", "alpha": 0.9, "linewidths": 0}
+_FAINT = {"s": 12, "color": "0.7", "alpha": 0.6, "linewidths": 0}
+
+
+def atom_areas(table: pd.DataFrame, data: str) -> Figure:
+    """How much of the image an atom covers, against λ: from strokes to whole digits."""
+    used = table[table["used"]]
+    families = families_in_order(used["family"])
+    figure = Figure(figsize=(max(1.9 * len(families), 4.0) + 0.6, 3.2), layout="constrained")
+    grid = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    for axes, family in zip(grid, families):
+        groups = used[used["family"] == family].groupby("sparsity_weight")["active_area"]
+        axes.boxplot(
+            [100 * areas.to_numpy() for _, areas in groups],
+            tick_labels=[f"{weight:g}" for weight, _ in groups],
+            showfliers=False,
+            medianprops={"color": "tab:red"},
+        )
+        axes.set_title(family_name(family), fontsize=9)
+        axes.tick_params(axis="x", labelsize=7, rotation=90)
+        tidy(axes)
+    grid[0].set_ylabel("pixels that hold 90 %\nof an atom's energy (%)")
+    figure.supxlabel("λ", fontsize=9)
+    figure.suptitle(
+        f"How much of the image an atom covers, {data}\n(atoms in use; box: quartiles)",
+        fontsize=10,
+    )
+    return figure

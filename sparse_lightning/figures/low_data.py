@@ -1,0 +1,79 @@
+"""Test error against the number of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparse_lightning.figures.style import (
+    families_in_order,
+    family_name,
+    family_style,
+    tidy,
+)
+from sparse_lightning.studies.study_result import StudyResult
+
+BASELINE_STYLES = {
+    "linear on raw": {"color": "black", "marker": "x"},
+    "LISTA + linear on raw": {"color": "tab:orange", "marker": "^"},
+    "nearest neighbours on raw": {"color": "tab:olive", "marker": "v"},
+    "linear on PCA": {"color": "tab:cyan", "marker": "d"},
+}
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """Top-1 and top-3 error side by side."""
+    yield "low_data", error_curves(result.more["summary"], result.data)
+
+
+def error_curves(summary: pd.DataFrame, data: str) -> Figure:
+    """One curve per method; bars are one standard deviation over draws and model seeds."""
+    figure = Figure(figsize=(9.6, 4.8), layout="constrained")
+    methods = set(summary["method"])
+    families = families_in_order(methods - set(BASELINE_STYLES))
+    styles = {family: (family_name(family), family_style(family)) for family in families}
+    styles |= {
+        name: (name, style | {"linestyle": ":"})
+        for name, style in BASELINE_STYLES.items()
+        if name in methods
+    }
+    axes_pair = figure.subplots(1, 2)
+    for axes, error in zip(axes_pair, ("top1", "top3")):
+        for method, (label, style) in styles.items():
+            _curve(axes, summary[summary["method"] == method], error, label=label, **style)
+        _label(axes, summary, f"test error, top-{error[-1]} (%)")
+    handles, labels = axes_pair[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
+    figure.suptitle(
+        f"Classification of {data} with few labels; λ, penalty and neighbours chosen on "
+        "validation data",
+        fontsize=10,
+    )
+    return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, error: str, **style) -> None:
+    axes.errorbar(
+        rows["labels"],
+        100 * rows[error],
+        yerr=100 * rows[f"{error}_std"].fillna(0.0),
+        markersize=4,
+        linewidth=1.3,
+        elinewidth=0.8,
+        capsize=1.5,
+        **style,
+    )
+
+
+def _label(axes: Axes, summary: pd.DataFrame, label: str) -> None:
+    axes.set(xscale="log", yscale="log", xlabel="labelled samples per class", ylabel=label)
+    ticks = summary.drop_duplicates("labels").sort_values("labels")
+    axes.set_xticks(ticks["labels"], ticks["labels_per_class"].astype(str), fontsize=8)
+    axes.minorticks_off()
+    low, high = axes.get_ylim()
+    marks = [mark for mark in (0.2, 0.5, 1, 2, 5, 10, 20, 30, 50, 70) if low <= mark <= high]
+    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+    tidy(axes)

@@ -1,0 +1,113 @@
+"""PSNR against zeros, a curve for each family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.studies.study_result import StudyResult
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """The regret curves, the PSNR at equal zeros, and what the encoder costs."""
+    yield "regret", regret_curves(result.table, result.data)
+    yield "psnr_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
+    if not result.more["amortisation"].empty:
+        yield "amortisation", amortisation(result.table, result.data)
+
+
+def regret_curves(table: pd.DataFrame, data: str) -> Figure:
+    """Mean over seeds of each family and λ, with bars of one standard deviation both ways."""
+    figure = Figure(figsize=(8.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    has_encoder = set(table.loc[table["codes"] == "encoder", "family"])
+    for family in families_in_order(table["family"]):
+        way = "encoder" if family in has_encoder else "inference"
+        chosen = table[(table["family"] == family) & (table["codes"] == way)]
+        label = family_name(family) + ("" if family in has_encoder else " (by inference)")
+        _curve(axes, chosen, label=label, **family_style(family))
+    _label(axes)
+    axes.legend(fontsize=8, handlelength=3.5)
+    figure.suptitle(f"Reconstruction against sparsity, test images of {data}", fontsize=10)
+    return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, **style) -> None:
+    """Points in the order of λ, which is the order in which training made them sparser."""
+    by_weight = rows.groupby("sparsity_weight")[["zeros", "psnr"]]
+    mean, spread = by_weight.mean(), by_weight.std().fillna(0.0)
+    axes.errorbar(
+        100 * mean["zeros"],
+        mean["psnr"],
+        xerr=100 * spread["zeros"],
+        yerr=spread["psnr"],
+        markersize=4,
+        capsize=2,
+        linewidth=1.4,
+        elinewidth=0.9,
+        **style,
+    )
+
+
+def _label(axes: Axes) -> None:
+    axes.set(xlabel="zeros among code components (%)", ylabel="PSNR (dB)")
+    tidy(axes)
+
+
+def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
+    """PSNR read off each family's curve at equal shares of zeros."""
+    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    families = families_in_order(summary["family"])
+    shares = sorted(summary["zeros"].unique())
+    for place, family in enumerate(families):
+        rows = summary[summary["family"] == family].set_index("zeros").reindex(shares)
+        style = family_style(family)
+        offset = (place - (len(families) - 1) / 2) * 0.75 / len(families)
+        axes.errorbar(
+            [index + offset for index in range(len(shares))],
+            rows["psnr"],
+            yerr=rows["std"].fillna(0.0),
+            linestyle="none",
+            marker=style["marker"],
+            color=style["color"],
+            markerfacecolor=style["color"] if style["linestyle"] == "-" else "white",
+            capsize=2,
+            label=family_name(family),
+        )
+    axes.set_xticks(range(len(shares)), [f"{100 * share:g} %" for share in shares])
+    axes.set(xlabel="zeros among code components", ylabel="PSNR (dB), interpolated")
+    tidy(axes)
+    axes.legend(fontsize=8, ncols=2)
+    figure.suptitle(
+        f"Reconstruction at equal sparsity, {data} (no mark: no point there)", fontsize=10
+    )
+    return figure
+
+
+def amortisation(table: pd.DataFrame, data: str) -> Figure:
+    """Each family with an encoder twice: its predicted codes, and inference from there."""
+    families = families_in_order(table.loc[table["codes"] == "encoder", "family"])
+    columns = min(len(families), 3)
+    rows = -(-len(families) // columns)
+    figure = Figure(figsize=(2.9 * columns + 0.4, 2.5 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(families) :]:
+        axes.set_visible(False)
+    for axes, family in zip(grid.flat, families):
+        chosen = table[table["family"] == family]
+        colour = family_style(family)["color"]
+        for way, style in (("encoder", "-"), ("inference", ":")):
+            rows_of_way = chosen[chosen["codes"] == way]
+            _curve(axes, rows_of_way, color=colour, linestyle=style, marker="o", label=way)
+        axes.set_title(family_name(family), fontsize=9)
+        axes.legend(fontsize=7)
+        tidy(axes)
+    figure.supxlabel("zeros among code components (%)", fontsize=9)
+    figure.supylabel("PSNR (dB)", fontsize=9)
+    figure.suptitle(f"What predicting the codes costs, test images of {data}", fontsize=10)
+    return figure

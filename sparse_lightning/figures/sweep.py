@@ -1,0 +1,76 @@
+"""Figures of a sweep, drawn from its summary table."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+
+LINEAR = "LinearDecoder"
+FIXED = ("family", "sparsity_weight")
+
+
+def regret_curve(summary: pd.DataFrame) -> Figure:
+    """Test PSNR against zeros, one curve over λ per family, linear decoders dashed.
+
+    A family has several curves where other settings differ at one λ. Error bars are one standard
+    deviation over seeds, in both directions.
+
+    Args:
+        summary: of `sparse_lightning.experiments.table.summarize`; a panel for each data set.
+    """
+    data_sets = list(summary["data"].unique())
+    figure = Figure(figsize=(7.2 * len(data_sets), 4.8), layout="constrained")
+    panels = figure.subplots(1, len(data_sets), squeeze=False)[0]
+    seeds = f"{summary['n'].min()} to {summary['n'].max()}"
+    seeds = str(summary["n"].max()) if summary["n"].nunique() == 1 else seeds
+    for axes, data in zip(panels, data_sets):
+        rows = summary[summary["data"] == data]
+        names = ["family", *splitting_settings(rows)]
+        for family in families_in_order(rows["family"]):
+            _draw_family(axes, rows[rows["family"] == family], names)
+        axes.set(xlabel="zeros in the codes (%)", ylabel="PSNR (dB)")
+        axes.set_title(f"{data}: test images, mean over seeds (n = {seeds})", fontsize=10)
+        tidy(axes)
+        axes.legend(fontsize=9)
+    return figure
+
+
+def splitting_settings(summary: pd.DataFrame) -> list[str]:
+    """Columns that differ between groups of one family at one λ."""
+    settings = [name for name in summary if not name.endswith(("_mean", "_std"))]
+    settings = [name for name in settings if name not in ("n", "settings", "decoder", *FIXED)]
+    groups = summary.groupby(list(FIXED), dropna=False)
+    return [name for name in settings if (groups[name].nunique(dropna=False) > 1).any()]
+
+
+def _draw_family(axes: Axes, rows: pd.DataFrame, names: list[str]) -> None:
+    style = family_style(rows["family"].iloc[0])
+    for number, (key, curve) in enumerate(rows.groupby(names, sort=False, dropna=False)):
+        # Several curves of one family cannot all have its colour.
+        colour = style["color"] if number == 0 else f"C{(4 + number) % 10}"
+        _draw_curve(axes, curve, _label(key, names), colour, style["marker"])
+
+
+def _label(values: tuple, names: list[str]) -> str:
+    family, *rest = values
+    told = [f"{name.rpartition('.')[2]} {value}" for name, value in zip(names[1:], rest)]
+    return ", ".join([family_name(family), *told])
+
+
+def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker: str) -> None:
+    curve = curve.sort_values("test/zeros_mean")
+    axes.errorbar(
+        100 * curve["test/zeros_mean"],
+        curve["test/psnr_mean"],
+        xerr=100 * curve["test/zeros_std"].fillna(0),
+        yerr=curve["test/psnr_std"].fillna(0),
+        label=label,
+        color=colour,
+        linestyle="--" if (curve["decoder"] == LINEAR).all() else "-",
+        marker=marker,
+        markersize=4,
+        capsize=2,
+    )

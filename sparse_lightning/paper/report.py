@@ -1,0 +1,157 @@
+"""One HTML page that holds everything: figures inside, claims, verdicts, tables and times."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_lightning.paper.claims import CLAIMS, Claim, Verdict
+from sparse_lightning.studies.study_result import StudyResult
+
+VERDICTS = {True: "holds", False: "does not hold", None: "open"}
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #222; }
+img { max-width: 100%; } figure { margin: 1.2rem 0; } figcaption { font-size: 0.85em; color: #555; }
+table { border-collapse: collapse; font-size: 0.85em; margin: 0.8rem 0; }
+th, td { border: 1px solid #ccc; padding: 0.2rem 0.5rem; text-align: left; vertical-align: top; }
+code, pre { background: #f4f4f4; font-size: 0.85em; overflow-x: auto; white-space: pre-wrap; }
+.holds { color: #06702b; font-weight: 600; } .not { color: #b00020; font-weight: 600; }
+.open { color: #8a6d00; font-weight: 600; }
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One study of the report.
+
+    Attributes:
+        title: of the section.
+        study: its kind, such as ``regret``.
+        data: the data set it is about, None for none.
+        folder: where it was written.
+        figures: patterns of the names of figures to show, without ``.png``.
+        command: that made it.
+        seconds: that it took.
+    """
+
+    title: str
+    study: str
+    data: str | None
+    folder: Path
+    figures: Sequence[str]
+    command: str
+    seconds: float
+
+    def pictures(self) -> list[Path]:
+        """The figures to show, in the order of the patterns."""
+        found = sorted(self.folder.glob("*.png"))
+        chosen = [
+            path
+            for pattern in self.figures
+            for path in found
+            if fnmatch.fnmatch(path.stem, pattern)
+        ]
+        return list(dict.fromkeys(chosen))
+
+    def verdicts(self) -> list[tuple[Claim, Verdict]]:
+        """The claims that this study is about, judged."""
+        result = StudyResult.read(self.folder)
+        return [
+            (claim, claim.judge(result))
+            for claim in CLAIMS
+            if claim.study == self.study and claim.data in (None, self.data)
+        ]
+
+
+def write_report(sections: Sequence[Section], heading: str, about: str) -> str:
+    """The page.
+
+    Args:
+        sections: in order.
+        heading: title of the page.
+        about: what was trained, and how long it took.
+    """
+    body = [
+        f"<h1>{html.escape(heading)}</h1><p>{html.escape(about)}</p>",
+        "<h2>What holds</h2>",
+        _verdict_table(sections),
+        *(_section(section) for section in sections),
+        "<h2>Time</h2>",
+        _time_table(sections),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>'
+        f"{html.escape(heading)}</title><style>{STYLE}</style></head><body>"
+        + "\n".join(body)
+        + "</body></html>\n"
+    )
+
+
+def claims_table(sections: Sequence[Section]) -> pd.DataFrame:
+    """Every claim with its rule, what was found and whether it holds."""
+    rows = [
+        {
+            "study": section.title,
+            "claim": claim.says,
+            "rule": claim.rule,
+            "these runs": verdict.shown,
+            "verdict": VERDICTS[verdict.holds],
+        }
+        for section in sections
+        for claim, verdict in section.verdicts()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _verdict_table(sections: Sequence[Section]) -> str:
+    table = claims_table(sections)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+    rows = []
+    for row in table.to_dict("records"):
+        cells = [f"<td>{html.escape(str(row[name]))}</td>" for name in table.columns[:-1]]
+        rows.append(f"<tr>{''.join(cells)}<td>{_badge(row['verdict'])}</td></tr>")
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _badge(verdict: str) -> str:
+    kind = "not" if verdict == VERDICTS[False] else verdict
+    return f'<span class="{kind}">{verdict}</span>'
+
+
+def _section(section: Section) -> str:
+    parts = [f"<h2>{html.escape(section.title)}</h2>"]
+    for claim, verdict in section.verdicts():
+        parts.append(
+            f"<p><b>{html.escape(claim.says)}</b> {_badge(VERDICTS[verdict.holds])}<br>"
+            f"Rule: {html.escape(claim.rule)}<br>These runs: {html.escape(verdict.shown)}.</p>"
+        )
+    for path in section.pictures():
+        encoded = base64.b64encode(path.read_bytes()).decode()
+        name = html.escape(path.stem)
+        parts.append(
+            f'<figure><img alt="{name}" src="data:image/png;base64,{encoded}">'
+            f"<figcaption>{name}</figcaption></figure>"
+        )
+    for name, table in StudyResult.read(section.folder).more.items():
+        if len(table) <= 100:
+            shown = table.drop(columns="run", errors="ignore")
+            text = shown.to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
+            parts.append(f"<details><summary>{html.escape(name)}</summary>{text}</details>")
+    parts.append(f"<pre>{html.escape(section.command)}</pre>")
+    return "\n".join(parts)
+
+
+def _time_table(sections: Sequence[Section]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(section.title)}</td><td>{section.seconds:.0f} s</td></tr>"
+        for section in sections
+    )
+    return f"<table><tr><th>study</th><th>time</th></tr>{rows}</table>"

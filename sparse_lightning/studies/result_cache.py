@@ -1,0 +1,50 @@
+"""What a study has worked out already, so that it goes on where it was stopped.
+
+Everything is kept under a name that follows from all that shapes it: the checkpoint's bytes, the
+data's settings and the study's. A changed setting is another name; nothing is ever invalidated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sparse_lightning.files import digest, replaced_whole, write_json
+
+Rows = list[dict[str, object]]
+
+
+class ResultCache:
+    """Results by key, in a folder.
+
+    Args:
+        folder: where they are kept; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    def rows(self, key: list, compute: Callable[[], Rows]) -> Rows:
+        """The rows of a table that ``compute`` gives, computed once for each key."""
+        path = self._path(key, ".json")
+        if path is None:
+            return compute()
+        if not path.exists():
+            write_json(path, compute())
+        return json.loads(path.read_text())
+
+    def array(self, key: list, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array that ``compute`` gives, computed once for each key."""
+        path = self._path(key, ".npy")
+        if path is None:
+            return compute()
+        if not path.exists():
+            with replaced_whole(path) as temporary:
+                np.save(temporary, compute())
+        return np.load(path, allow_pickle=False)
+
+    def _path(self, key: list, suffix: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{digest(key)}{suffix}"

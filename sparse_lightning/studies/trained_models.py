@@ -1,0 +1,206 @@
+"""What a study looks at: trained models, and the one data set that they share."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.errors import CheckpointError, DataError, SettingError
+from sparse_lightning.experiments.fingerprint import SHUFFLE_SEED, effective_settings, without_seed
+from sparse_lightning.experiments.runs import Run, find_runs
+from sparse_lightning.model import SparseAutoencoder
+
+# Settings of a data set that change neither the samples of a split nor their order in it.
+IMMATERIAL = {"cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers"}
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model, and what tables say of it.
+
+    Args:
+        run: where it was trained.
+        checkpoint: the file that holds it.
+    """
+
+    run: Run
+    checkpoint: Path
+
+    @cached_property
+    def model(self) -> SparseAutoencoder:
+        """The model, on the CPU, in evaluation mode."""
+        return SparseAutoencoder.load_from_checkpoint(self.checkpoint).eval()
+
+    @cached_property
+    def columns(self) -> dict[str, object]:
+        """The columns of a table that say which model a row is about."""
+        config, energy = self.run.config, self.model.energy
+        return {
+            "data": _title(self.run),
+            "family": self.model.family,
+            "sparsity_weight": energy.sparsity_weight,
+            "variance_weight": energy.variance_weight,
+            "encoder_weight": energy.encoder_weight,
+            "seed": config.seed,
+            "max_epochs": config.trainer.max_epochs,
+            "run": str(self.run.folder),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the checkpoint."""
+        with self.checkpoint.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _title(run: Run) -> str:
+    try:
+        return run.data().title
+    except DataError:  # Another package's, known by name alone.
+        return run.config.data_name
+
+
+def find_trained_models(
+    checkpoint: str | Sequence[str] | None = None,
+    runs: str | Sequence[str] | None = None,
+    where: Mapping[str, Sequence | None] | None = None,
+) -> list[TrainedModel]:
+    """The models of checkpoints, or of all finished runs below some folders.
+
+    Args:
+        checkpoint: one file, or several.
+        runs: one folder, or several.
+        where: values to keep of columns of `TrainedModel.columns`, such as ``{"family": ["sdl"]}``;
+            None for all.
+
+    Raises:
+        SettingError: not exactly one of the two is given, nothing is found or kept, or models
+            that a study would take for seeds of one another differ in more than the seed.
+        CheckpointError: a file that is missing or no checkpoint.
+    """
+    if (checkpoint is None) == (runs is None):
+        raise SettingError(
+            "This study needs trained models: set either checkpoint=PATH (one or a list) or "
+            "runs=DIR (a run's or a sweep's folder)."
+        )
+    if checkpoint is not None:
+        found = [_of_checkpoint(Path(path)) for path in _as_list(checkpoint)]
+    else:
+        found = [trained for folder in _as_list(runs) for trained in _of_folder(Path(folder))]
+    for column, values in (where or {}).items():
+        if values is None:
+            continue
+        kept = [trained for trained in found if trained.columns[column] in list(values)]
+        if not kept:
+            known = sorted({trained.columns[column] for trained in found})
+            raise SettingError(f"where.{column}={list(values)} leaves no model: there are {known}.")
+        found = kept
+    _require_seeds_of_one_another(found)
+    return found
+
+
+def _require_seeds_of_one_another(trained_models: Sequence[TrainedModel]) -> None:
+    """Refuse models of one family and λ that differ in more than the seed, or not even in that."""
+    firsts: dict[tuple, TrainedModel] = {}
+    seen: dict[tuple, TrainedModel] = {}
+    for trained in trained_models:
+        kind = trained.columns["family"], trained.columns["sparsity_weight"]
+        seeds = trained.columns["seed"], OmegaConf.select(trained.run.config, SHUFFLE_SEED)
+        first = firsts.setdefault(kind, trained)
+        ours, theirs = _settings(first), _settings(trained)
+        names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
+        about = f"{first.checkpoint} and {trained.checkpoint} have one family and λ"
+        if names:
+            name = names[0]
+            raise SettingError(
+                f"{about}, and differ in {name} ({ours.get(name)} and {theirs.get(name)}): they "
+                "would be averaged as if they differed in the seed alone. Keep some of them by "
+                "where., checkpoint= or runs=."
+            )
+        if (twin := seen.setdefault((*kind, *seeds), trained)) is not trained:
+            raise SettingError(
+                f"{twin.checkpoint} and {trained.checkpoint} have one family, λ and seed: "
+                "give one of them."
+            )
+
+
+def _settings(trained: TrainedModel) -> dict[str, object]:
+    settings = without_seed(effective_settings(trained.run.config))
+    with contextlib.suppress(DataError):  # Of another package's data nothing is known.
+        if trained.run.data_class().is_the_same_everywhere:
+            settings.pop("data.root", None)
+    return settings
+
+
+def _of_folder(folder: Path) -> list[TrainedModel]:
+    finished = [run for run in find_runs(folder) if run.is_finished]
+    if not finished:
+        raise SettingError(f"runs={folder} holds no finished run: check the path.")
+    return [TrainedModel(run, run.best_checkpoint) for run in finished]
+
+
+def _as_list(value: str | Path | Sequence[str]) -> list:
+    return [value] if isinstance(value, str | Path) else list(value)
+
+
+def _of_checkpoint(path: Path) -> TrainedModel:
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
+    return TrainedModel(Run(path.parent.parent), path)
+
+
+def shared_data(
+    trained_models: Sequence[TrainedModel], config: DictConfig | None = None
+) -> SplitDataModule:
+    """The data that the models were trained on, ready to use.
+
+    Args:
+        trained_models: at least one.
+        config: settings of other data to use instead.
+
+    Raises:
+        SettingError: the models were trained on different data, or do not fit ``config``.
+    """
+    if config is None:
+        first, *others = trained_models
+        for other in others:
+            _require_same_data(first, other)
+        data = first.run.data()
+    else:
+        data = instantiate(config)
+    for trained in trained_models:
+        if trained.model.decoder.input_dim != data.input_dim:
+            raise SettingError(
+                f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} pixels, "
+                f"and the data have {data.input_dim}: choose other data=."
+            )
+    data.prepare_data()
+    data.setup("test")
+    return data
+
+
+def _require_same_data(first: TrainedModel, other: TrainedModel) -> None:
+    ours, theirs = (_material(trained.run) for trained in (first, other))
+    if ours == theirs:
+        return
+    names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
+    raise SettingError(
+        f"{first.run.folder} and {other.run.folder} were trained on different data (data."
+        f"{', data.'.join(names)}): study one data set at a time, or set data= to the one to use."
+    )
+
+
+def _material(run: Run) -> dict[str, object]:
+    """The settings by which the samples of a split are what they are."""
+    ignored = IMMATERIAL | ({"root"} if run.data_class().is_the_same_everywhere else set())
+    settings = effective_settings(run.config)
+    names = [name.removeprefix("data.") for name in settings if name.startswith("data.")]
+    return {name: settings[f"data.{name}"] for name in names if name not in ignored}

@@ -1,0 +1,151 @@
+"""Callbacks of training.
+
+`Figures` shows what the model has learned, on disk and in the loggers; `EarlyStopping` ends a run
+that no longer improves.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sparse_lightning.data.batch import Batch
+from sparse_lightning.energy import at_least_float32
+from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.histograms import unit_histograms
+from sparse_lightning.figures.tiles import feature_tiles, image_rows
+from sparse_lightning.files import replaced_whole, write_figure
+from sparse_lightning.metrics import CodeStatistics
+from sparse_lightning.model import SparseAutoencoder
+
+
+class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
+    """Lightning's, with the patience of the settings also where a run goes on."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+
+class Figures(lightning.Callback):
+    """Draw the features, reconstructions and code histograms of a model.
+
+    Drawn before the first epoch, every ``every_epochs`` epochs and at the end, from the first
+    batches of the validation set, as ``figures/NAME_epoch_0010.png``; the latest of each also as
+    ``figures/NAME.png``.
+
+    Args:
+        folder: where the pictures go.
+        every_epochs: how often.
+        num_images: inputs shown beside their reconstructions.
+        num_batches: validation batches that the histograms are made from.
+    """
+
+    def __init__(
+        self, folder: str | Path, every_epochs: int = 10, num_images: int = 12, num_batches: int = 8
+    ) -> None:
+        if every_epochs < 1:
+            raise SettingError(
+                f"callbacks.figures.every_epochs={every_epochs} must be at least 1; to draw none, "
+                "use '~callbacks.figures'."
+            )
+        self.folder, self.every_epochs = Path(folder), every_epochs
+        self.num_images, self.num_batches = num_images, num_batches
+        self._drawn_after: int | None = None
+
+    @rank_zero_only
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if trainer.current_epoch == 0:
+            self._draw(trainer, pl_module, 0)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        epochs = trainer.current_epoch + 1
+        if epochs % self.every_epochs == 0:
+            self._draw(trainer, pl_module, epochs)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if trainer.current_epoch != self._drawn_after:
+            self._draw(trainer, pl_module, trainer.current_epoch)
+
+    def _draw(self, trainer: lightning.Trainer, model: SparseAutoencoder, epochs: int) -> None:
+        self._drawn_after = epochs
+        heading = f"{model.family} on {trainer.datamodule.title}, epoch {epochs}"
+        batches = self._batches(trainer)
+        for name, figure in model_figures(
+            model, batches, trainer.datamodule.image_shape, self.num_images, heading
+        ):
+            path = write_figure(figure, self.folder / f"{name}_epoch_{epochs:04d}.png")
+            with replaced_whole(self.folder / f"{name}.png") as latest:
+                shutil.copyfile(path, latest)
+            log_figure(trainer, name, path, figure)
+
+    def _batches(self, trainer: lightning.Trainer) -> list[Batch]:
+        loader = trainer.datamodule.val_dataloader()
+        return [
+            trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+            for _, batch in zip(range(self.num_batches), loader)
+        ]
+
+
+def model_figures(
+    model: SparseAutoencoder,
+    batches: list[Batch],
+    image_shape: tuple[int, int],
+    num_images: int,
+    heading: str,
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of everything that is shown of a model, from a few batches of data."""
+    statistics = CodeStatistics(model.decoder.code_dim, model.energy.variance_threshold)
+    statistics.to(model.device)
+    with torch.no_grad():
+        codes = [at_least_float32(model.encode(batch.inputs)) for batch in batches]
+        for batch_codes in codes:
+            statistics.update(batch_codes)
+        largest = statistics.largest.to(torch.float32)
+        # A component that is never active is shown at a scale of 1, to see what it would draw.
+        atoms = model.decoder.atoms(torch.where(largest > 0, largest, 1.0))
+        rebuilt = model.decode(codes[0])
+    yield "atoms", feature_tiles(_tiles(atoms, image_shape), f"Atoms: {heading}")
+    common = f"Atoms on one scale: {heading}"
+    yield "atoms_one_scale", feature_tiles(_tiles(atoms, image_shape), common, own_scale=False)
+    if model.encoder is not None:
+        filters = _tiles(model.encoder.filters(), image_shape)
+        yield "encoder_filters", feature_tiles(filters, f"Encoder filters U: {heading}")
+    rows = {
+        "input": _tiles(batches[0].to_pixels(batches[0].inputs), image_shape)[:num_images],
+        "reconstruction": _tiles(batches[0].to_pixels(rebuilt), image_shape)[:num_images],
+    }
+    yield "reconstructions", image_rows(rows, f"Validation images: {heading}")
+    yield (
+        "codes",
+        unit_histograms(
+            statistics.standard_deviation().cpu().numpy(),
+            statistics.activity().cpu().numpy(),
+            model.energy.variance_threshold,
+            f"Validation codes: {heading}",
+        ),
+    )
+
+
+def _tiles(vectors: Tensor, image_shape: tuple[int, int]) -> np.ndarray:
+    return at_least_float32(vectors).cpu().reshape(-1, *image_shape).numpy()
+
+
+def log_figure(trainer: lightning.Trainer, name: str, path: Path, figure: Figure) -> None:
+    """Hand a figure to the loggers that can show it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"figures/{name}", [str(path)])
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)

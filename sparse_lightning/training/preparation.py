@@ -1,0 +1,53 @@
+"""What is seen to before training: that settings fit each other and this machine."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+from omegaconf import DictConfig
+
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.errors import SettingError
+from sparse_lightning.model import SparseAutoencoder
+
+
+def require_fit(model: SparseAutoencoder, data: SplitDataModule) -> None:
+    """Raise `SettingError` if a model cannot be trained on these data."""
+    if model.decoder.input_dim != data.input_dim:
+        raise SettingError(
+            f"model.decoder.input_dim={model.decoder.input_dim} does not fit the data, whose "
+            f"inputs have {data.input_dim} pixels: set model.decoder.input_dim={data.input_dim}."
+        )
+    if model.energy.hinge is not None:
+        data.require_variance()
+
+
+def usable_accelerator(config: DictConfig) -> str:
+    """The one of the settings; ``auto`` is never Apple's, which lacks float64."""
+    chosen = config.trainer.accelerator
+    only_apple = torch.backends.mps.is_available() and not torch.cuda.is_available()
+    if chosen == "mps" or (chosen == "gpu" and only_apple):
+        raise SettingError(
+            f"trainer.accelerator={chosen} has no float64 here, in which metrics are summed: set "
+            "trainer.accelerator=cpu."
+        )
+    return "cpu" if chosen == "auto" and only_apple else chosen
+
+
+def quieten() -> None:
+    """Silence advice that does not apply."""
+    # Batches are slices of memory.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Only a resumed run comes here with checkpoints in its folder.
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    # What is logged per epoch is the same in every process already.
+    warnings.filterwarnings("ignore", r".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    torch.set_float32_matmul_precision("highest")
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

@@ -1,0 +1,40 @@
+"""Trainings as data: each line is a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparse_lightning.errors import SettingError, SweepError
+from sparse_lightning.experiments.runs import State, find_runs
+from sparse_lightning.experiments.sweep_commands import commands, run_all
+
+EVERYWHERE = {"mnist": ["data.root=/d"], "imagenet_patches": []}
+
+
+def test_each_line_is_a_sweep_into_the_folder_of_its_data(tmp_path: Path):
+    lines = [["data=mnist", "model=sdl,vdl", "seed=0,1"], ["data=imagenet_patches", "model=sdl"]]
+    first, second = commands(lines, EVERYWHERE, tmp_path, jobs=1)
+    assert first[:3] == ["-m", "sparse_lightning.train", "-m"]
+    assert {*lines[0], "data.root=/d", f"hydra.sweep.dir='{tmp_path / 'mnist'}'"} <= set(first)
+    assert {*lines[1], f"hydra.sweep.dir='{tmp_path / 'imagenet_patches'}'"} <= set(second)
+    assert not any("launcher" in word or "data.root" in word for word in second)
+    two = commands(lines, EVERYWHERE, tmp_path, jobs=2)[0]
+    assert {"hydra/launcher=joblib", "hydra.launcher.n_jobs=2"} <= set(two)
+    with pytest.raises(SettingError, match="must choose data="):
+        commands([["model=sdl"]], EVERYWHERE, tmp_path, jobs=1)
+
+
+def test_finished_trainings_are_skipped_and_failures_named(tmp_path: Path, mnist_root: Path, capfd):
+    small = ["data.num_train=100", "data.num_val=50", "data.num_test=50", "data.batch_size=50"]
+    small += ["trainer=cpu", "trainer.max_epochs=1", f"data.root={mnist_root}"]
+    lines = [["data=mnist", "model=sdl", f"step_size={step}"] for step in ("0.5", "0.5,5000")]
+    with pytest.raises(SweepError, match=r"1 of 2 sweeps failed.*step_size=0\.5,5000"):
+        run_all(commands(lines, {"mnist": small}, tmp_path, jobs=1))
+    states = sorted(run.state for run in find_runs(tmp_path))
+    assert states == [State.FAILED, State.FINISHED]
+    printed = capfd.readouterr().err
+    assert "Sweep of 1 jobs" in printed
+    assert "1 finished, 1 waiting" in printed
+    assert "solver.step_size=5000 is too large" in printed

@@ -1,0 +1,277 @@
+"""Sweeps skip what is done, outlive their workers, and end with what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from sparse_lightning.errors import SweepError
+from sparse_lightning.experiments.fingerprint import digest, effective_settings
+from sparse_lightning.experiments.jobs import OUTPUT_FILE, run_once
+from sparse_lightning.experiments.progress import SweepProgress
+from sparse_lightning.experiments.runs import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    RESULTS_FILE,
+    Run,
+    State,
+    find_runs,
+    record_settings,
+)
+from sparse_lightning.experiments.sweeps import ATTEMPTS, Job, Sweep, recorded_runs, run_sweep
+from sparse_lightning.files import write_json
+from sparse_lightning.train import main
+
+# A few seconds per job.
+TINY = (
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "logger=none",
+    "data.num_train=100",
+    "data.num_val=50",
+    "data.num_test=50",
+    "data.batch_size=50",
+    "solver.max_iterations=10",
+    "~callbacks.figures",
+)
+
+
+@pytest.fixture
+def sweep_command(monkeypatch, tmp_path: Path, mnist_root: Path):
+    """Give the command line of a sweep of tiny trainings, into ``tmp_path / "sweep"``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def run(*arguments: str) -> None:
+        GlobalHydra.instance().clear()
+        folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+        command = ["train", "-m", *TINY, f"data.root={mnist_root}", folder, *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        main()
+
+    yield run
+    GlobalHydra.instance().clear()
+
+
+def test_the_same_command_does_only_what_is_left(sweep_command, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        sweep_command("model=sdl", "step_size=0.5,5000")
+    message = str(stopped.value.code)
+    assert "error: 1 of 2 jobs did not end well" in message
+    assert "DivergenceError: Inference diverged at" in message
+    assert "solver.step_size=5000 is too large" in message
+    folder = tmp_path / "sweep"
+    states = {run.folder: run.state for run in find_runs(folder)}
+    assert sorted(states.values()) == [State.FAILED, State.FINISHED]
+    finished = next(path for path, state in states.items() if state is State.FINISHED)
+    printed = capsys.readouterr().err
+    assert "Sweep of 2 jobs" in printed
+    assert "1 done, 0 running, 1 failed, 0 left; failed: mnist-sdl" in printed
+
+    written = (finished / RESULTS_FILE).stat().st_mtime_ns
+    sweep_command("model=sdl", "step_size=0.5")
+    assert (finished / RESULTS_FILE).stat().st_mtime_ns == written
+    assert "Sweep of 1 jobs" in capsys.readouterr().err
+    table = pd.read_parquet(folder / "table.parquet").set_index("state")
+    assert table.loc["failed", "failure"].startswith("DivergenceError")
+    assert table.loc["finished", "run"] == finished.name
+    assert pd.read_csv(folder / "summary.csv")["n"].tolist() == [1]
+    assert (folder / "regret.png").exists()
+
+
+def test_a_job_is_found_by_its_record_whatever_its_folder_is_called(sweep_command, tmp_path: Path):
+    sweep_command("model=sdl")
+    (run,) = find_runs(tmp_path / "sweep")
+    folder = run.folder.rename(run.folder.with_name("another name, isn't it"))
+    (folder / RESULTS_FILE).unlink()
+    sweep_command("model=sdl")
+    (run,) = find_runs(tmp_path / "sweep")
+    assert run.folder == folder
+    assert run.is_finished
+    assert (folder / OUTPUT_FILE).read_text().count("--- ") == 2
+    sweep_command("model=sdl", "model.energy.encoder_weight=2")
+    assert len(find_runs(tmp_path / "sweep")) == 2
+
+
+def test_of_several_records_of_a_job_the_finished_one_counts(tmp_path: Path):
+    records = [Run(tmp_path / name) for name in "abc"]
+    for run in records:
+        run.folder.mkdir()
+        record_settings(OmegaConf.create({"seed": 1, "run_dir": str(run.folder)}), run.folder)
+    write_json(records[1].folder / RESULTS_FILE, {})
+    assert list(recorded_runs(tmp_path).values()) == [records[1]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"- 1", b"3", b"\xff\xfe", b"a: [", b"seed: ${nowhere}", b"a: ${b}\nb: ${a}",
+        b"model: sdl", b"1: 2", b"seed: [1, {1: 2, a: 3}]", b"a: !!binary aGk=", b"seed: ???",
+        b"seed: ${settings_digest:}",
+    ],
+)  # fmt: skip
+def test_a_folder_without_readable_settings_holds_no_job(content, tmp_path: Path):
+    begun, damaged, good = (Run(tmp_path / name) for name in ("begun", "damaged", "good"))
+    for run in (begun, damaged, good):
+        run.folder.mkdir()
+        (run.folder / LOCK_FILE).touch()
+    (damaged.folder / CONFIG_FILE).write_bytes(content)
+    record_settings(OmegaConf.create({"seed": 1, "run_dir": str(good.folder)}), good.folder)
+    recorded = recorded_runs(tmp_path)
+    assert recorded[digest(effective_settings(good.config))] == good
+    assert begun not in recorded.values()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trainer.devices=1,2"], "leave trainer=ddp out"),
+        (["sparsity_level=1,9"], "sparsity_level=9 must be between 0 and 5"),
+    ],
+)
+def test_a_mistake_in_any_job_shows_before_work_starts(sweep_command, arguments, expected):
+    with pytest.raises(SystemExit) as stopped:
+        sweep_command("model=sdl", *arguments)
+    assert expected in str(stopped.value.code)
+    assert find_runs(Path("sweep")) == []
+
+
+class FakeLauncher:
+    """Does jobs in this process by ``work``, which may kill the worker."""
+
+    def __init__(self, jobs: list[Job], work: Callable[[Run], None]) -> None:
+        self.runs = {job.arguments: job.run for job in jobs}
+        self.work, self.launched = work, []
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        self.launched.append(len(job_overrides))
+        return [self._do(self.runs[overrides]) for overrides in job_overrides]
+
+    def _do(self, run: Run) -> JobReturn:
+        def train(config) -> dict[str, float]:
+            self.work(run)
+            results = {"test/psnr": 1.0, "test/zeros": 0.5, "epochs": 1, "seconds": 1.0}
+            write_json(run.folder / RESULTS_FILE, results)
+            return results
+
+        config = settings(run)
+        returned = JobReturn()
+        try:
+            returned.return_value = run_once(train, config)
+            returned.status = JobStatus.COMPLETED
+        except SweepError as error:
+            returned.return_value, returned.status = error, JobStatus.FAILED
+        return returned
+
+
+def settings(run: Run):
+    energy = {"sparsity_weight": 1, "variance_weight": 0, "encoder_weight": 0}
+    return OmegaConf.create(
+        {
+            "run_dir": str(run.folder),
+            "seed": run.folder.name,
+            "data_name": "mnist",
+            "model": {"family": "sdl", "energy": energy},
+            "trainer": {"strategy": "auto", "devices": 1, "num_nodes": 1, "max_epochs": 1},
+            "sweep": {"threads": None},
+            "logger": {},
+        }
+    )
+
+
+class WorkerDied(BaseException):
+    """Passes by what a job does with exceptions, as SIGKILL does."""
+
+
+class Died(RuntimeError):
+    """What a launcher says of that."""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    jobs = [Job((f"seed={name}",), Run(tmp_path / name), 1) for name in "abc"]
+    return Sweep(tmp_path, jobs, settings(jobs[0].run))
+
+
+class Dying(FakeLauncher):
+    def launch(self, *args, **kwargs) -> list[JobReturn]:
+        try:
+            return super().launch(*args, **kwargs)
+        except WorkerDied:
+            raise Died from None
+
+
+def test_jobs_go_on_after_a_worker_died(sweep: Sweep):
+    deaths = iter(["b"])
+
+    def work(run: Run) -> None:
+        if run.folder.name == "b" and next(deaths, None):
+            raise WorkerDied
+
+    launcher = Dying(sweep.jobs, work)
+    run_sweep(sweep, launcher, None)
+    assert launcher.launched == [3, 2]
+    assert all(job.run.is_finished for job in sweep.jobs)
+
+
+def test_a_job_that_always_kills_its_worker_is_given_up(sweep: Sweep):
+    def work(run: Run) -> None:
+        if run.folder.name == "a":
+            raise WorkerDied
+
+    launcher = Dying(sweep.jobs, work)
+    with pytest.raises(SweepError, match=r"1 of 3 jobs did not end well:\n  a: .*memory"):
+        run_sweep(sweep, launcher, batch_size=1)
+    assert launcher.launched == [1] * (3 + ATTEMPTS - 1)
+    assert [job.run.state for job in sweep.jobs] == [State.FAILED, State.FINISHED, State.FINISHED]
+
+
+def test_a_launcher_that_cannot_launch_says_so(sweep: Sweep):
+    class NoCluster(FakeLauncher):
+        def launch(self, *args, **kwargs):
+            raise RuntimeError("no sbatch here")
+
+    with pytest.raises(RuntimeError, match="no sbatch here"):
+        run_sweep(sweep, NoCluster(sweep.jobs, print), None)
+
+
+def test_what_another_process_has_is_waited_for_and_done_if_it_dies(sweep: Sweep, monkeypatch):
+    other = sweep.jobs[0].run
+    other.folder.mkdir()
+    lock = other.lock.acquire(timeout=0)
+    monkeypatch.setattr(
+        "sparse_lightning.experiments.sweeps.time.sleep", lambda seconds: lock.lock.release()
+    )
+    launcher = FakeLauncher(sweep.jobs, lambda run: None)
+    run_sweep(sweep, launcher, None)
+    assert launcher.launched == [2, 1]
+    assert all(job.run.is_finished for job in sweep.jobs)
+
+
+def test_progress_counts_jobs_and_epochs(tmp_path: Path):
+    runs = [Run(tmp_path / name) for name in ("done", "running", "failed", "left")]
+    for run in runs:
+        run.folder.mkdir()
+    jobs = [(run, 10) for run in runs]
+    progress = SweepProgress(jobs)
+    assert progress.counts() == "0 done, 0 running, 0 failed, 4 left"
+    assert progress.time_left() == "time left unknown"
+    results = {"test/psnr": 1.0, "test/zeros": 0.5, "seconds": 1.0}
+    write_json(runs[0].folder / RESULTS_FILE, results)
+    runs[2].record_failure(ValueError("no"))
+    (runs[1].folder / "metrics.csv").write_text("epoch\n" + "0\n" * 5)
+    progress.began -= 100
+    with runs[1].lock.acquire(timeout=0):
+        progress.update()
+        assert progress.counts() == "1 done, 1 running, 1 failed, 1 left"
+    # 25 of 40 epochs in 100 s leave 15.
+    assert progress.time_left() == "01:00 left"

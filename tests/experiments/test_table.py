@@ -1,0 +1,187 @@
+"""Runs add up to tables that average over the seed and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Compose
+
+from sparse_lightning.collect import main
+from sparse_lightning.errors import DataError
+from sparse_lightning.experiments import fingerprint, moved
+from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_settings
+from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
+from sparse_lightning.figures.sweep import regret_curve
+from sparse_lightning.files import write_json
+
+
+@pytest.fixture
+def add_run(compose: Compose, tmp_path: Path):
+    """Make the folder of a run as training would leave it, without training."""
+
+    def add(name: str, *overrides: str, psnr: float | None = None, zeros: float = 0.9) -> Run:
+        folder = tmp_path / "sweep" / name
+        record_settings(compose(*overrides, "logger=none", run_dir=folder), folder)
+        if psnr is not None:
+            results = {"test/psnr": psnr, "test/zeros": zeros, "val/psnr": psnr, "epochs": 3}
+            write_json(folder / RESULTS_FILE, results | {"seconds": 2.0})
+        return Run(folder)
+
+    return add
+
+
+def test_mean_and_spread_over_seeds_alone(add_run, tmp_path: Path):
+    values = [15.0, 16.0, 18.0]
+    for seed, psnr in enumerate(values):
+        add_run(f"a{seed}", "model=sdl", f"seed={seed}", psnr=psnr)
+    add_run("b", "model=sdl", "seed=0", "solver.tolerance=0.01", psnr=99.0)
+    add_run("c", "model=vdl", "seed=0", psnr=14.0)
+    table = collect(tmp_path / "sweep")
+    assert list(table["run"]) == ["a0", "a1", "a2", "b", "c"]
+    assert set(table["state"]) == {"finished"}
+    assert list(table["seed"]) == [0, 1, 2, 0, 0]
+    assert list(table.loc[table["family"] == "sdl", "model.solver.tolerance"])[-1] == 0.01
+
+    summary = summarize(table)
+    assert len(summary) == 3
+    whole = summary[summary["n"] == 3].iloc[0]
+    assert whole["test/psnr_mean"] == pytest.approx(np.mean(values))
+    assert whole["test/psnr_std"] == pytest.approx(np.std(values, ddof=1))
+    assert (whole["data"], whole["family"], whole["sparsity_weight"]) == ("mnist", "sdl", 0.005)
+    alone = summary[summary["n"] == 1]
+    assert sorted(alone["test/psnr_mean"]) == [14.0, 99.0]
+    assert alone["test/psnr_std"].isna().all()
+
+
+def test_a_setting_that_differs_with_the_seed_is_told(add_run, tmp_path: Path):
+    for seed, step in ((0, 0.5), (1, 1.0)):
+        add_run(f"a{seed}", "model=sdl", f"seed={seed}", f"solver.step_size={step}", psnr=15.0)
+    summary = summarize(collect(tmp_path / "sweep"))
+    assert summary["n"].to_list() == [1, 1]
+    assert sorted(summary["model.solver.step_size"]) == [0.5, 1.0]
+
+
+def test_a_fixed_order_of_samples_does_not_split_seeds(add_run, tmp_path: Path):
+    for seed in range(3):
+        add_run(f"a{seed}", "model=sdl", f"seed={seed}", "data.shuffle_seed=0", psnr=15.0)
+    # The same seed of the weights with another order is one more.
+    add_run("b", "model=sdl", "seed=0", "data.shuffle_seed=7", psnr=15.0)
+    add_run("copy", "model=sdl", "seed=0", "data.shuffle_seed=7", psnr=15.0)
+    assert summarize(collect(tmp_path / "sweep"))["n"].to_list() == [4]
+
+
+def test_columns_are_few_where_the_settings_follow_from_the_family(add_run, tmp_path: Path):
+    for family in ("sdl", "vdl_nl"):
+        add_run(family, f"model={family}", psnr=15.0)
+    assert not [name for name in collect(tmp_path / "sweep") if "." in name]
+
+
+def test_the_same_run_twice_counts_once(add_run, tmp_path: Path):
+    for name in ("one", "again"):
+        add_run(name, "model=sdl", psnr=15.0)
+    assert list(summarize(collect(tmp_path / "sweep"))["n"]) == [1]
+
+
+def test_old_and_new_runs_of_one_configuration_are_averaged(add_run, tmp_path: Path, monkeypatch):
+    old = "sparse_lightning.decoders.LinearDecoder"
+    monkeypatch.setattr(fingerprint, "ADDED", {"trainer.rounding": 2})
+    monkeypatch.setitem(moved.MOVED, old, "package.New")
+    add_run("old", "model=sdl", "seed=0", psnr=15.0)
+    new = ("model=sdl", "model.decoder._target_=package.New")
+    add_run("new", *new, "seed=1", "+trainer.rounding=2", psnr=17.0)
+    add_run("other", *new, "seed=2", "+trainer.rounding=3", psnr=19.0)
+    summary = summarize(collect(tmp_path / "sweep")).set_index("trainer.rounding")
+    assert summary["n"].to_dict() == {2: 2, 3: 1}
+    assert summary["test/psnr_mean"].to_dict() == {2: 16.0, 3: 19.0}
+    assert set(summary["decoder"]) == {"New"}
+
+
+def test_what_is_missing_and_why(add_run, tmp_path: Path):
+    add_run("done", "model=sdl", psnr=15.0)
+    add_run("begun", "model=sdl", "seed=1")
+    add_run("broken", "model=sdl", "seed=2").record_failure(ValueError("out of luck"))
+    record_plan(tmp_path / "sweep", {"done": ["seed=31"], "old": ["seed=4"]})
+    record_plan(tmp_path / "sweep", {"broken": ["seed=2"]})
+    # The same job under the name that it has today.
+    record_plan(tmp_path / "sweep", {"never": ["seed=4"]})
+    table = collect(tmp_path / "sweep").set_index("run")
+    assert table["state"].to_dict() == {
+        "begun": "interrupted",
+        "broken": "failed",
+        "done": "finished",
+        "never": "waiting",
+    }
+    assert table.loc["broken", "failure"] == "ValueError: out of luck"
+    assert list(summarize(collect(tmp_path / "sweep"))["n"]) == [1]
+
+
+def test_files_hold_the_tables(add_run, tmp_path: Path):
+    add_run("a", "model=sdl", "data.root=here", psnr=15.0)
+    add_run("b", "model=sdl", "data.root=7", psnr=16.0)
+    add_run("c", "model=sdl", "+callbacks.extra=[1,2]")
+    folder = tmp_path / "sweep"
+    table = collect(folder)
+    summary = summarize(table)
+    write_results(folder, table, summary)
+    for name, frame in (("table", table), ("summary", summary)):
+        for stored in (
+            pd.read_parquet(folder / f"{name}.parquet"),
+            pd.read_csv(folder / f"{name}.csv", dtype={"settings": str, "data.root": str}),
+        ):
+            assert list(stored) == list(frame)
+            pd.testing.assert_frame_equal(
+                stored[["test/psnr" if name == "table" else "test/psnr_mean"]],
+                frame[["test/psnr" if name == "table" else "test/psnr_mean"]],
+            )
+    assert (folder / "regret.png").exists()
+
+
+def test_regret_curve_has_a_line_per_family_and_dashes_for_linear(add_run, tmp_path: Path):
+    for family in ("vdl", "vdl_nl"):
+        for level in (1, 2):
+            name = f"{family}{level}"
+            add_run(
+                name, f"model={family}", f"sparsity_level={level}", psnr=20.0 - level, zeros=0.1
+            )
+    add_run("beta", "model=vdl", "sparsity_level=1", "model.energy.variance_weight=1", psnr=9.0)
+    figure = regret_curve(summarize(collect(tmp_path / "sweep")))
+    (axes,) = figure.axes
+    lines = {container.get_label(): container.lines[0] for container in axes.containers}
+    assert set(lines) == {
+        "VDL, variance_weight 1.0",
+        "VDL, variance_weight 10.0",
+        "VDL-NL, variance_weight 10.0",
+    }
+    assert sorted(lines["VDL, variance_weight 10.0"].get_ydata()) == [18.0, 19.0]
+    assert lines["VDL, variance_weight 10.0"].get_xdata() == pytest.approx([10, 10])
+    styles = {name: line.get_linestyle() for name, line in lines.items()}
+    assert styles["VDL-NL, variance_weight 10.0"] == "-"
+    assert styles["VDL, variance_weight 10.0"] == "--"
+    assert axes.get_xlabel() == "zeros in the codes (%)"
+    assert axes.get_ylabel() == "PSNR (dB)"
+
+
+def test_command_line(add_run, tmp_path: Path, monkeypatch, capsys):
+    add_run("a", "model=sdl", "seed=0", psnr=15.0)
+    add_run("b", "model=sdl", "seed=1", psnr=16.0)
+    add_run("c", "model=sdl", "seed=2")
+    monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "sweep")])
+    main()
+    printed = capsys.readouterr().out
+    for text in ("15.50 ± 0.71", "90.0", "interrupted: c", "2 of 3 runs finished"):
+        assert text in printed
+
+
+def test_an_empty_folder_and_a_damaged_plan_are_named(tmp_path: Path, monkeypatch):
+    with pytest.raises(DataError, match="holds no run"):
+        collect(tmp_path)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(DataError, match=r"plan\.json is damaged"):
+        collect(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"error: .*damaged"):
+        main()

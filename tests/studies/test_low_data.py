@@ -1,0 +1,164 @@
+"""Classification with few labels: draws, errors and classifiers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from tiny_study import TinyData, TinyModel
+
+from sparse_lightning.errors import SettingError
+from sparse_lightning.studies import classifiers
+from sparse_lightning.studies.classifiers import (
+    ScratchSettings,
+    Split,
+    lista_from_scratch,
+    logistic_regression,
+    nearest_neighbours,
+    top_error,
+)
+from sparse_lightning.studies.low_data import draw_labels, low_data, summary
+from sparse_lightning.studies.result_cache import ResultCache
+
+SCRATCH = {"code_dim": 8, "steps": 40, "check_every": 10, "learning_rates": [1e-2]}
+
+
+def blobs(seed: int, count: int = 90) -> Split:
+    """Three overlapping clouds in six dimensions."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    centres = np.random.default_rng(0).standard_normal((3, 6))
+    features = centres[labels] + generator.standard_normal((count, 6))
+    return Split(features.astype(np.float32), labels)
+
+
+@pytest.fixture
+def splits() -> dict[str, Split]:
+    return {"val": blobs(1), "test": blobs(2)}
+
+
+def test_top_errors_of_a_made_up_table():
+    scores = np.array([[0.1, 0.5, 0.2, 0.15], [0.4, 0.3, 0.2, 0.1], [0.0, 0.1, 0.2, 0.7]])
+    labels = np.array([1, 2, 0])
+    assert top_error(scores, labels, 1) == pytest.approx(2 / 3)
+    assert top_error(scores, labels, 2) == pytest.approx(2 / 3)
+    assert top_error(scores, labels, 3) == pytest.approx(1 / 3)
+    assert top_error(scores, labels, 4) == 0
+
+
+def test_equal_scores_do_not_flatter():
+    assert top_error(np.zeros((4, 3)), np.array([0, 1, 2, 2]), 1) == 0.75
+
+
+def test_linear_is_logistic_regression_at_the_best_penalty(splits):
+    train, choices = blobs(0, 30), (1e-3, 1e-1, 10.0)
+    found = logistic_regression(train, splits, choices)
+    models = {
+        c: LogisticRegression(C=c, max_iter=3000, tol=1e-6).fit(train.features, train.labels)
+        for c in choices
+    }
+    errors = {c: 1 - model.score(*splits["val"]) for c, model in models.items()}
+    assert found.setting == min(errors, key=errors.get)
+    assert found.val_error == pytest.approx(min(errors.values()))
+    assert found.top1 == pytest.approx(1 - models[found.setting].score(*splits["test"]))
+    assert found.top3 == 0
+
+
+def test_patience_ends_the_search_after_as_many_in_vain(splits, monkeypatch):
+    errors = iter([0.5, 0.4, 0.4, 0.3, 0.35, 0.3, 0.1])
+    choices = tuple(10.0**k for k in range(-4, 3))
+    monkeypatch.setattr(classifiers, "outcome", lambda setting, *_: setting)
+    monkeypatch.setattr(classifiers, "top_error", lambda *_: next(errors))
+    assert logistic_regression(blobs(0, 30), splits, choices, patience=2) == 1e-1
+    assert next(errors) == 0.1, "the fifth and sixth were in vain, and the last was not tried"
+
+
+def test_neighbours_are_those_of_scikit_learn(splits):
+    train = blobs(0, 30)
+    for count in (1, 5):
+        expected = KNeighborsClassifier(count, weights="distance").fit(*train)
+        found = nearest_neighbours(train, splits, (count,))
+        assert found.top1 == pytest.approx(1 - expected.score(*splits["test"]))
+        assert found.val_error == pytest.approx(1 - expected.score(*splits["val"]))
+    chosen = nearest_neighbours(train, splits, (1, 5, 1000))
+    assert chosen.setting in (1, 5, 30)
+
+
+def test_further_guesses_of_one_neighbour_come_from_the_others():
+    # One neighbour votes for its class alone; the second and third guess are the next nearest's.
+    train = Split(np.array([[0.0], [1.0], [2.0], [9.0], [10.0]]), np.array([4, 3, 2, 1, 0]))
+    queries = Split(np.array([[-0.1]] * 3), np.array([4, 3, 2]))
+    found = nearest_neighbours(train, {"val": queries, "test": queries}, (1, 4))
+    assert (found.setting, found.top1, found.top3) == (1, pytest.approx(2 / 3), 0)
+
+
+@pytest.mark.parametrize("patience", [0, -1])
+def test_a_search_without_patience_is_refused(patience):
+    with pytest.raises(SettingError, match=f"patience={patience} must be"):
+        low_data([], TinyData(), ResultCache(), patience=patience)
+
+
+def test_lista_from_scratch_learns(splits):
+    settings = ScratchSettings(code_dim=16, steps=200, learning_rates=[1e-2])
+    found = lista_from_scratch(blobs(0), splits, settings, seed=0)
+    assert found.top1 < 0.4
+    assert found == lista_from_scratch(blobs(0), splits, settings, seed=0)
+
+
+def test_labels_are_drawn_evenly_and_nested():
+    labels = np.random.default_rng(0).integers(0, 4, 200)
+    few, more = draw_labels(labels, 2, 0), draw_labels(labels, 5, 0)
+    assert np.bincount(labels[few]).tolist() == [2] * 4
+    assert np.bincount(labels[more]).tolist() == [5] * 4
+    assert set(few) < set(more)
+    assert set(few) == set(draw_labels(labels, 2, 0)) != set(draw_labels(labels, 2, 1))
+    with pytest.raises(SettingError, match="take fewer labels"):
+        draw_labels(labels, 1000, 0)
+
+
+def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
+    data, cache = TinyData(), ResultCache(tmp_path)
+    trained_models = [TinyModel("sdl", seed=0), TinyModel("do", encoder=False, seed=1)]
+    settings = {
+        "labels_per_class": [1, 5, "all"], "label_seeds": [0, 1], "pca_dim": 4, "lista": SCRATCH,
+    }  # fmt: skip
+    first = low_data(trained_models, data, cache, **settings)
+    rows = first.table.groupby("method").size()
+    # Of all labels there is one draw; only LISTA's own start depends on the seed there.
+    assert rows.to_dict() == dict.fromkeys(
+        ["sdl", "do", "linear on raw", "linear on PCA", "nearest neighbours on raw"], 5
+    ) | {"LISTA + linear on raw": 6}
+    draws = first.table.query("labels_per_class == '5'").groupby("label_seed")["labels"].unique()
+    assert [counts.tolist() for counts in draws] == [[15], [15]]
+
+    def computed_again(*args, **kwargs):
+        raise AssertionError("this was known")
+
+    monkeypatch.setattr("sparse_lightning.studies.low_data.logistic_regression", computed_again)
+    monkeypatch.setattr("sparse_lightning.studies.low_data.all_codes", computed_again)
+    pd.testing.assert_frame_equal(
+        low_data(trained_models, data, cache, **settings).table, first.table
+    )
+
+
+def test_summary_takes_the_weight_of_lowest_validation_error():
+    rows = [
+        {"method": "sdl", "labels": 10, "labels_per_class": "1", "sparsity_weight": weight,
+         "val_error": val, "top1": top1, "top3": 0.1}
+        for weight, val, errors in ((0.1, 0.3, (0.5, 0.7)), (0.2, 0.4, (0.1, 0.1)))
+        for top1 in errors
+    ]  # fmt: skip
+    rows.append({"method": "raw", "labels": 10, "labels_per_class": "1", "val_error": 0.9,
+                 "top1": 0.8, "top3": 0.6})  # fmt: skip
+    result = summary(pd.DataFrame(rows)).set_index("method")
+    assert result.loc["sdl", "sparsity_weight"] == 0.1
+    assert result.loc["sdl", "top1"] == pytest.approx(0.6)
+    assert result.loc["sdl", "fits"] == 2
+    assert result.loc["raw", "top1"] == 0.8
+
+
+def test_data_without_labels_are_refused():
+    with pytest.raises(SettingError, match="needs labels, and tiny has none"):
+        low_data([TinyModel()], TinyData(labelled=False), ResultCache())

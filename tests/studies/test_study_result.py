@@ -1,0 +1,21 @@
+"""What a study found, on disk and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sparse_lightning.studies.study_result import Pictures, StudyResult
+
+
+def test_results_are_read_back(tmp_path: Path):
+    pictures = Pictures(pd.DataFrame({"name": ["a", "b"]}), np.arange(8.0).reshape(2, 2, 2))
+    table = pd.DataFrame({"family": ["sdl", None], "psnr": [1.5, np.nan]})
+    StudyResult(table, {"more": table[:1]}, pictures).write(tmp_path)
+    again = StudyResult.read(tmp_path)
+    assert again.table["psnr"].to_list() == pytest.approx([1.5, np.nan], nan_ok=True)
+    assert again.more["more"]["family"].to_list() == ["sdl"]
+    np.testing.assert_array_equal(again.pictures.where(name="b").pixels, pictures.pixels[1:])

@@ -1,0 +1,159 @@
+"""A training that was interrupted goes on, and what cannot go on is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Compose
+from interruptions import Interrupted, StopAfter, train_with, weights_of
+
+from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
+from sparse_lightning.train import start, train
+
+
+@pytest.mark.parametrize("family", ["vdl_nl", "do"])
+def test_interrupted_and_resumed_equals_uninterrupted(family, compose_small: Compose, tmp_path):
+    """Bit for bit, learning-rate decay and shuffling included."""
+    settings = (f"model={family}", "model.optimizer.decoder_decay_epochs=1", "data.num_train=230")
+    whole = compose_small(*settings, "trainer.max_epochs=4", run_dir=tmp_path / "whole")
+    parts = compose_small(*settings, "trainer.max_epochs=4", run_dir=tmp_path / "parts")
+    train(whole)
+
+    interrupt_at = StopAfter(epochs=2)
+    with pytest.raises(Interrupted):
+        train_with(parts, interrupt_at)
+    parts.resume = True
+    resumed = train(parts)
+
+    expected = weights_of(tmp_path / "whole" / "checkpoints" / "last.ckpt")
+    found = weights_of(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        assert torch.equal(weight, found[name]), name
+    first, second = (
+        pd.read_csv(tmp_path / run / "metrics.csv").drop(columns="seconds")
+        for run in ("whole", "parts")
+    )
+    pd.testing.assert_frame_equal(first, second)
+    assert resumed["epochs"] == 4
+
+
+@pytest.mark.parametrize(("epochs", "hint"), [(0, "starts afresh"), (1, "resume=true goes on")])
+def test_an_interruption_says_how_to_go_on(compose_small: Compose, tmp_path, capsys, epochs, hint):
+    config = compose_small("model=sdl")
+    with pytest.raises(SystemExit):
+        train_with(config, StopAfter(epochs, KeyboardInterrupt), start)
+    assert hint in capsys.readouterr().err
+
+
+def epochs_kept(run: Path) -> dict[str, int]:
+    return {
+        path.stem: torch.load(path, weights_only=True)["epoch"]
+        for path in (run / "checkpoints").iterdir()
+    }
+
+
+def test_the_last_epoch_is_kept_whether_or_not_it_is_the_best(compose_small: Compose, tmp_path):
+    # By the highest energy the first epoch is the best and stays it.
+    train(compose_small("model=sdl", "callbacks.checkpoint.mode=max", "trainer.max_epochs=3"))
+    assert epochs_kept(tmp_path / "run") == {"best": 0, "last": 2}
+
+
+def test_a_moved_run_goes_on_and_keeps_its_best_model(compose_small: Compose, tmp_path: Path):
+    settings = ("model=sdl", "callbacks.checkpoint.mode=max")
+    train(compose_small(*settings, "trainer.max_epochs=2", run_dir=tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    config = compose_small(
+        *settings, "resume=true", "trainer.max_epochs=3", run_dir=tmp_path / "there"
+    )
+    train(config)
+    assert epochs_kept(tmp_path / "there") == {"best": 0, "last": 2}
+    assert not (tmp_path / "here").exists()
+    # With nothing left to train its model is tested all the same.
+    (tmp_path / "there").rename(tmp_path / "elsewhere")
+    config.run_dir = str(tmp_path / "elsewhere")
+    train(config)
+
+
+def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Path):
+    run = tmp_path / "run"
+    train(compose_small("model=sdl", "trainer.max_epochs=1"))
+    for changed, part in (
+        ("model.energy.sparsity_weight=0.1", "energy"),
+        ("model.constraint.norm=2", "constraint"),
+        ("model.optimizer.decoder_learning_rate=0.5", "optimizer"),
+    ):
+        told = f"has another model.{part} than .*, not .*another folder"
+        with pytest.raises(CheckpointError, match=told):
+            train(compose_small("model=sdl", "resume=true", changed))
+    last = run / "checkpoints" / "last.ckpt"
+    with pytest.raises(SettingError, match="holds an earlier run"):
+        train(compose_small("model=sdl", f"ckpt_path={last}"))
+    other = {"run_dir": tmp_path / "other"}
+    with pytest.raises(SettingError, match="has 1 epochs behind it, which leaves none"):
+        train(compose_small("model=sdl", f"ckpt_path={last}", "trainer.max_epochs=1", **other))
+    final = train(
+        compose_small("model=sdl", f"ckpt_path={last}", "model.energy.sparsity_weight=0.1", **other)
+    )
+    assert final["epochs"] == 1
+
+
+def test_an_interrupted_run_goes_on_though_it_began_from_another(compose_small: Compose, tmp_path):
+    one, other = ({"run_dir": tmp_path / name} for name in ("one", "other"))
+    train(compose_small("model=sdl", "trainer.max_epochs=1", **one))
+    # Of higher energy than the run that it starts from, whose best model it must forget.
+    config = compose_small(
+        "model=sdl", f"ckpt_path={tmp_path / 'one' / 'checkpoints' / 'last.ckpt'}",
+        "model.energy.sparsity_weight=0.5", "trainer.max_epochs=4", **other,
+    )  # fmt: skip
+    with pytest.raises(Interrupted):
+        train_with(config, StopAfter(epochs=2))
+    assert epochs_kept(tmp_path / "other")["last"] == 1
+    config.resume = True
+    final = train(config)
+    table = pd.read_csv(tmp_path / "other" / "metrics.csv").set_index("epoch")
+    assert table.index.to_list() == [1, 2, 3]
+    kept = epochs_kept(tmp_path / "other")
+    assert kept == {"best": table["val/energy"].idxmin(), "last": 3}
+    assert final["val/energy"] == table["val/energy"].min()
+
+
+def test_results_are_of_the_model_that_was_kept(compose_small: Compose, tmp_path: Path):
+    settings = ("model=sdl", "callbacks.checkpoint.mode=max")
+    final = train(compose_small(*settings, "trainer.max_epochs=2"))
+    first = pd.read_csv(tmp_path / "run" / "metrics.csv").set_index("epoch").loc[0]
+    assert final["val/energy"] == pytest.approx(first["val/energy"])
+    # While more is trained, the old results are not those of the run.
+    config = compose_small(*settings, "trainer.max_epochs=4", "resume=true")
+    with pytest.raises(Interrupted):
+        train_with(config, StopAfter(epochs=3))
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_limit_of_steps_cannot_be_resumed(compose_small: Compose):
+    train(compose_small("model=sdl", "trainer.max_epochs=1"))
+    with pytest.raises(SettingError, match=r"trainer\.max_steps=9 and a checkpoint"):
+        train(compose_small("model=sdl", "resume=true", "trainer.max_steps=9"))
+
+
+def test_earlier_run_is_not_overwritten(compose_small: Compose):
+    config = compose_small("model=sdl", "trainer.max_epochs=1")
+    train(config)
+    with pytest.raises(SettingError, match="holds an earlier run: add resume=true"):
+        train(config)
+
+
+def test_divergence_keeps_the_last_good_checkpoint(compose_small: Compose, tmp_path: Path):
+    run = tmp_path / "run"
+    train(compose_small("model=vdl", "trainer.max_epochs=1"))
+    before = weights_of(run / "checkpoints" / "last.ckpt")
+    config = compose_small("model=vdl", "step_size=5000", "resume=true")
+    with pytest.raises(
+        DivergenceError, match=r"at epoch 1, batch 0: solver\.step_size=5000 is too large"
+    ):
+        train(config)
+    after = weights_of(run / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(before[name], after[name]) for name in before)
