@@ -81,8 +81,8 @@ class DataFit(ABC):
         """One Hessian (l, l) that nearly holds for all samples, None where there is none."""
         return None
 
-    def in_gram_form(self) -> DataFit:
-        """The data fit prepared for many gradients, itself where there is no such form."""
+    def prepared_for(self, gradients: int) -> DataFit:
+        """The data fit, faster at so many gradients to come where preparing it pays."""
         return self
 
 
@@ -138,7 +138,11 @@ class LeastSquares(DataFit):
     def _residual(self, codes: Tensor) -> Tensor:
         return codes @ self.weight.mT - self.inputs
 
-    def in_gram_form(self) -> QuadraticDataFit:
+    def prepared_for(self, gradients: int) -> LeastSquares | QuadraticDataFit:
+        """The Gram form, where it takes fewer multiplications in all."""
+        (n, d), m = self.inputs.shape, self.weight.shape[1]
+        if gradients * n * m * (2 * d - m) <= m * m * d + n * m * d:
+            return self
         return QuadraticDataFit.of(self.inputs, self.weight)
 
     def restrict(self, rows: Tensor) -> Self:
@@ -207,8 +211,8 @@ class ReluNetworkDataFit(DataFit):
         own = self.top.weight.square().sum(0)[:, None] * p * (1 - p)
         return scale * (mean.mT @ mean + response.mT @ (own * response))
 
-    def in_gram_form(self) -> ReluNetworkDataFit:
-        top = self.top.in_gram_form()
+    def prepared_for(self, gradients: int) -> ReluNetworkDataFit:
+        top = self.top.prepared_for(gradients)
         return self if top is self.top else replace(self, top=top)
 
     def restrict(self, rows: Tensor) -> Self:

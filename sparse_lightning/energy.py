@@ -265,9 +265,9 @@ class Objective:
             frozen=frozen,
         )
 
-    def in_gram_form(self) -> Objective:
-        """The objective prepared for many gradients, itself where it is already."""
-        datafit = self.datafit.in_gram_form()
+    def prepared_for(self, gradients: int) -> Objective:
+        """The objective, faster at so many gradients to come where preparing it pays."""
+        datafit = self.datafit.prepared_for(gradients)
         return self if datafit is self.datafit else replace(self, datafit=datafit)
 
     def agree(self, holds: bool, device: torch.device) -> bool:

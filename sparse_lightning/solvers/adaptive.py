@@ -65,16 +65,20 @@ class Adaptive(ProximalGradient):
         """What to do where inference diverged, which it does only with weights that did."""
         return WEIGHTS_DIVERGED
 
+    @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
-        return no_higher(objective, super().__call__(objective, initial_codes), initial_codes)
+        start = None
+        if proximal_newton.applies(objective, initial_codes):
+            start = proximal_newton.descend(objective, initial_codes, self.max_iterations // 2)
+        if start is None:
+            solution = super().__call__(objective, initial_codes)
+            return no_higher(objective, solution, initial_codes, objective.energies(initial_codes))
+        state = replace(State.at(start.codes), iterations=start.steps, curvature=start.curvature)
+        solution = self.descend(objective, state, None)
+        return no_higher(objective, solution, start.codes, start.energies)
 
     def initial_state(self, objective: SolvableObjective, codes: Tensor) -> State:
-        """After the proximal Newton steps, where those apply, with a first guess of L."""
-        state = State.at(codes)
-        if proximal_newton.applies(objective, codes):
-            found, steps = proximal_newton.descend(objective, codes, self.max_iterations // 2)
-            state = replace(State.at(found), iterations=steps)
-        return replace(state, curvature=curvature_along_gradient(objective, state.codes))
+        return replace(State.at(codes), curvature=curvature_along_gradient(objective, codes))
 
     def constant_step(self, objective: SolvableObjective, codes: Tensor) -> float | None:
         bound = objective.lipschitz(codes)

@@ -44,7 +44,7 @@ class SolvableObjective(Protocol):
 
     def restrict(self, rows: Tensor, frozen_codes: Tensor) -> SolvableObjective: ...
 
-    def in_gram_form(self) -> SolvableObjective: ...
+    def prepared_for(self, gradients: int) -> SolvableObjective: ...
 
     def agree(self, holds: bool, device: torch.device) -> bool: ...
 
@@ -69,9 +69,18 @@ def require_limits(tolerance: float, max_iterations: int) -> None:
         )
 
 
-def no_higher(objective: SolvableObjective, solution: Solution, initial_codes: Tensor) -> Solution:
-    """The solution, with the initial codes where those have the lower energy."""
+def no_higher(
+    objective: SolvableObjective, solution: Solution, start: Tensor, energies: Tensor
+) -> Solution:
+    """The solution, with the codes of the start where those have the lower energy.
+
+    Args:
+        objective: what was minimised.
+        solution: what was found.
+        start: codes (n, l).
+        energies: of the start, as ``objective.energies`` has them.
+    """
     # Also where the codes are not finite.
-    is_lower = objective.energies(solution.codes) <= objective.energies(initial_codes)
-    codes = torch.where(is_lower, solution.codes, initial_codes)
+    is_lower = objective.energies(solution.codes) <= energies
+    codes = torch.where(is_lower, solution.codes, start)
     return Solution(codes, solution.iterations, solution.converged)

@@ -39,8 +39,6 @@ from sparse_lightning.registry import register
 from sparse_lightning.solvers import cuda_graph, gram_numba
 from sparse_lightning.solvers.base import Solution, SolvableObjective, no_higher, require_limits
 
-# Gradients after which a data fit with a Gram form is worth preparing for more of them.
-GRAM_FORM_AFTER = 10
 # Numbers in a batch of codes below which an accelerator is as fast with more of them.
 FILLS_AN_ACCELERATOR = 2**20
 
@@ -137,7 +135,7 @@ class ProximalGradient(ABC):
         device, every = state.codes.device, looks_every(state.codes.device)
         found, place = state.clone(), torch.arange(len(state.codes), device=device)
         advance = self._block(objective, step, every, device)
-        taken = max(state.iterations.flatten().tolist(), default=self.max_iterations)
+        taken = begun = max(state.iterations.flatten().tolist(), default=self.max_iterations)
         while taken < self.max_iterations:
             left = self.max_iterations - taken
             if left < every:
@@ -155,8 +153,8 @@ class ProximalGradient(ABC):
                 kept = (~frozen).nonzero().squeeze(1)
                 changed = objective.restrict(kept, state.codes[frozen])
                 state, place = state.restrict(kept), place[kept]
-            if taken >= GRAM_FORM_AFTER:
-                changed = changed.in_gram_form()
+            # Samples that have not converged by now may take as many iterations again.
+            changed = changed.prepared_for(taken - begun)
             if changed is not objective:
                 objective, advance = changed, self._block(changed, step, every, device)
         found.store(state, place)
@@ -320,7 +318,8 @@ class ISTA(ProximalGradient):
             bool(solution.converged.all()), initial_codes.device
         ):
             return solution
-        return no_higher(objective, solution, initial_codes)
+        energies = objective.energies(initial_codes)
+        return no_higher(objective, solution, initial_codes, energies)
 
     def constant_step(self, objective: SolvableObjective, codes: Tensor) -> float | None:
         bound = objective.lipschitz(codes) if self.safeguard else 0.0

@@ -58,12 +58,13 @@ def applies(objective: Any, codes: Tensor) -> bool:
 
 @dataclass
 class Samples:
-    """Those that still take steps.
+    """Samples and how far they have come.
 
     Attributes:
         place: of each sample, its position in the batch.
         codes, gradient: (n, l).
         energies, scale: (n, 1).
+        steps: (n, 1), taken by each sample.
     """
 
     place: Tensor
@@ -71,50 +72,85 @@ class Samples:
     gradient: Tensor
     energies: Tensor
     scale: Tensor
+    steps: Tensor
 
     def restrict(self, rows: Tensor) -> Samples:
         return Samples(**{name: value[rows] for name, value in vars(self).items()})
 
+    def store(self, part: Samples) -> None:
+        """Write what became of some samples to their places."""
+        for name in ("codes", "energies", "scale", "steps"):
+            getattr(self, name)[part.place] = getattr(part, name)
 
-def descend(objective: Any, initial_codes: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """As many steps as are worthwhile, at most ``most``: the codes, and each sample's steps (n, 1).
 
-    The codes are the initial ones where one Hessian does not do.
+@dataclass(frozen=True)
+class Descent:
+    """Where the steps have led to.
+
+    Attributes:
+        codes: (n, l).
+        energies: of the codes, (n, 1).
+        steps: that each sample took, (n, 1).
+        curvature: L of each sample as H and its scale have it, (n, 1).
     """
-    codes, steps = initial_codes.clone(), torch.zeros(len(initial_codes), 1, dtype=torch.int64)
-    hessian = objective.average_hessian(codes)
+
+    codes: Tensor
+    energies: Tensor
+    steps: Tensor
+    curvature: Tensor
+
+
+def descend(objective: Any, initial_codes: Tensor, most: int) -> Descent | None:
+    """As many steps as are worthwhile, at most ``most``; None where one Hessian does not do."""
+    hessian = objective.average_hessian(initial_codes)
     if hessian is None or most < 1:
-        return codes, steps
+        return None
     lipschitz = largest_eigenvalue_bound(hessian)
-    energies, gradient = objective.energies_and_gradient(codes)
-    scale = torch.full_like(energies, FIRST_SCALE)
-    samples = Samples(torch.arange(len(codes)), codes, gradient, energies, scale)
+    energies, gradient = objective.energies_and_gradient(initial_codes)
+    scale, place = torch.full_like(energies, FIRST_SCALE), torch.arange(len(initial_codes))
+    none = torch.zeros_like(place)[:, None]
+    samples = Samples(place, initial_codes.clone(), gradient, energies, scale, none)
+    found = samples.restrict(place)
     for taken in range(most):
         tolerance = LASSO_TOLERANCES[min(taken, len(LASSO_TOLERANCES) - 1)]
         new = lasso(objective, samples, hessian, lipschitz, tolerance)
-        step = new - samples.codes
-        energies, gradient = objective.energies_and_gradient(new)
-        fall, bend = samples.energies - energies, samples.scale * (step @ hessian)
-        slope = vecdot(samples.gradient + objective.sparsity_weight, step)[:, None]
-        promised = -(slope + vecdot(bend, step)[:, None] / 2)
+        fall, promised = advance(objective, samples, hessian, new)
         least = WORTHWHILE * samples.energies.abs()
         if taken == 0 and not is_as_promised(fall, promised, least):
-            return initial_codes.clone(), steps
-        is_downhill = fall >= 0
-        turned = vecdot(gradient - samples.gradient, step)[:, None] / vecdot(bend, step)[:, None]
-        scale = torch.where(turned.isfinite(), samples.scale * turned, samples.scale)
-        rescaled = torch.where(is_downhill, scale, RISE * torch.maximum(scale, samples.scale))
-        samples.codes = torch.where(is_downhill, new, samples.codes)
-        samples.gradient = torch.where(is_downhill, gradient, samples.gradient)
-        samples.energies = torch.where(is_downhill, energies, samples.energies)
-        samples.scale = rescaled.clamp(*SCALES)
-        codes[samples.place] = samples.codes
-        steps[samples.place] += 1
+            return None
+        found.store(samples)
         rows = (fall.abs() > least).squeeze(1).nonzero().squeeze(1)
-        if len(rows) <= FEW * len(codes):
+        if len(rows) <= FEW * len(found.codes):
             break
-        objective, samples = objective.restrict(rows, samples.codes[:0]), samples.restrict(rows)
-    return codes, steps
+        if len(rows) < len(samples.codes):
+            objective, samples = objective.restrict(rows, samples.codes[:0]), samples.restrict(rows)
+    return Descent(found.codes, found.energies, found.steps, found.scale * lipschitz)
+
+
+def advance(
+    objective: Any, samples: Samples, hessian: Tensor, new: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Go to the codes ``new`` where that is downhill, and measure the scales.
+
+    Returns:
+        By how much each energy fell, and by how much it was to fall, (n, 1) each.
+    """
+    step = new - samples.codes
+    energies, gradient = objective.energies_and_gradient(new)
+    bend = samples.scale * (step @ hessian)
+    slope = vecdot(samples.gradient + objective.sparsity_weight, step)[:, None]
+    curvature = vecdot(bend, step)[:, None]
+    fall, promised = samples.energies - energies, -(slope + curvature / 2)
+    is_downhill = fall >= 0
+    turn = vecdot(gradient - samples.gradient, step)[:, None] / curvature
+    scale = torch.where(turn.isfinite(), samples.scale * turn, samples.scale)
+    scale = torch.where(is_downhill, scale, RISE * torch.maximum(scale, samples.scale))
+    samples.scale = scale.clamp(*SCALES)
+    samples.codes = torch.where(is_downhill, new, samples.codes)
+    samples.gradient = torch.where(is_downhill, gradient, samples.gradient)
+    samples.energies = torch.where(is_downhill, energies, samples.energies)
+    samples.steps = samples.steps + 1
+    return fall, promised
 
 
 def is_as_promised(fall: Tensor, promised: Tensor, least: Tensor) -> bool:

@@ -135,7 +135,9 @@ def test_a_moved_class_is_the_same_class(name, compose: Compose, monkeypatch):
     value = [{"_target_": "package.New"}] if name == "trainer.plugins" else "package.New"
     today = with_setting(old, name, value)
     assert digest_of(old) != digest_of(today)
-    before = "checkpoints.WholeFiles" if name == "trainer.plugins" else "decoders.LinearDecoder"
+    before = (
+        "training.checkpoints.WholeFiles" if name == "trainer.plugins" else "decoders.LinearDecoder"
+    )
     monkeypatch.setitem(moved.MOVED, f"sparse_lightning.{before}", "package.New")
     assert digest_of(old) == digest_of(today)
     assert digest_of(old) != digest_of(with_setting(today, name, "package.Other"))

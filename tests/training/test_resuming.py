@@ -150,7 +150,7 @@ def test_divergence_keeps_the_last_good_checkpoint(compose_small: Compose, tmp_p
     run = tmp_path / "run"
     train(compose_small("model=vdl", "trainer.max_epochs=1"))
     before = weights_of(run / "checkpoints" / "last.ckpt")
-    config = compose_small("model=vdl", "step_size=5000", "resume=true")
+    config = compose_small("model=vdl", "step_size=5000", "solver.safeguard=false", "resume=true")
     with pytest.raises(
         DivergenceError, match=r"at epoch 1, batch 0: solver\.step_size=5000 is too large"
     ):

@@ -156,7 +156,7 @@ def test_sample_photographs_are_named_in_config_tags_and_figures(
 
 
 def test_run_is_finished_when_training_fails(compose_small: Compose, tmp_path: Path):
-    config = compose_small("model=vdl", "logger=wandb", "step_size=5000")
+    config = compose_small("model=vdl", "logger=wandb", "step_size=5000", "solver.safeguard=false")
     with pytest.raises(DivergenceError):
         train(config)
     assert wandb.run is None
