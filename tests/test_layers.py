@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import sparse_lightning
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sparse_lightning"
@@ -116,8 +120,19 @@ def test_no_imports_inside_functions(module: str):
         assert name.split(".")[0] in allowed, f"{module} imports {name} late"
 
 
-def test_the_face_of_the_package_imports_nothing():
-    assert own_imports(FACE) == set()
+def test_the_face_of_the_package_is_lazy():
+    packages = {name.partition(".")[0] for name, _ in imported(FACE)}
+    assert packages <= sys.stdlib_module_names
+    (block,) = (
+        node for node in ast.parse(FILES[FACE].read_text()).body if not runs_on_import(node)
+    )
+    for_checkers = {alias.name: node.module for node in block.body for alias in node.names}
+    assert sorted(for_checkers) == sorted(sparse_lightning.__all__)
+    for name, module in for_checkers.items():
+        assert getattr(sparse_lightning, name) is getattr(import_module(module), name)
+    assert set(sparse_lightning.__all__) <= set(dir(sparse_lightning))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sparse_lightning.nothing
 
 
 def test_solvers_know_no_model():

@@ -1,4 +1,4 @@
-"""What the scales of `reproduce` ask for exists."""
+"""What the scales of `reproduce` ask for exists, and studies are done once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.experiments.sweep_commands import commands
+from sparse_lightning.paper.reproduction import DONE_FILE
+from sparse_lightning.reproduce import reproduce
 
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
@@ -41,3 +43,20 @@ def first_value(override: Override) -> str:
     if override.is_sweep_override():
         return next(iter(override.sweep_string_iterator()))
     return override.get_value_element_as_str()
+
+
+def test_a_study_is_run_once_and_reported(tmp_path: Path, capfd):
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = hydra.compose("reproduce", ["scale=small", f"folder={tmp_path}", "trainings=[]"])
+    hinge = {"settings": ["study=hinge_surface"], "data": None, "figures": ["hinge_surface"]}
+    config.studies = {"hinge": hinge}
+    reproduce(config)
+    assert "hinge_gradient.png" in capfd.readouterr().out
+    for name in ("report.html", "claims.csv", "figures/hinge_hinge_surface.png"):
+        assert (tmp_path / name).is_file()
+    done = (tmp_path / "studies" / "hinge" / DONE_FILE).read_text()
+    reproduce(config)
+    assert "hinge_gradient.png" not in capfd.readouterr().out
+    assert (tmp_path / "studies" / "hinge" / DONE_FILE).read_text() == done

@@ -1,0 +1,86 @@
+"""What `reproduce` does after the trainings: the studies, each once, and the report on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from sparse_lightning.errors import SweepError
+from sparse_lightning.experiments.runs import Run
+from sparse_lightning.files import digest, replaced_whole, write_json
+from sparse_lightning.paper.report import Section, claims_table, write_report
+from sparse_lightning.studies.trained_models import TrainedModel
+
+DONE_FILE = "done.json"
+
+
+def run_study(title: str, study: DictConfig, runs: Sequence[Run], folder: Path) -> Section:
+    """Run a study unless it is done with these settings and trainings, and say where it is."""
+    out = folder / "studies" / title
+    settings = list(study.settings)
+    looked_at = []
+    if study.data is not None:
+        trained = folder / "trainings" / study.data
+        settings.append(f"runs={trained}")
+        looked_at = [run for run in runs if run.folder.is_relative_to(trained)]
+    command = ["python", "-m", "sparse_lightning.evaluate", *settings, f"hydra.run.dir={out}"]
+    # A training that was done again, with other code, is another.
+    key = digest([command, [TrainedModel(run, run.best_checkpoint).digest for run in looked_at]])
+    done = _done(out)
+    if done.get("key") != key:
+        Console().rule(title)
+        began = time.monotonic()
+        if subprocess.run([sys.executable, *command[1:]], check=False).returncode != 0:
+            raise SweepError(f"Study {title} failed: {shlex.join(command)} says why.")
+        # A study that is taken up again is quick; what it took the first time counts as well.
+        seconds = time.monotonic() - began + done.get("seconds", 0.0)
+        done = {"key": key, "seconds": round(seconds, 1)}
+        write_json(out / DONE_FILE, done)
+    kind = next(s.removeprefix("study=") for s in settings if s.startswith("study="))
+    return Section(
+        title, kind, study.data, out, list(study.figures), shlex.join(command), done["seconds"]
+    )
+
+
+def _done(folder: Path) -> dict:
+    path = folder / DONE_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_pages(
+    sections: Sequence[Section], runs: Sequence[Run], folder: Path, heading: str
+) -> Path:
+    """Write ``report.html``, ``claims.csv`` and the report's ``figures/``; the report's path.
+
+    Args:
+        sections: of the report, in order.
+        runs: trainings that the report counts.
+        folder: where everything goes.
+        heading: title of the report.
+    """
+    seconds = sum(run.metrics["seconds"] for run in runs)
+    studied = sum(section.seconds for section in sections)
+    about = (
+        f"{len(runs)} trainings, {seconds / 60:.0f} minutes of training in all, on "
+        f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies."
+    )
+    with replaced_whole(folder / "report.html") as temporary:
+        temporary.write_text(write_report(sections, heading, about))
+    with replaced_whole(folder / "claims.csv") as temporary:
+        claims_table(sections).to_csv(temporary, index=False)
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    for section in sections:
+        for path in section.pictures():
+            shutil.copyfile(path, figures / f"{section.title}_{path.name}")
+    return folder / "report.html"
