@@ -36,17 +36,10 @@ lint: install ## style and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: install ## speed, side by side; peers with pip install -e ".[bench]"
-	$(RUN) -m benchmarks.products
+bench: install ## speed, side by side, under 20 minutes; peers with pip install -e ".[bench]"
+	$(RUN) -m benchmarks.epoch
 	$(RUN) -m benchmarks.inference
-	$(RUN) -m benchmarks.pieces
-	$(RUN) -m benchmarks.race
-	$(RUN) -m benchmarks.kinks
-	$(RUN) -m benchmarks.leaps
 	$(RUN) -m benchmarks.lasso
 	$(RUN) -m benchmarks.growth
-	$(RUN) -m benchmarks.budget
-	$(RUN) -m benchmarks.epoch
-	$(RUN) -m benchmarks.epoch imagenet_patches --count 25000
 	$(RUN) -m benchmarks.patches
-	$(RUN) -m benchmarks.memory --count 25000
+	$(RUN) -m benchmarks.sweep

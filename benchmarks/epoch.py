@@ -1,172 +1,137 @@
-"""A training epoch of VDL through ``Trainer.fit`` against a bare Python loop.
+"""An epoch of every family, as the command line trains it: ``python -m benchmarks.epoch``.
 
-The bare loop takes the same steps on the same batches: slice, encoder, inference, losses,
-backward, Adam. It measures, logs and shows nothing. Both are timed from the start of training to
-its end, when the model has been made; what a ``Trainer`` does once in a run, before and after, is
-in a row of its own. They take turns, and a ratio is the median over turns of the ratio within one:
-a machine that is slower for some seconds is so for both.
+Each measurement is a process of ``python -m sparse_lightning.train`` on a part of the data, with
+the preset's solver or the adaptive one, that lasts for several epochs. The first epoch compiles and
+is left out. The time of the later ones (``seconds`` of ``metrics.csv``, validation included) is
+scaled to the whole data. No figures are drawn, and nothing is logged but ``metrics.csv``.
 
-``python -m benchmarks.epoch`` trains on MNIST, ``python -m benchmarks.epoch imagenet_patches --root
-FOLDER --count 50000`` on natural image patches (of the sample photographs where no folder is
-given).
+``--against PATH`` measures another checkout as well, in turn with this one, and prints the ratio of
+this one to the other: the median over turns of the ratio within a turn. ``none`` and ``none_nl``
+take the steps of ``wdl`` and ``wdl_nl`` and are left out unless asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+import csv
+import os
+import statistics
+import subprocess
+import sys
 import tempfile
-import time
-import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
-from statistics import median
 
-import lightning
-import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
-from rich.console import Console
-from torch.nn.functional import mse_loss
+from benchmarks.problems import FAMILIES, FOLDER_SETTING, ROOT, settings
+from benchmarks.timing import machine, median_ratio, parser, show
 
-from benchmarks.timing import empty_table, machine
-from sparse_lightning import FISTA, LISTA, AdamSettings, Energy, LinearDecoder, SparseAutoencoder
-from sparse_lightning.data.mnist import MNIST
-from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.data.patches import ImagePatches
-
-SOLVER = FISTA(0.5)
+SOLVERS = ("paper", "adaptive")
+SPLITS = ("num_train", "num_val")
+Key = tuple[str, str, str]  # family, solver, checkout
 
 
-@dataclass(frozen=True)
-class Setting:
-    """The numbers of VDL on one kind of data."""
-
-    code_dim: int
-    energy: Energy
-    adam: AdamSettings
-    input_dim: int = 784
-
-    def new_model(self, kind: type[SparseAutoencoder] = SparseAutoencoder) -> SparseAutoencoder:
-        """An untrained model, the same each time."""
-        lightning.seed_everything(0, verbose=False)
-        decoder = LinearDecoder(self.code_dim, self.input_dim)
-        encoder = LISTA(self.input_dim, self.code_dim)
-        return kind(decoder, encoder, self.energy, SOLVER, self.adam, family="vdl")
+def training(family: str, solver: str, given: argparse.Namespace, folder: Path) -> list[str]:
+    """Arguments that train a family on a part of the data."""
+    whole = settings(f"data={given.data}").data
+    return [
+        *("-m", "sparse_lightning.train", f"model={family}", f"data={given.data}"),
+        *(f"solver={solver}", f"trainer={given.trainer}", "trainer.enable_progress_bar=false"),
+        *(f"trainer.max_epochs={given.epochs + 1}", "logger=none", "~callbacks.figures"),
+        *(f"data.{name}={whole[name] // given.part}" for name in SPLITS),
+        *("data.num_test=250", f"{FOLDER_SETTING[given.data]}='{folder / 'data'}'"),
+    ]
 
 
-SETTINGS = {
-    "mnist": Setting(128, Energy(0.02, 10.0, 0.5, 5.0), AdamSettings(3e-4, 1e-4)),
-    "imagenet_patches": Setting(
-        256,
-        Energy(0.01, 10.0, 0.5, 5.0),
-        AdamSettings(3e-4, 1e-4, encoder_bias_weight_decay=1e-2),
-    ),
-}
-
-
-class Clock(lightning.Callback):
-    """How long training itself takes, and all of a run, in seconds, run by run."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.in_all: list[float] = []
-
-    def on_train_start(self, *_: object) -> None:
-        self.start = time.perf_counter()
-
-    def on_train_end(self, *_: object) -> None:
-        self.seconds.append(time.perf_counter() - self.start)
-
-
-def bare_epoch(setting: Setting, data: SplitDataModule, clock: Clock) -> None:
-    """One epoch in the order of ``Trainer.fit``'s first."""
-    model, samples = setting.new_model(), data.splits["train"]
-    order = torch.tensor(list(data.train_dataloader().sampler))
-    optimizer, _ = setting.adam.build(model.decoder, model.encoder)
-    clock.on_train_start()
-    for rows in order.split(data.batch_size):
-        inputs = samples.__getitems__(rows.numpy()).inputs
-        prediction = model.encoder(inputs)
-        objective = setting.energy.bind(model.decoder, inputs, prediction)
-        codes = SOLVER(objective, prediction.detach()).codes
-        optimizer.zero_grad()
-        loss = mse_loss(model.decoder(codes), inputs) + mse_loss(prediction, codes)
-        loss.backward()
-        optimizer.step()
-    clock.on_train_end()
-
-
-class Unmeasured(SparseAutoencoder):
-    """A model that measures nothing."""
-
-    def _measure(self, *args: object) -> None:
-        pass
-
-
-def lightning_epoch(
-    setting: Setting,
-    data: SplitDataModule,
-    clock: Clock,
-    kind: type[SparseAutoencoder] = SparseAutoencoder,
-) -> None:
-    """The same epoch with metrics, if the model has any, and a progress bar."""
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[TQDMProgressBar(refresh_rate=10), clock],
+def epoch_seconds(
+    checkout: Path, family: str, solver: str, given: argparse.Namespace, folder: Path, name: str
+) -> float:
+    """Seconds of a whole epoch, from a process that imports the package of a checkout."""
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    threads = dict.fromkeys(variables, str(given.threads)) if given.threads else {}
+    run = folder / name
+    done = subprocess.run(
+        [sys.executable, *training(family, solver, given, folder), f"hydra.run.dir='{run}'"],
+        env=os.environ | threads | {"PYTHONPATH": str(checkout)},
+        cwd=folder,  # Python looks for packages here first.
+        capture_output=True,
+        text=True,
     )
-    model = setting.new_model(kind)
-    start = time.perf_counter()
-    trainer.fit(model, data)
-    clock.in_all.append(time.perf_counter() - start)
+    if done.returncode:
+        sys.exit(f"Training {family} with solver={solver} in {checkout} failed:\n{done.stderr}")
+    with (run / "metrics.csv").open() as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    return given.part * statistics.median(seconds[1:])
 
 
-def main() -> None:
+def measure(given: argparse.Namespace, checkouts: dict[str, Path]) -> dict[Key, list[float]]:
+    """Seconds of an epoch turn by turn; checkouts and solvers alternate within a family."""
+    keys = [(f, s, c) for f in given.families for s in SOLVERS for c in checkouts]
+    measured: dict[Key, list[float]] = {key: [] for key in keys}
+    names = count()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for turn in range(given.turns):
+            # Every other turn in reverse, so that none is always the first.
+            for family, solver, checkout in keys if turn % 2 == 0 else keys[::-1]:
+                seconds = epoch_seconds(
+                    checkouts[checkout], family, solver, given, folder, f"run{next(names)}"
+                )
+                measured[family, solver, checkout].append(seconds)
+    return measured
+
+
+def rows(families: Sequence[str], measured: dict[Key, list[float]]) -> list[list[str]]:
+    """Per family and solver: seconds, ratio to the paper's solver, and both beside the other's."""
+    found = []
+    for family in families:
+        paper = measured[family, "paper", "here"]
+        for solver in SOLVERS:
+            ours, theirs = measured[family, solver, "here"], measured.get((family, solver, "there"))
+            row = [family, solver, f"{statistics.median(ours):.2f}"]
+            row += [f"{median_ratio(ours, paper):.2f}"]
+            if theirs:
+                row += [f"{statistics.median(theirs):.2f}", f"{median_ratio(ours, theirs):.2f}"]
+            found.append(row)
+    return found
+
+
+def command_line() -> argparse.ArgumentParser:
+    known = parser(__doc__)
+    known.add_argument("--against", type=Path, metavar="PATH", help="another checkout")
+    known.add_argument("--families", nargs="*", default=FAMILIES)
+    known.add_argument("--data", choices=FOLDER_SETTING, default="mnist")
+    known.add_argument("--part", type=int, default=10, help="train on the 1/PART of the data")
+    known.add_argument("--epochs", type=int, default=2, help="timed in a process")
+    known.add_argument("--turns", type=int, default=2)
+    known.add_argument("--threads", type=int, help="of torch and numba; none: their own choice")
+    known.add_argument("--trainer", default="cpu", help="of conf/trainer, such as gpu")
+    return known
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", nargs="?", choices=SETTINGS, default="mnist")
-    parser.add_argument("--root", type=Path, help="images of the patches; none: sample photographs")
-    parser.add_argument("--count", type=int, default=200_000, help="patches in an epoch")
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.data == "mnist":
-            data = MNIST(folder)
-        else:
-            data = ImagePatches(arguments.root, folder, num_train=arguments.count)
-        data.prepare_data()
-        data.setup()
-        compare(arguments.data, data, arguments.repeats)
-
-
-def compare(name: str, data: SplitDataModule, repeats: int) -> None:
-    """Time both in turn and print the table of medians."""
-    setting, bare, epoch, unmeasured = SETTINGS[name], Clock(), Clock(), Clock()
-    # The first turn is the warm-up.
-    for _ in range(repeats + 1):
-        bare_epoch(setting, data, bare)
-        lightning_epoch(setting, data, epoch)
-        lightning_epoch(setting, data, unmeasured, Unmeasured)
-    rivals = {
-        "bare loop": bare.seconds,
-        "an epoch of Trainer.fit": epoch.seconds,
-        "the same, nothing measured": unmeasured.seconds,
-        "Trainer.fit, all of it": epoch.in_all,
-    }
-    steps = len(data.train_dataloader())
-    title = f"First epoch of VDL on {name}, {steps} steps\n{machine()}"
-    table = empty_table(title, ("",), ("seconds", "ratio"))
-    for rival, seconds in rivals.items():
-        ratios = [one / other for one, other in zip(seconds[1:], bare.seconds[1:])]
-        table.add_row(rival, f"{median(seconds[1:]):.2f}", f"{median(ratios):.2f}")
-    Console().print(table)
+    known = command_line()
+    given = known.parse_args(words)
+    if given.quick:
+        given.families, given.part, given.epochs, given.turns = ("sdl",), 200, 1, 1
+    checkouts = {"here": ROOT}
+    if given.against is not None:
+        if not (given.against / "sparse_lightning").is_dir():
+            known.error(f"--against {given.against} holds no sparse_lightning: name a checkout.")
+        checkouts["there"] = given.against.resolve()
+    measured = measure(given, checkouts)
+    headings = ("seconds", "paper = 1") + (("there", "there = 1") if given.against else ())
+    title = (
+        f"An epoch on {given.data}, from the 1/{given.part} of it; median of {given.turns} turns"
+    )
+    threads = f", {given.threads} threads" if given.threads else ""
+    show(
+        f"{title}{threads}\n{machine()}",
+        ("family", "solver"),
+        headings,
+        rows(given.families, measured),
+    )
 
 
 if __name__ == "__main__":

@@ -1,29 +1,26 @@
-"""One inference of the paper's solver against a textbook autograd FISTA.
+"""Inference of each family against a textbook FISTA: ``python -m benchmarks.inference``.
 
-200 iterations at tolerance 0, batch 250, at the sizes of MNIST and of patches, with each family's
-own settings: ``python -m benchmarks.inference``. Then SDL-NL at its default tolerance, where
-converged samples leave the batch; the textbook goes on until the last sample has converged.
-``--device cuda`` does the same on an accelerator.
+The textbook (`benchmarks.textbook`) takes the energy forward, autograd backward, and shrinks. It
+stops when the last sample has converged. The paper's solver and the adaptive solver stop as
+``conf/solver`` says. Decoders have been trained for a few steps. The energy of each solver's codes
+is judged in float64, relative to the energy of the textbook's codes.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from functools import partial
 
-import torch
-from rich.console import Console
+from hydra.utils import instantiate
+from torch import Tensor
 
-from benchmarks.problems import Problem, problem
+from benchmarks.problems import FAMILIES, FOLDER_SETTING, Problem, problem, settings
 from benchmarks.textbook import textbook_fista
-from benchmarks.timing import empty_table, machine, medians
-from sparse_lightning import FISTA
-
-FAMILIES = ("sdl", "vdl", "sdl_nl", "vdl_nl")
-ITERATIONS = 200
+from benchmarks.timing import machine, medians, parser, show
 
 
-def textbook(case: Problem, tolerance: float = 0.0) -> torch.Tensor:
-    """Codes by the textbook's loop."""
+def textbook(case: Problem, step_size: float, num_iterations: int, tolerance: float) -> Tensor:
+    """Codes of the textbook's loop."""
     energy = case.energy
     return textbook_fista(
         case.decoder,
@@ -33,56 +30,60 @@ def textbook(case: Problem, tolerance: float = 0.0) -> torch.Tensor:
         variance_weight=energy.variance_weight,
         variance_threshold=energy.variance_threshold,
         encoder_weight=energy.encoder_weight,
-        step_size=case.step_size,
-        num_iterations=ITERATIONS,
+        step_size=step_size,
+        num_iterations=num_iterations,
         tolerance=tolerance,
     )
 
 
-def compare(case: Problem, tolerance: float = 0.0, repeats: int = 3) -> list[str]:
+def compare(case: Problem, family: str, data: str, repeats: int) -> list[str]:
     """One row of the table."""
-    solver = FISTA(case.step_size, ITERATIONS, tolerance)
-    codes = {}
+    paper = settings(f"model={family}", f"data={data}", "solver=paper").solver
+    limits = (paper.step_size, paper.max_iterations, paper.tolerance)
+    rivals = {
+        "textbook": partial(textbook, case, *limits),
+        "paper": partial(case.infer, instantiate(paper)),
+        "adaptive": partial(case.infer, instantiate(case.config.solver)),
+    }
+    energies = {name: case.judge(rival()) for name, rival in rivals.items()}
+    seconds = medians(rivals, repeats)
+    row = [family, f"{1e3 * seconds['textbook']:.1f}"]
+    for name in ("paper", "adaptive"):
+        row += [
+            f"{1e3 * seconds[name]:.1f}",
+            f"{seconds['textbook'] / seconds[name]:.1f}",
+            f"{energies[name] / energies['textbook'] - 1:+.0e}",
+        ]
+    return row
 
-    def ours() -> None:
-        codes["ours"] = solver(case.bind(), case.initial).codes
 
-    def theirs() -> None:
-        codes["textbook"] = textbook(case, tolerance)
-
-    seconds = medians({"ours": ours, "textbook": theirs}, repeats)
-    difference = case.judge(codes["ours"]) / case.judge(codes["textbook"]) - 1
-    return [
-        f"{1e3 * seconds['ours']:.1f}",
-        f"{1e3 * seconds['textbook']:.1f}",
-        f"{seconds['textbook'] / seconds['ours']:.1f}",
-        f"{difference:.0e}",
-    ]
-
-
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--families", nargs="*", default=FAMILIES)
-    parser.add_argument("--data", nargs="*", default=("mnist", "imagenet_patches"))
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    device = arguments.device
-    table = empty_table(
-        f"Up to {ITERATIONS} iterations, batch 250\n{machine(device)}",
-        ("family", "data", "tolerance"),
-        ("ours (ms)", "textbook (ms)", "times faster", "energy, relative difference"),
+    known = parser(__doc__)
+    known.add_argument("--families", nargs="*", default=FAMILIES)
+    known.add_argument("--data", choices=FOLDER_SETTING, default="mnist")
+    known.add_argument("--steps", type=int, default=50, help="of training")
+    known.add_argument("--repeats", type=int, default=5)
+    known.add_argument("--device", default="cpu")
+    given = known.parse_args(words)
+    if given.quick:
+        given.families, given.steps, given.repeats = ("sdl",), 2, 1
+    rows = [
+        compare(
+            problem(family, given.steps, given.data, device=given.device),
+            family,
+            given.data,
+            given.repeats,
+        )
+        for family in given.families
+    ]
+    show(
+        f"Inference of 250 samples of {given.data}, {given.steps} steps of training, "
+        f"ms and times faster than the textbook\n{machine(given.device)}",
+        ("family",),
+        ("textbook", *("paper", "times", "energy"), *("adaptive", "times", "energy")),
+        rows,
     )
-    for data in arguments.data:
-        for family in arguments.families:
-            repeats = 3 if family.endswith("nl") else 9
-            case = problem(family, data=data).to(device)
-            table.add_row(case.name, data, "0", *compare(case, repeats=repeats))
-    if "sdl_nl" in arguments.families:
-        for steps in (0, 1_000):
-            case = problem("sdl_nl", steps).to(device)
-            table.add_row(case.name, "mnist", "1e-3", *compare(case, tolerance=1e-3))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -8,43 +8,35 @@ without a penalty have 83 % zeros, so that the denser problem needs a younger di
 Each solver is timed at the loosest setting of its own stopping rule that ends within 1e-6 of the
 minimum, relative, as judged from outside in float64; one that has no such setting is timed at its
 tightest. Its gap is printed.
-With ``--folder`` the gap at looser settings is drawn against time.
 
 Peers: ``pip install -e ".[bench]"``; those that are not installed are left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 from sklearn.decomposition import sparse_encode
 from torch import Tensor
 
-from benchmarks.problems import Problem, digits, problem
-from benchmarks.timing import label_milliseconds, machine, medians
+from benchmarks.problems import Problem, problem
+from benchmarks.timing import machine, medians, parser, show
 from sparse_lightning import Adaptive, Energy
-from sparse_lightning.files import write_figure
 
-SAMPLES, GAP = 2_500, 1e-6
+GAP = 1e-6
 PROBLEMS = ((0.91, 200), (0.91, 20), (0.75, 20))  # share of zeros, steps of training
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
 Peer = Callable[[Problem, float], Tensor]
 
 
 def ours(case: Problem, tolerance: float) -> Tensor:
-    return Adaptive(5_000, tolerance)(case.bind(), case.initial).codes
+    return case.infer(Adaptive(5_000, tolerance))
 
 
 def spams_lars(case: Problem, tolerance: float) -> Tensor:
@@ -100,32 +92,30 @@ def in_half_squares(case: Problem) -> tuple[np.ndarray, np.ndarray, float]:
     return atoms, case.inputs.numpy(), case.energy.sparsity_weight * len(atoms) / 2
 
 
-def peers() -> dict[str, Peer]:
+def peers(skipped: Sequence[str]) -> dict[str, Peer]:
+    """The solvers that are installed and not skipped; says which are not installed."""
     found: dict[str, Peer] = {
         "this package, adaptive": ours,
         "scikit-learn, lasso_cd": scikit_learn,
     }
-    if importlib.util.find_spec("spams"):
-        found["SPAMS, LARS"] = spams_lars
-    if importlib.util.find_spec("skglm"):
-        found["skglm"] = skglm_lasso
-    return found
+    for name, module, peer in (
+        ("SPAMS, LARS", "spams", spams_lars),
+        ("skglm, one at a time", "skglm", skglm_lasso),
+    ):
+        if importlib.util.find_spec(module):
+            found[name] = peer
+        else:
+            print(f'{name}: not installed, left out (pip install -e ".[bench]")')
+    return {name: peer for name, peer in found.items() if name.split(",")[0] not in skipped}
 
 
-def at_zeros(share: float, steps: int) -> Problem:
+def at_zeros(share: float, steps: int, samples: int) -> Problem:
     """The problem whose solution has that share of zeros, by bisection over λ."""
-    trained = problem("sdl", steps)
+    trained = replace(problem("sdl", steps, samples=samples), prediction=None)
     low, high = 1e-5, 1.0
     for _ in range(14):
         weight = (low * high) ** 0.5
-        case = Problem(
-            f"{share:.0%} zeros, {steps} steps",
-            Energy(weight),
-            trained.decoder,
-            digits()[:SAMPLES],
-            None,
-            1.0,
-        )
+        case = replace(trained, energy=Energy(weight))
         zeros = float((ours(case, 1e-3) == 0).float().mean())
         low, high = (weight, high) if zeros < share else (low, weight)
     if abs(zeros - share) > 0.01:
@@ -133,79 +123,45 @@ def at_zeros(share: float, steps: int) -> Problem:
     return case
 
 
-def curve(case: Problem, peer: Peer, lowest: float) -> Iterator[dict[str, float]]:
-    """Seconds and gap at tighter and tighter settings, until one is close enough."""
+def loosest(case: Problem, peer: Peer, lowest: float) -> tuple[float, float]:
+    """The loosest tolerance that ends close enough, or the tightest, and its gap."""
     for tolerance in TOLERANCES:
-        run = partial(peer, case, tolerance)
-        gap = case.judge(run()) / lowest - 1
-        yield {"tolerance": tolerance, "gap": gap, "seconds": medians({"": run}, 3)[""]}
+        gap = case.judge(peer(case, tolerance)) / lowest - 1
         if gap <= GAP:
             break
+    return tolerance, gap
 
 
-def measure(case: Problem, skipped: Sequence[str], repeats: int) -> pd.DataFrame:
-    """The curve of each solver; their last points are measured again, in turn."""
+def compare(name: str, case: Problem, solvers: dict[str, Peer], repeats: int) -> list[list[str]]:
+    """One row per solver, timed in turn."""
     lowest = case.judge(ours(case, 1e-8))
-    solvers = {n: peer for n, peer in peers().items() if n.split(",")[0] not in skipped}
-    curves, last = [], {}
-    for name, peer in solvers.items():
-        points = pd.DataFrame(curve(case, peer, lowest))
-        curves.append(points.assign(problem=case.name, solver=name, in_turn=False))
-        last[name] = partial(peer, case, points["tolerance"].iloc[-1])
-    in_turn = medians(last, repeats)
-    for points in curves:
-        points.loc[points.index[-1], "seconds"] = in_turn[points["solver"].iloc[0]]
-        points.loc[points.index[-1], "in_turn"] = True
-    return pd.concat(curves, ignore_index=True)
+    found = {solver: loosest(case, peer, lowest) for solver, peer in solvers.items()}
+    rivals = {solver: partial(peer, case, found[solver][0]) for solver, peer in solvers.items()}
+    seconds = medians(rivals, repeats)
+    unit = next(iter(seconds.values()))
+    return [
+        [name, solver, f"{1e3 * time:.1f}", f"{time / unit:.2f}", f"{found[solver][1]:.0e}"]
+        for solver, time in seconds.items()
+    ]
 
 
-def show(table: pd.DataFrame) -> None:
-    """Print each solver at the setting that is close enough."""
-    printed = Table(title=f"Positive lasso, {SAMPLES:,} digits, 128 atoms\n{machine()}")
-    for heading in ("problem", "solver", "ms", "SPAMS = 1", "gap"):
-        printed.add_column(heading, justify="left" if heading in ("problem", "solver") else "right")
-    for name, part in table[table["in_turn"]].groupby("problem", sort=False):
-        unit = part.loc[part["solver"] == "SPAMS, LARS", "seconds"]
-        unit = float(unit.iloc[0]) if len(unit) else float("nan")
-        for row in part.to_dict("records"):
-            seconds = row["seconds"]
-            cells = (f"{1e3 * seconds:.1f}", f"{seconds / unit:.2f}", f"{row['gap']:.0e}")
-            printed.add_row(name, row["solver"], *cells)
-    Console().print(printed)
-
-
-def draw(table: pd.DataFrame) -> Figure:
-    """Gap against time, one curve per solver."""
-    problems = list(table["problem"].unique())
-    figure, axes = plt.subplots(
-        1, len(problems), figsize=(4.6 * len(problems), 3.8), layout="constrained", squeeze=False
-    )
-    for axis, name in zip(axes.flat, problems):
-        for solver, points in table[table["problem"] == name].groupby("solver", sort=False):
-            milliseconds, gap = 1e3 * points["seconds"], points["gap"].clip(lower=1e-9)
-            axis.loglog(milliseconds, gap, marker="o", label=solver)
-        axis.axhline(GAP, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(title=name, xlabel="milliseconds", ylabel="energy above the minimum, relative")
-        label_milliseconds(axis)
-        axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
-    figure.suptitle(f"Positive lasso, {SAMPLES:,} digits, 128 atoms; {machine()}", fontsize=9)
-    return figure
-
-
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--skip", nargs="*", default=(), help="peers to leave out, by first word")
-    parser.add_argument("--folder", type=Path, default=None, help="for lasso.png")
-    arguments = parser.parse_args()
-    table = pd.concat(
-        measure(at_zeros(*of_case), arguments.skip, arguments.repeats) for of_case in PROBLEMS
+    known = parser(__doc__)
+    known.add_argument("--repeats", type=int, default=5)
+    known.add_argument("--skip", nargs="*", default=(), help="peers to leave out, by first word")
+    given = known.parse_args(words)
+    samples, repeats = (250, 1) if given.quick else (2_500, given.repeats)
+    solvers, rows = peers(given.skip), []
+    for share, steps in PROBLEMS[-1:] if given.quick else PROBLEMS:
+        case = at_zeros(share, steps, samples)
+        rows += compare(f"{share:.0%} zeros, {steps} steps", case, solvers, repeats)
+    show(
+        f"Positive lasso, {samples:,} digits, 128 atoms\n{machine()}",
+        ("problem", "solver"),
+        ("ms", "first = 1", "gap"),
+        rows,
     )
-    show(table)
-    if arguments.folder is not None:
-        write_figure(draw(table), arguments.folder / "lasso.png")
 
 
 if __name__ == "__main__":

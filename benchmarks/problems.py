@@ -1,4 +1,4 @@
-"""What is solved: real digits, the decoders of each family, and a judge that no solver can bend.
+"""What is solved: a batch, the decoder of a family after some training, and a judge.
 
 The judge is the energy in float64, computed from codes alone. Solvers never score themselves.
 """
@@ -6,38 +6,40 @@ The judge is the energy in float64, computed from codes alone. Solvers never sco
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from itertools import count, islice
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import hydra
+import lightning
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparse_lightning import Adaptive, Energy, Objective, SparseAutoencoder
-from sparse_lightning.config import CONFIG_DIR, register_resolvers
-from sparse_lightning.data.mnist import MNIST
-from sparse_lightning.decoders import Decoder
+import sparse_lightning.train  # noqa: F401, which makes the resolvers of the configs known
+from sparse_lightning import Energy, Objective, Solution, SparseAutoencoder
 
-SEED = 0
+ROOT = Path(__file__).parents[1]
+FAMILIES = ("sdl", "vdl", "wdl", "do", "sdl_nl", "vdl_nl", "wdl_nl", "do_nl")
+
+# The setting that says where the files of a data set are kept.
+FOLDER_SETTING = {"mnist": "data.root", "imagenet_patches": "data.cache_dir"}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One batch to infer codes of, with a family's numbers."""
+    """One batch to infer codes of, with a family's numbers and the two solvers of ``conf/``."""
 
-    name: str
     energy: Energy
-    decoder: Decoder
+    decoder: nn.Module
     inputs: Tensor
     prediction: Tensor | None
-    step_size: float
+    config: DictConfig
 
     @property
     def initial(self) -> Tensor:
@@ -45,20 +47,14 @@ class Problem:
             return self.prediction
         return self.inputs.new_zeros(len(self.inputs), self.decoder.code_dim)
 
-    def to(self, device: str) -> Problem:
-        """The same on another device."""
-        prediction = None if self.prediction is None else self.prediction.to(device)
-        return replace(
-            self,
-            decoder=copy.deepcopy(self.decoder).to(device),
-            inputs=self.inputs.to(device),
-            prediction=prediction,
-        )
-
     def bind(self) -> Objective:
         """As inference does at every training step; part of what is timed."""
         with torch.no_grad():
             return self.energy.bind(self.decoder, self.inputs, self.prediction)
+
+    def infer(self, solver: Callable[[Objective, Tensor], Solution]) -> Tensor:
+        """Codes (n, l)."""
+        return solver(self.bind(), self.initial).codes
 
     @cached_property
     def _exact(self) -> Objective:
@@ -72,80 +68,46 @@ class Problem:
             return float(self._exact.value(codes.double()))
 
 
-@cache
-def digits() -> Tensor:
-    """MNIST's training digits, standardised, (55,000, 784)."""
-    with tempfile.TemporaryDirectory() as folder:
-        data = MNIST(Path(folder))
-        data.prepare_data()
-        data.setup()
-        return data.splits["train"].tensors.inputs
-
-
-def settings(family: str, data: str = "mnist", *overrides: str) -> DictConfig:
-    """The composed configuration of a family, as the command line makes it."""
-    register_resolvers()
+def settings(*overrides: str) -> DictConfig:
+    """The composed configuration of a training, as the command line makes it."""
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = hydra.compose(
-            "train",
-            [f"model={family}", f"data={data}", "run_dir=.", *overrides],
-            return_hydra_config=True,
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return hydra.compose("train", ["run_dir=.", *overrides])
+
+
+def problem(
+    family: str, steps: int, data: str = "mnist", samples: int = 250, device: str = "cpu"
+) -> Problem:
+    """Samples of the training set and a model of a family after some training steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = settings(
+            *(f"model={family}", f"data={data}", f"{FOLDER_SETTING[data]}={folder}"),
+            *("solver=adaptive", "data.num_train=10000", "data.num_val=250", "data.num_test=250"),
         )
-    HydraConfig.instance().set_config(config)
-    return config
+        lightning.seed_everything(0, verbose=False)
+        model, module = instantiate(config.model), instantiate(config.data)
+        train(model, module, steps)
+        batches = [batch.inputs for batch in module.train_dataloader()]
+    inputs = torch.cat(batches)[:samples].to(device)
+    model.to(device)
+    with torch.no_grad():
+        prediction = None if model.encoder is None else model.encoder(inputs)
+    return Problem(model.energy, model.decoder, inputs, prediction, config)
 
 
-def problem(family: str, steps: int = 0, data: str = "mnist", batch: int = 250) -> Problem:
-    """A batch of a family, after that many training steps on digits; patches get random inputs."""
-    return problems(family, steps, 1, data, batch)[0]
-
-
-def problems(
-    family: str,
-    steps: int,
-    how_many: int,
-    data: str = "mnist",
-    batch: int = 250,
-    sparsity_level: int | None = None,
-) -> list[Problem]:
-    """Several batches of `problem`, of one decoder, with a λ of the family's grid if it is given.
-
-    Raises:
-        ValueError: there are not so many digits.
-    """
-    of_the_grid = [] if sparsity_level is None else [f"sparsity_level={sparsity_level}"]
-    config = settings(family, data, *of_the_grid)
-    torch.manual_seed(SEED)
-    model = instantiate(config.model)
-    dim = model.decoder.input_dim
-    inputs = digits() if data == "mnist" else torch.randn(how_many * batch, dim)
-    if how_many * batch > len(inputs):
-        raise ValueError(f"There are {len(inputs)} digits: take {len(inputs) // batch} batches.")
-    learn(model, inputs, steps, batch)
-    name = f"{family.upper().replace('_', '-')}, " + ("initial" if not steps else f"{steps} steps")
-    if sparsity_level is not None:
-        name += f", λ level {sparsity_level}"
-    found = []
-    for part in inputs[: how_many * batch].split(batch):
-        with torch.no_grad():
-            prediction = None if model.encoder is None else model.encoder(part)
-        found.append(Problem(name, model.energy, model.decoder, part, prediction, config.step_size))
-    return found
-
-
-def learn(model: SparseAutoencoder, inputs: Tensor, steps: int, batch: int) -> None:
-    """A bare training loop, to have decoders as they are after a while."""
-    optimizer, _ = model.optimizer_settings.build(model.decoder, model.encoder)
-    model.solver = Adaptive()
-    batches = (rows for _ in count() for rows in torch.randperm(len(inputs)).split(batch))
-    for rows in islice(batches, steps):
-        codes = model.infer(inputs[rows]).codes
-        loss = (model.decoder(codes) - inputs[rows]).square().mean()
-        if model.encoder is not None:
-            loss = loss + (model.encoder(inputs[rows]) - codes).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if model.constraint is not None:
-            model.constraint(model.decoder)
+def train(
+    model: SparseAutoencoder, module: lightning.LightningDataModule, steps: int
+) -> lightning.Trainer:
+    """Some steps on the CPU, of which nothing is kept or shown."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, module)
+    return trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
 import time
@@ -9,15 +10,21 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from rich.console import Console
 from rich.table import Table
 
 Name = TypeVar("Name", bound=Hashable)
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line that knows ``--quick``; the first line of a docstring describes it."""
+    made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    made.add_argument("--quick", action="store_true", help="run through in seconds, for a test")
+    return made
+
+
 def finish() -> None:
-    """Wait for an accelerator, if one is in use."""
+    """Wait for a GPU, if one is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -37,11 +44,9 @@ def medians(rivals: dict[Name, Callable[[], object]], repeats: int) -> dict[Name
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def label_milliseconds(axis: Axes) -> None:
-    """Ticks at 1, 2, 5, 10 and so on of a logarithmic horizontal axis, which may be short."""
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.xaxis.set_minor_locator(NullLocator())
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median over turns of the ratio within one turn, which a slow minute does not move."""
+    return statistics.median(own / other for own, other in zip(ours, theirs, strict=True))
 
 
 def machine(device: str = "cpu") -> str:
@@ -54,11 +59,15 @@ def machine(device: str = "cpu") -> str:
     )
 
 
-def empty_table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    """A table to print: columns of names, and columns of numbers, which stand on the right."""
+def show(
+    title: str, names: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Print a table: columns of names, and columns of numbers, which stand on the right."""
     table = Table(title=title)
     for heading in names:
         table.add_column(heading)
     for heading in numbers:
         table.add_column(heading, justify="right")
-    return table
+    for row in rows:
+        table.add_row(*row)
+    Console(width=110).print(table)

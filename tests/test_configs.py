@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from operator import attrgetter
 
 import pytest
 from conftest import FAMILIES
@@ -78,6 +79,47 @@ def test_every_file_composes_and_resolves(group, option, compose):
 def test_every_pair_has_a_preset(data, family, compose):
     config = compose(f"data={data}", f"model={family}")
     assert config.sparsity_weights is not None
+
+
+@pytest.mark.parametrize("family", ["do", "vdl_nl"])
+def test_data_without_numbers_of_their_own_take_mnists(family, compose):
+    mnist = compose(f"model={family}", "data=mnist")
+    kmnist = compose(f"model={family}", "data=kmnist")
+    for part in ("model", "sparsity_weights", "step_size", "max_epochs"):
+        assert kmnist[part] == mnist[part]
+
+
+@pytest.mark.parametrize("data", ["mnist", "imagenet_patches"])
+def test_families_take_the_numbers_of_those_they_follow(data, compose):
+    energy, optimizer = attrgetter("model.energy"), attrgetter("model.optimizer")
+    for depth in ("", "_nl"):
+        sdl = compose(f"model=sdl{depth}", f"data={data}")
+        for follower in ("wdl", "none", "do"):
+            config = compose(f"model={follower}{depth}", f"data={data}")
+            for name in ("code_dim", "hidden_dim", "step_size", "max_epochs"):
+                assert config[name] == sdl[name]
+            assert energy(config).sparsity_weight == energy(sdl).sparsity_weight
+            expected = dict(optimizer(sdl), decoder_weight_decay=5e-4 * (follower == "wdl"))
+            if follower == "do":
+                expected |= {"encoder_learning_rate": 1e-4, "encoder_bias_weight_decay": 0.0}
+                assert energy(config).encoder_weight == 0
+            else:
+                assert energy(config).encoder_weight == energy(sdl).encoder_weight
+                assert config.sparsity_weights == sdl.sparsity_weights
+            assert optimizer(config) == expected
+
+
+def test_data_and_models_from_outside_need_no_preset(compose, tmp_path):
+    for group, text in (("data", "_target_: mine.Data"), ("model", "defaults: [base]")):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(text)
+    outside = f"hydra.searchpath=[file://{tmp_path}]"
+    config = compose(outside, "data=mine", "model=vdl")
+    assert config.sparsity_weights is None
+    assert config.model.energy.encoder_weight == 5
+    config = compose(outside, "data=imagenet_patches", "model=mine")
+    assert config.sparsity_weights is None
+    assert (config.code_dim, config.max_epochs) == (256, 100)
 
 
 @pytest.mark.filterwarnings("ignore:All validation codes are zero")

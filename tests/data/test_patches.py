@@ -658,11 +658,11 @@ def test_the_configuration_composes_for_every_family(compose, monkeypatch):
     config = compose("model=vdl_nl", "data=imagenet_patches")
     assert config.data.root is None
     assert config.model.decoder.code_dim == 256
-    assert config.model.energy.encoder_weight == 20
-    for level, weight in ((4, 20), (5, 40), (6, 40)):
+    assert config.model.energy.encoder_weight == 40
+    for level, weight in ((0, 20), (2, 20), (3, 40), (6, 40)):
         config = compose("model=vdl_nl", "data=imagenet_patches", f"sparsity_level={level}")
         assert config.model.energy.encoder_weight == weight
-    for by_hand, weight in ((0.002, 20), (0.03, 40), (0.05, 40)):
+    for by_hand, weight in ((0.002, 20), (0.0099, 20), (0.01, 40), (0.05, 40)):
         config = compose(
             "model=vdl_nl", "data=imagenet_patches", f"model.energy.sparsity_weight={by_hand}"
         )
