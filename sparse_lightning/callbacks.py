@@ -1,12 +1,14 @@
 """Callbacks of training.
 
-`Figures` shows what the model has learned, on disk and in the loggers. `RunCheckpoint` keeps the
-best and the last model of a run's folder, and `EarlyStopping` ends it; `FreshCallbacks` makes them
-forget the run that another one starts from.
+`Figures` shows what the model has learned, on disk and in the loggers, and `InferenceWatch` warns
+before inference diverges. `RunCheckpoint` keeps the best and the last model of a run's folder, and
+`EarlyStopping` ends it; `FreshCallbacks` makes them forget the run that another one starts from,
+and `OwnLearningRates` keeps the settings' learning rates in a run that goes on.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +19,18 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparse_lightning import plots
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.energy import at_least_float32
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import SettingError, require_positive
 from sparse_lightning.files import replaced_whole, write_figure
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.parts import describe
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -69,6 +72,111 @@ class FreshCallbacks(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: SparseAutoencoder, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["callbacks"] = {}
+
+
+class OwnLearningRates(lightning.Callback):
+    """For a run that goes on: learning rates and weight decays are those of its settings.
+
+    Lightning restores the optimizer's, which differ where a run that diverged goes on with others.
+    """
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        settings = pl_module.optimizer_settings
+        own, own_schedule = settings.build(pl_module.decoder, pl_module.encoder)
+        (restored,), (config,) = trainer.optimizers, trainer.lr_scheduler_configs
+        schedule = config.scheduler
+        schedule.base_lrs = own_schedule.base_lrs
+        for group, new, factor in zip(
+            restored.param_groups, own.param_groups, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = new["initial_lr"] * factor(schedule.last_epoch)
+            group["initial_lr"], group["weight_decay"] = new["initial_lr"], new["weight_decay"]
+
+
+class InferenceWatch(lightning.Callback):
+    """Warn when inference strains, which a constant step does before it diverges.
+
+    The curvature of the energy grows while the decoder learns. Long before a step that was stable
+    is too large for it, samples take more iterations, and some no longer converge. After each
+    training epoch one of two things is a strain:
+
+    - the share of samples that converged (``train/converged``) is under ``least_converged``, and
+      was at or above it in an earlier epoch;
+    - the mean iterations per sample (``train/iterations``) are more than ``growth`` times those of
+      the epoch that had the fewest, and more than ``from_iterations``.
+
+    Nothing is said of inference that takes all its iterations from the first epoch on: its samples
+    never converged, and its iterations cannot grow. Nor is anything said of iterations that are
+    still settling, since they are few. Each strain is told once in a run, also where the run is
+    resumed; a run that goes on with another solver is watched anew.
+
+    Args:
+        least_converged: in (0, 1].
+        growth: above 0.
+        from_iterations: above 0.
+
+    Raises:
+        SettingError: for a setting outside these bounds.
+    """
+
+    def __init__(self, least_converged: float, growth: float, from_iterations: float) -> None:
+        for name, value in (
+            ("least_converged", least_converged),
+            ("growth", growth),
+            ("from_iterations", from_iterations),
+        ):
+            require_positive(f"callbacks.inference_watch.{name}", value)
+        if least_converged > 1:
+            raise SettingError(
+                f"callbacks.inference_watch.least_converged={least_converged} is a share of "
+                "samples: take at most 1."
+            )
+        self.least_converged, self.growth = least_converged, growth
+        self.from_iterations = from_iterations
+        self._begin(None)
+
+    def _begin(self, solver: dict[str, Any] | None) -> None:
+        self.solver, self.told = solver, []
+        self.most_converged, self.fewest_iterations = 0.0, math.inf
+
+    def strains(self, iterations: float, converged: float) -> dict[str, str]:
+        """Take one more epoch into account; what strains in it and was not told, by kind."""
+        found = {}
+        if converged < self.least_converged <= self.most_converged:
+            found["converged"] = (
+                f"train/converged fell to {converged:.3f} from {self.most_converged:.3f}"
+            )
+        if iterations > max(self.from_iterations, self.growth * self.fewest_iterations):
+            found["iterations"] = (
+                f"train/iterations rose to {iterations:.1f} from {self.fewest_iterations:.1f}"
+            )
+        self.most_converged = max(self.most_converged, converged)
+        self.fewest_iterations = min(self.fewest_iterations, iterations)
+        new = {kind: text for kind, text in found.items() if kind not in self.told}
+        self.told += new
+        return new
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        solver = describe(pl_module.solver)
+        if solver != self.solver:
+            self._begin(solver)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        # The model logs these numbers, and forgets them, after its callbacks had their turn.
+        effort = pl_module.meters["train_meters"]["effort"].compute()
+        new = self.strains(float(effort["iterations"]), float(effort["converged"]))
+        for text in new.values():
+            rank_zero_warn(
+                f"Inference strains: {text} in epoch {trainer.current_epoch}. Should it diverge, "
+                f"{pl_module.solver.divergence_hint}."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("solver", "told", "most_converged", "fewest_iterations")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.__dict__.update(state_dict)
 
 
 class Figures(lightning.Callback):

@@ -39,6 +39,7 @@ WITHOUT_EFFECT = (
     "callbacks.checkpoint.dirpath",
     "callbacks.last",
     "callbacks.figures",
+    "callbacks.inference_watch",
     "callbacks.learning_rate",
     "callbacks.progress_bar",
     "data.cache_dir",

@@ -2,7 +2,8 @@
 
 Fits, keeps the model with the lowest validation energy, tests it, and leaves in the run directory
 ``config.yaml``, ``metrics.csv``, ``metrics.json``, ``checkpoints/best.ckpt``,
-``checkpoints/last.ckpt`` and ``figures/``.
+``checkpoints/last.ckpt`` and ``figures/``. A run that diverges ends with an error, and with the
+results of its best model until then.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import lightning
 import torch
@@ -24,14 +26,14 @@ from rich.table import Table
 
 from sparse_lightning import config as configuration
 from sparse_lightning import jobs
-from sparse_lightning.callbacks import FreshCallbacks
+from sparse_lightning.callbacks import FreshCallbacks, OwnLearningRates
 from sparse_lightning.checkpoints import read_checkpoint
-from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
 from sparse_lightning.files import require_writable, write_json
 from sparse_lightning.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.parts import describe
-from sparse_lightning.runs import RESULTS_FILE, record_settings
+from sparse_lightning.runs import DIVERGED_AT, RESULTS_FILE, Run, record_settings
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -40,7 +42,8 @@ def train(config: DictConfig) -> dict[str, float]:
     Raises:
         SettingError, DataError, CheckpointError: before training, for settings, files or
             checkpoints that cannot work.
-        DivergenceError: during training; the last good checkpoint is kept.
+        DivergenceError: during training; the last good checkpoint is kept, and where an epoch was
+            validated before, the best model is tested.
     """
     _quieten()
     run_dir = Path(config.run_dir)
@@ -67,13 +70,16 @@ def train(config: DictConfig) -> dict[str, float]:
             # Lightning refuses a progress bar where it was told to have none.
             if name != "progress_bar" or config.trainer.enable_progress_bar
         ]
-        if checkpoint is not None and not goes_on:
-            callbacks.append(FreshCallbacks())
+        if checkpoint is not None:
+            callbacks.append(OwnLearningRates() if goes_on else FreshCallbacks())
         trainer = instantiate(
             config.trainer, logger=loggers, callbacks=callbacks, accelerator=_accelerator(config)
         )
         table.begin(first_epoch)
-        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        except DivergenceError as error:
+            _conclude_diverged(error, trainer, model, data, table, run_dir)
         if trainer.fast_dev_run:
             return {}
         return _conclude(trainer, model, data, table, run_dir)
@@ -82,6 +88,7 @@ def train(config: DictConfig) -> dict[str, float]:
 def _begin(config: DictConfig, run_dir: Path) -> None:
     """Record the settings; results of an earlier part of the run are not those of the whole."""
     record_settings(config, run_dir)
+    Run(run_dir).forget_failure()
     (run_dir / RESULTS_FILE).unlink(missing_ok=True)
 
 
@@ -132,8 +139,8 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder, goes_on: boo
     """Check that a checkpoint fits the model, and return the epoch that it continues with.
 
     A run that goes on from its own checkpoint keeps its energy and its constraint as well, since
-    the best of its models is that of the lowest energy. The optimizer's settings come from the
-    checkpoint in any case.
+    the best of its models is that of the lowest energy. It keeps its optimizer's settings unless
+    it diverged.
     """
     contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
@@ -143,7 +150,8 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder, goes_on: boo
             f"model={parameters['family']}, or choose another ckpt_path."
         )
     parts = {"decoder": model.decoder, "encoder": model.encoder}
-    parts["optimizer"] = model.optimizer_settings
+    if not (goes_on and _may_learn_otherwise(checkpoint)):
+        parts["optimizer"] = model.optimizer_settings
     if goes_on:
         parts |= {"energy": model.energy, "constraint": model.constraint}
     for part, own in parts.items():
@@ -156,6 +164,15 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder, goes_on: boo
                 f"equal, or choose another {'folder' if goes_on else 'ckpt_path'}."
             )
     return contents["epoch"] + 1
+
+
+def _may_learn_otherwise(last_checkpoint: Path) -> bool:
+    """Whether a run may go on with another optimizer: after it diverged.
+
+    The first process says so for all: the mark is gone once it has begun.
+    """
+    run = Run(last_checkpoint.parent.parent)
+    return rank_zero_only.rank != 0 or run.diverged_at_epoch is not None
 
 
 def _require_resumable(config: DictConfig, first_epoch: int, goes_on: bool) -> None:
@@ -178,6 +195,7 @@ def _conclude(
     data: lightning.LightningDataModule,
     table: MetricsTable,
     run_dir: Path,
+    marks: dict[str, int] | None = None,
 ) -> dict[str, float]:
     """Test the best model, write ``metrics.json`` and show the result, in the first process."""
     best = trainer.checkpoint_callback.best_model_path
@@ -195,8 +213,40 @@ def _conclude(
     names = [name.removeprefix("test/") for name in tested]
     final = {f"val/{name}": float(row[f"val/{name}"]) for name in names} | tested
     final |= {"epochs": len(rows), "seconds": round(float(rows["seconds"].sum()), 3)}
+    final |= marks or {}
     _write_and_show(final, tested, row, run_dir)
     return final
+
+
+def _conclude_diverged(
+    error: DivergenceError,
+    trainer: lightning.Trainer,
+    model: SparseAutoencoder,
+    data: lightning.LightningDataModule,
+    table: MetricsTable,
+    run_dir: Path,
+) -> NoReturn:
+    """End a run that diverged with the results of its best model, if it has one.
+
+    Loggers are told that the run diverged and not how the model did, so that none shows it among
+    results of finished runs.
+    """
+    best = trainer.checkpoint_callback.best_model_path
+    if not best:
+        raise error
+    mark = {DIVERGED_AT: trainer.current_epoch}
+    if trainer.is_global_zero:
+        Run(run_dir).record_failure(error)
+    for logger in trainer.loggers:
+        logger.log_metrics(mark, trainer.global_step)
+        logger.save()
+    trainer.loggers = [table]
+    _conclude(trainer, model, data, table, run_dir, mark)
+    raise DivergenceError(
+        f"{str(error).removesuffix('.')}; the best model before, of epoch "
+        f"{read_checkpoint(best)['epoch']}, has been tested, and resume=true with another solver "
+        "or learning rate goes on."
+    ) from error
 
 
 def _write_and_show(

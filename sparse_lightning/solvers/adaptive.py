@@ -83,6 +83,11 @@ class Adaptive:
             "model.optimizer.decoder_learning_rate"
         )
 
+    @property
+    def divergence_hint(self) -> str:
+        """What to do where inference diverged, or is about to."""
+        return self.remedy
+
     @torch.no_grad()
     def __call__(self, objective: CurvedObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""

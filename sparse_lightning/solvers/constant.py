@@ -62,6 +62,11 @@ class ISTA:
         """One for each iteration, in float64."""
         return torch.zeros(self.max_iterations, dtype=torch.float64, device="cpu")
 
+    @property
+    def divergence_hint(self) -> str:
+        """What to do where inference diverged, or is about to."""
+        return self.remedy
+
     @torch.no_grad()
     def __call__(self, objective: ProximalObjective, initial_codes: Tensor) -> Solution:
         """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
