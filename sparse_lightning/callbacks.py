@@ -26,7 +26,7 @@ from torch import Tensor
 from sparse_lightning import plots
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.energy import at_least_float32
-from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.errors import SettingError, require_non_negative, require_positive
 from sparse_lightning.files import replaced_whole, write_figure
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
@@ -105,21 +105,29 @@ class InferenceWatch(lightning.Callback):
     - the mean iterations per sample (``train/iterations``) are more than ``growth`` times those of
       the epoch that had the fewest, and more than ``from_iterations``.
 
-    Nothing is said of inference that takes all its iterations from the first epoch on: its samples
-    never converged, and its iterations cannot grow. Nor is anything said of iterations that are
-    still settling, since they are few. Each strain is told once in a run, also where the run is
-    resumed; a run that goes on with another solver is watched anew.
+    The first ``settling_epochs`` are not compared with: samples of a decoder that has learned
+    nothing may converge at once, and those of the next epoch may not. Nothing is said of inference
+    that takes all its iterations from the first epoch on: its samples never converged, and its
+    iterations cannot grow. Nor is anything said of few iterations. Each strain is told once in a
+    run, also where the run is resumed; a run that goes on with another solver is watched anew.
 
     Args:
         least_converged: in (0, 1].
         growth: above 0.
         from_iterations: above 0.
+        settling_epochs: 0 or more.
 
     Raises:
         SettingError: for a setting outside these bounds.
     """
 
-    def __init__(self, least_converged: float, growth: float, from_iterations: float) -> None:
+    def __init__(
+        self,
+        least_converged: float,
+        growth: float,
+        from_iterations: float,
+        settling_epochs: int,
+    ) -> None:
         for name, value in (
             ("least_converged", least_converged),
             ("growth", growth),
@@ -131,16 +139,20 @@ class InferenceWatch(lightning.Callback):
                 f"callbacks.inference_watch.least_converged={least_converged} is a share of "
                 "samples: take at most 1."
             )
+        require_non_negative("callbacks.inference_watch.settling_epochs", settling_epochs)
         self.least_converged, self.growth = least_converged, growth
-        self.from_iterations = from_iterations
+        self.from_iterations, self.settling_epochs = from_iterations, settling_epochs
         self._begin(None)
 
     def _begin(self, solver: dict[str, Any] | None) -> None:
-        self.solver, self.told = solver, []
+        self.solver, self.told, self.epochs = solver, [], 0
         self.most_converged, self.fewest_iterations = 0.0, math.inf
 
     def strains(self, iterations: float, converged: float) -> dict[str, str]:
         """Take one more epoch into account; what strains in it and was not told, by kind."""
+        self.epochs += 1
+        if self.epochs <= self.settling_epochs:
+            return {}
         found = {}
         if converged < self.least_converged <= self.most_converged:
             found["converged"] = (
@@ -172,7 +184,7 @@ class InferenceWatch(lightning.Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("solver", "told", "most_converged", "fewest_iterations")
+        names = ("solver", "told", "epochs", "most_converged", "fewest_iterations")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
