@@ -156,13 +156,23 @@ class SparseAutoencoder(lightning.LightningModule):
             return objective, initial, self.solver(objective, initial)
 
     def _require_descent(
-        self, inputs: Tensor, objective: Objective, initial: Tensor, terms: dict[str, Tensor]
+        self,
+        inputs: Tensor,
+        objective: Objective,
+        initial: Tensor,
+        terms: dict[str, Tensor],
+        processes: Processes | None = None,
     ) -> None:
-        """Raise unless inference, which ended at these terms, ended in the region of its start."""
+        """Raise unless inference, which ended at these terms, ended in the region of its start.
+
+        Processes that share the batch raise together, so that none waits for one that has stopped.
+        """
         # The cheap test first: codes that rebuild the batch better than nothing did not explode.
-        if terms["reconstruction"] <= mean_squares(inputs).sum():
-            return
-        if sum(terms.values()) <= 2 * objective.alone().value(initial):
+        holds = bool(terms["reconstruction"] <= mean_squares(inputs).sum())
+        holds = holds or bool(sum(terms.values()) <= 2 * objective.alone().value(initial))
+        if processes is not None:
+            holds = processes.agree(holds, initial.device)
+        if holds:
             return
         raise DivergenceError(
             f"Inference diverged at {self._position()}: {self.solver.divergence_hint}."
@@ -237,7 +247,7 @@ class SparseAutoencoder(lightning.LightningModule):
             errors = rebuilt - inputs
             squared_errors = mean_squares(errors)
             terms = objective.terms(codes, squared_errors)
-            self._require_descent(inputs, objective, initial, terms)
+            self._require_descent(inputs, objective, initial, terms, Processes.present())
             meters["energy"].update(terms, len(codes))
             meters["psnr"].update(batch.squared_errors(errors, squared_errors))
             meters["codes"].update(codes)
@@ -250,7 +260,7 @@ class SparseAutoencoder(lightning.LightningModule):
             meter.reset()
         if phase == "train":
             results |= self._column_norms()
-        shown = ("energy", "psnr", "zeros") if phase != "train" else ()
+        shown = ("iterations", "converged") if phase == "train" else ("energy", "psnr", "zeros")
         for name, value in results.items():
             self.log(f"{phase}/{name}", value.float(), prog_bar=name in shown)
 

@@ -18,6 +18,19 @@ from sparse_lightning.data.mnist import seed_mnist
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
+# A few seconds per job.
+TINY = (
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "logger=none",
+    "data.num_train=100",
+    "data.num_val=50",
+    "data.num_test=50",
+    "data.batch_size=50",
+    "solver.max_iterations=10",
+    "~callbacks.figures",
+)
+
 FAMILIES = ["sdl", "vdl", "wdl", "do", "none"]
 FAMILIES += [f"{family}_nl" for family in FAMILIES]
 

@@ -43,6 +43,8 @@ WITHOUT_EFFECT = (
     "callbacks.checkpoint.dirpath",
     "callbacks.last",
     "callbacks.figures",
+    "callbacks.inference_watch",
+    "callbacks.inference_watch",
     "callbacks.learning_rate",
     "callbacks.progress_bar",
     "data.cache_dir",

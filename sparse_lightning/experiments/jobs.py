@@ -1,7 +1,7 @@
 """A job is one run of a sweep: done once, whoever is asked to do it and however often.
 
 A finished one is left as it is, one that another process has is left to it, an interrupted one
-goes on from its last checkpoint, a failed one is tried again. What it prints goes to
+goes on from its last checkpoint, one that failed or diverged is tried again. What it prints goes to
 ``output.log`` in its folder.
 """
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sparse_lightning.experiments.runs import Run, State
 
 EVERY = 2.0  # seconds
+ENDED = (State.FINISHED, State.FAILED, State.DIVERGED)
 LAYOUT = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
 
 
@@ -59,26 +60,25 @@ class SweepProgress:
             # What has ended is not looked at again.
             now = before if before is State.FINISHED else run.state
             self.states[run.folder] = now
-            if now is not before and now in (State.FINISHED, State.FAILED):
+            if now is not before and now in ENDED:
                 self._bar.write(f"{self.counts()}; {ending(run, now)}", file=self.stream)
         self._bar.set_postfix_str(f"{self.counts()}, {self.time_left()}", refresh=False)
         self._bar.n = self._epochs_done()
         self._bar.refresh()
 
     def counts(self) -> str:
-        """Such as ``3 done, 2 running, 1 failed, 2 left``."""
+        """Such as ``3 done, 2 running, 1 failed, 2 left``; one that diverged has failed."""
         counts = Counter(self.states.values())
+        failed = counts[State.FAILED] + counts[State.DIVERGED]
         left = counts[State.WAITING] + counts[State.INTERRUPTED]
         return (
             f"{counts[State.FINISHED]} done, {counts[State.RUNNING]} running, "
-            f"{counts[State.FAILED]} failed, {left} left"
+            f"{failed} failed, {left} left"
         )
 
     def _epochs_done(self) -> float:
         return sum(
-            epochs
-            if self.states[run.folder] in (State.FINISHED, State.FAILED)
-            else min(run.epochs_done, epochs)
+            epochs if self.states[run.folder] in ENDED else min(run.epochs_done, epochs)
             for run, epochs in self.jobs
         )
 
@@ -94,8 +94,8 @@ class SweepProgress:
 
 def ending(run: Run, state: State) -> str:
     """One line about a job that has ended."""
-    if state is State.FAILED:
-        return f"failed: {run.folder.name}: {run.failure['message']}"
+    if state is not State.FINISHED:
+        return f"{state}: {run.folder.name}: {run.failure['message']}"
     metrics = Run(run.folder).metrics
     return (
         f"finished: {run.folder.name}: {metrics['test/psnr']:.2f} dB, "

@@ -1,7 +1,9 @@
-"""A run is a folder: its settings, and once it has ended well, its results.
+"""A run is a folder: its settings, and once it has ended, its results.
 
 Training writes ``config.yaml``, every setting resolved, when it begins, and ``metrics.json`` when
-it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`.
+it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`. The results of a
+run that diverged are those of its best model until then. They say in which epoch it diverged
+(``diverged_at_epoch``, from 0), and the run does not count as finished.
 
 The files alone say how a run stands. A job of a sweep holds ``run.lock`` while it trains, a lock
 of the operating system, which goes with the process that held it however that ends; one that
@@ -36,6 +38,7 @@ from sparse_lightning.model import SparseAutoencoder
 CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
 TABLE_FILE = "metrics.csv"
 LOCK_FILE, FAILURE_FILE = "run.lock", "failure.json"
+DIVERGED_AT = "diverged_at_epoch"
 
 
 class State(StrEnum):
@@ -43,6 +46,7 @@ class State(StrEnum):
 
     FINISHED = "finished"
     FAILED = "failed"
+    DIVERGED = "diverged"  # with results until then
     RUNNING = "running"
     INTERRUPTED = "interrupted"  # begun, and no process is at it
     WAITING = "waiting"  # not begun
@@ -76,7 +80,13 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether the run ended well."""
-        return (self.folder / RESULTS_FILE).is_file()
+        results = self.results
+        return results is not None and DIVERGED_AT not in results
+
+    @property
+    def diverged_at_epoch(self) -> int | None:
+        """The epoch that ended the run, which has results until then; None if none did."""
+        return (self.results or {}).get(DIVERGED_AT)
 
     @property
     def state(self) -> State:
@@ -86,6 +96,8 @@ class Run:
         if self._is_locked():
             # It may have ended since.
             return State.FINISHED if self.is_finished else State.RUNNING
+        if self.diverged_at_epoch is not None:
+            return State.DIVERGED
         if self.failure is not None:
             return State.FAILED
         begun = (self.folder / CONFIG_FILE).is_file()
@@ -123,7 +135,9 @@ class Run:
         write_json(self.folder / FAILURE_FILE, content)
 
     def forget_failure(self) -> None:
-        """Make the run one that may yet end well."""
+        """Make the run one that may yet end well, without what it left when it failed."""
+        if self.diverged_at_epoch is not None:
+            (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         (self.folder / FAILURE_FILE).unlink(missing_ok=True)
 
     @property
@@ -135,10 +149,27 @@ class Run:
             return 0
         return max(lines - 1, 0)
 
+    @property
+    def results(self) -> dict[str, float] | None:
+        """What ``metrics.json`` holds: the metrics of the best model; None before the end.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self.folder / RESULTS_FILE
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DataError(
+                f"{path} is damaged: delete it, and resume the run, which writes it again."
+            ) from error
+
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The final metrics of a finished run."""
-        return json.loads((self.folder / RESULTS_FILE).read_text())
+        return self.results
 
     @property
     def best_checkpoint(self) -> Path:

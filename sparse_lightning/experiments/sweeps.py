@@ -30,7 +30,7 @@ from sparse_lightning.errors import DataError, SweepError
 from sparse_lightning.experiments import wandb_summary
 from sparse_lightning.experiments.fingerprint import digest, effective_settings
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, require_one_device
-from sparse_lightning.experiments.progress import SweepProgress
+from sparse_lightning.experiments.progress import ENDED, SweepProgress
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
 from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
 from sparse_lightning.files import require_writable
@@ -168,7 +168,7 @@ def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[
     record_plan(sweep.folder, {job.run.folder.name: list(job.overrides) for job in sweep.jobs})
     _announce(sweep)
     for job in sweep.jobs:
-        if job.run.state is State.FAILED:
+        if job.run.state in (State.FAILED, State.DIVERGED):
             job.run.forget_failure()
     rounds = _Rounds(launcher, batch_size)
     with _launchers_quiet(), SweepProgress([(j.run, j.max_epochs) for j in sweep.jobs]):
@@ -269,8 +269,7 @@ def _any_running(jobs: Iterable[Job]) -> bool:
 
 def _record_failures_outside_training(jobs: list[Job], results: Sequence[JobReturn]) -> None:
     for job, result in zip(jobs, results):
-        failed_here = result.status is JobStatus.FAILED and job.run.state is not State.FAILED
-        if failed_here and not job.run.is_finished:
+        if result.status is JobStatus.FAILED and job.run.state not in ENDED:
             job.run.folder.mkdir(parents=True, exist_ok=True)
             job.run.record_failure(result._return_value)
 

@@ -22,7 +22,7 @@ from sparse_lightning.experiments.fingerprint import (
     effective_settings,
     without_seed,
 )
-from sparse_lightning.experiments.runs import Run, State, find_runs
+from sparse_lightning.experiments.runs import DIVERGED_AT, Run, State, find_runs
 from sparse_lightning.figures.sweep import regret_curve
 from sparse_lightning.files import replaced_whole, write_figure, write_json
 
@@ -41,7 +41,7 @@ COLUMNS = {
 FIRST = ("run", "state", "data", *COLUMNS)
 LAST = ("decoder", "failure", "settings")
 SEEDS = ("seed", "shuffle_seed")
-PER_RUN = ("run", "state", *SEEDS, "failure")
+PER_RUN = ("run", "state", *SEEDS, DIVERGED_AT, "failure")
 RESULT = "test/psnr"
 REGRET_FILE = "regret.png"
 HEADINGS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}
@@ -54,7 +54,9 @@ def collect(folder: str | Path) -> pd.DataFrame:
     ``sparsity_weight``, β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
     ``seed``, ``shuffle_seed``, ``max_epochs``; every other setting that tells runs apart which
     these do not, by its dotted name; ``epochs``, ``seconds`` and every final metric; ``decoder``;
-    ``failure``, a sentence; and ``settings``, equal for runs that differ in the seeds alone.
+    ``failure``, a sentence; and ``settings``, equal for runs that differ in the seeds alone. A run
+    that diverged has the metrics of its best model until then, and where there is one the table
+    has the column ``diverged_at_epoch``.
 
     Raises:
         DataError: there is no run and no plan in the folder, or a run's files are damaged.
@@ -75,7 +77,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     for name in telling:
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")
-    results = [name for name in table if "/" in name or name in ("epochs", "seconds")]
+    results = [name for name in table if "/" in name or name in ("epochs", "seconds", DIVERGED_AT)]
     first = [name for name in FIRST if name in table]
     last = [name for name in LAST if name in table]
     return table[[*first, *telling, *results, *last]]
@@ -88,7 +90,7 @@ def _row(folder: Path, run: Run, settings: dict[str, Any]) -> dict[str, Any]:
         **{column: settings.get(setting) for column, setting in COLUMNS.items()},
         "decoder": str(settings.get("model.decoder._target_", "")).rpartition(".")[2],
         "settings": digest(without_seed(settings)),
-        **(run.metrics if run.is_finished else {}),
+        **(run.results or {}),
     }
 
 
@@ -123,16 +125,17 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number over the seeds of runs that are otherwise the same.
 
     Args:
-        table: what `collect` returns. Runs that are not finished are left out, and of several
-            with the same settings and seed one counts.
+        table: what `collect` returns. Runs that are not finished are left out, those that
+            diverged among them, and of several with the same settings and seed one counts.
 
     Returns:
         A row per group of runs: the columns that say what the runs are, ``n``, and for every
         metric ``METRIC_mean`` and ``METRIC_std`` (unbiased; missing where n = 1).
     """
-    if RESULT not in table:
+    runs = table[table["state"] == State.FINISHED]
+    if RESULT not in table or runs.empty:
         return pd.DataFrame()
-    runs = table[table["state"] == State.FINISHED].drop_duplicates(["settings", *SEEDS])
+    runs = runs.drop_duplicates(["settings", *SEEDS])
     metrics = [name for name in runs if name.startswith(("val/", "test/"))]
     metrics += [name for name in ("epochs", "seconds") if name in runs]
     about = [name for name in runs if name not in {*metrics, *PER_RUN}]

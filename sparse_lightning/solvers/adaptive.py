@@ -65,6 +65,11 @@ class Adaptive(ProximalGradient):
         """What to do where inference diverged, which it does only with weights that did."""
         return WEIGHTS_DIVERGED
 
+    @property
+    def strain_hint(self) -> str:
+        """What to do where iterations grow, or samples no longer converge."""
+        return f"more than solver.max_iterations={self.max_iterations}, or a smaller decoder"
+
     @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
         start = None

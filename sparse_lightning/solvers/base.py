@@ -56,6 +56,10 @@ class Solver(Protocol):
     def divergence_hint(self) -> str:
         """What to do where inference diverged."""
 
+    @property
+    def strain_hint(self) -> str:
+        """What to do where iterations grow, or samples no longer converge."""
+
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution: ...
 
 

@@ -312,6 +312,13 @@ class ISTA(ProximalGradient):
             "solver.safeguard=true, take a smaller one, or take solver=adaptive"
         )
 
+    @property
+    def strain_hint(self) -> str:
+        """What to do where iterations grow, or samples no longer converge."""
+        if not self.safeguard:
+            return self.divergence_hint
+        return f"solver=adaptive, or more than solver.max_iterations={self.max_iterations}"
+
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
         solution = super().__call__(objective, initial_codes)
         if not self.safeguard or objective.agree(

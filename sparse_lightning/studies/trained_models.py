@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,6 +76,9 @@ def find_trained_models(
 ) -> list[TrainedModel]:
     """The models of checkpoints, or of all finished runs below some folders.
 
+    A run that diverged is not finished, and is left out with a warning; its checkpoint is taken
+    where it is asked for by name.
+
     Args:
         checkpoint: one file, or several.
         runs: one folder, or several.
@@ -141,9 +145,17 @@ def _settings(trained: TrainedModel) -> dict[str, object]:
 
 
 def _of_folder(folder: Path) -> list[TrainedModel]:
-    finished = [run for run in find_runs(folder) if run.is_finished]
+    runs = find_runs(folder)
+    finished = [run for run in runs if run.is_finished]
+    diverged = [run for run in runs if run.diverged_at_epoch is not None]
+    if diverged:
+        names = ", ".join(f"{run.folder} (epoch {run.diverged_at_epoch})" for run in diverged)
+        told = f"runs that diverged are not studied: {names}; give checkpoint= for one of them"
+    if diverged and finished:
+        warnings.warn(f"runs={folder}: {told}.", stacklevel=2)
     if not finished:
-        raise SettingError(f"runs={folder} holds no finished run: check the path.")
+        advice = told if diverged else "check the path"
+        raise SettingError(f"runs={folder} holds no finished run: {advice}.")
     return [TrainedModel(run, run.best_checkpoint) for run in finished]
 
 

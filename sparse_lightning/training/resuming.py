@@ -35,8 +35,10 @@ class Beginning:
 
     @property
     def callbacks(self) -> list[lightning.Callback]:
-        """What a run needs that starts from another's checkpoint."""
-        return [FreshCallbacks()] if self.checkpoint is not None and not self.is_own else []
+        """What a run needs that goes on from a checkpoint."""
+        if self.checkpoint is None:
+            return []
+        return [OwnLearningRates() if self.is_own else FreshCallbacks()]
 
 
 class FreshCallbacks(lightning.Callback):
@@ -48,8 +50,32 @@ class FreshCallbacks(lightning.Callback):
         checkpoint["callbacks"] = {}
 
 
-def find_beginning(config: DictConfig, model: SparseAutoencoder) -> Beginning:
+class OwnLearningRates(lightning.Callback):
+    """For a run that goes on: learning rates and weight decays are those of its settings.
+
+    Lightning restores the optimizer's, which differ where a run that diverged goes on with others.
+    """
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        settings = pl_module.optimizer_settings
+        own, own_schedule = settings.build(pl_module.decoder, pl_module.encoder)
+        (restored,), (config,) = trainer.optimizers, trainer.lr_scheduler_configs
+        schedule = config.scheduler
+        schedule.base_lrs = own_schedule.base_lrs
+        for group, new, factor in zip(
+            restored.param_groups, own.param_groups, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = new["initial_lr"] * factor(schedule.last_epoch)
+            group["initial_lr"], group["weight_decay"] = new["initial_lr"], new["weight_decay"]
+
+
+def find_beginning(config: DictConfig, model: SparseAutoencoder, has_diverged: bool) -> Beginning:
     """Where the settings say that a model's training begins.
+
+    Args:
+        config: the settings.
+        model: what is to be trained.
+        has_diverged: whether the run did, which may then go on with another optimizer.
 
     Raises:
         SettingError: the folder holds an earlier run, or the settings leave nothing to train.
@@ -60,7 +86,7 @@ def find_beginning(config: DictConfig, model: SparseAutoencoder) -> Beginning:
     if checkpoint is None:
         return Beginning()
     is_own = checkpoint == last_checkpoint(run_dir)
-    first_epoch = _require_same_model(checkpoint, model, is_own)
+    first_epoch = _require_same_model(checkpoint, model, is_own, has_diverged)
     _require_resumable(config, first_epoch, is_own)
     return Beginning(checkpoint, is_own, first_epoch)
 
@@ -87,12 +113,14 @@ def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     return None
 
 
-def _require_same_model(checkpoint: Path, model: SparseAutoencoder, is_own: bool) -> int:
+def _require_same_model(
+    checkpoint: Path, model: SparseAutoencoder, is_own: bool, has_diverged: bool
+) -> int:
     """Check that a checkpoint fits the model, and return the epoch that it continues with.
 
     A run that goes on from its own checkpoint keeps its energy and its constraint as well, since
-    the best of its models is that of the lowest energy. The optimizer's settings come from the
-    checkpoint in any case.
+    the best of its models is that of the lowest energy. It keeps its optimizer's settings unless
+    it diverged.
     """
     contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
@@ -102,7 +130,8 @@ def _require_same_model(checkpoint: Path, model: SparseAutoencoder, is_own: bool
             f"model={parameters['family']}, or choose another ckpt_path."
         )
     parts = {"decoder": model.decoder, "encoder": model.encoder}
-    parts["optimizer"] = model.optimizer_settings
+    if not (is_own and has_diverged):
+        parts["optimizer"] = model.optimizer_settings
     if is_own:
         parts |= {"energy": model.energy, "constraint": model.constraint}
     for part, own in parts.items():

@@ -39,6 +39,7 @@ def test_what_is_shown_and_where_it_goes_makes_no_difference(compose: Compose, t
         "model=sdl",
         "logger=none",
         "~callbacks.figures",
+        "~callbacks.inference_watch",
         "trainer.enable_progress_bar=false",
         "resume=true",
         "sweep.name=other",

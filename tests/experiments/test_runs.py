@@ -62,3 +62,9 @@ def test_a_folder_without_a_run_is_named(tmp_path):
     assert find_runs(tmp_path) == []
     with pytest.raises(DataError, match=str(tmp_path)):
         _ = Run(tmp_path).config
+
+
+def test_damaged_results_are_named(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"test/psnr": 1')
+    with pytest.raises(DataError, match=r"metrics\.json is damaged: delete it, and resume"):
+        _ = Run(tmp_path).is_finished

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import TINY
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
@@ -18,6 +19,7 @@ from sparse_lightning.experiments.jobs import OUTPUT_FILE, run_once
 from sparse_lightning.experiments.progress import SweepProgress
 from sparse_lightning.experiments.runs import (
     CONFIG_FILE,
+    DIVERGED_AT,
     LOCK_FILE,
     RESULTS_FILE,
     Run,
@@ -28,19 +30,6 @@ from sparse_lightning.experiments.runs import (
 from sparse_lightning.experiments.sweeps import ATTEMPTS, Job, Sweep, recorded_runs, run_sweep
 from sparse_lightning.files import write_json
 from sparse_lightning.train import main
-
-# A few seconds per job.
-TINY = (
-    "trainer=cpu",
-    "trainer.max_epochs=1",
-    "logger=none",
-    "data.num_train=100",
-    "data.num_val=50",
-    "data.num_test=50",
-    "data.batch_size=50",
-    "solver.max_iterations=10",
-    "~callbacks.figures",
-)
 
 
 @pytest.fixture
@@ -258,20 +247,22 @@ def test_what_another_process_has_is_waited_for_and_done_if_it_dies(sweep: Sweep
 
 
 def test_progress_counts_jobs_and_epochs(tmp_path: Path):
-    runs = [Run(tmp_path / name) for name in ("done", "running", "failed", "left")]
+    runs = [Run(tmp_path / name) for name in ("done", "running", "failed", "diverged", "left")]
     for run in runs:
         run.folder.mkdir()
     jobs = [(run, 10) for run in runs]
     progress = SweepProgress(jobs)
-    assert progress.counts() == "0 done, 0 running, 0 failed, 4 left"
+    assert progress.counts() == "0 done, 0 running, 0 failed, 5 left"
     assert progress.time_left() == "time left unknown"
     results = {"test/psnr": 1.0, "test/zeros": 0.5, "seconds": 1.0}
     write_json(runs[0].folder / RESULTS_FILE, results)
     runs[2].record_failure(ValueError("no"))
+    runs[3].record_failure(ValueError("no"))
+    write_json(runs[3].folder / RESULTS_FILE, results | {DIVERGED_AT: 7})
     (runs[1].folder / "metrics.csv").write_text("epoch\n" + "0\n" * 5)
     progress.began -= 100
     with runs[1].lock.acquire(timeout=0):
         progress.update()
-        assert progress.counts() == "1 done, 1 running, 1 failed, 1 left"
-    # 25 of 40 epochs in 100 s leave 15.
-    assert progress.time_left() == "01:00 left"
+        assert progress.counts() == "1 done, 1 running, 2 failed, 1 left"
+    # 35 of 50 epochs in 100 s leave 15.
+    assert progress.time_left() == "00:42 left"
