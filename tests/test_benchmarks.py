@@ -55,9 +55,12 @@ def test_an_epoch_is_that_of_the_checkout_asked_for(tmp_path):
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "train.py").write_text(OTHER_TRAIN)
-    given = epoch.command_line().parse_args(["--part", "10"])
-    seconds = epoch.epoch_seconds(tmp_path / "other", "sdl", "paper", given, tmp_path, "run")
-    assert seconds == 10 * 3
+    given = epoch.command_line().parse_args(["--parts", "1", "10", "--epochs", "3"])
+    for family, expected in (("sdl", 3), ("sdl_nl", 30)):
+        seconds = epoch.epoch_seconds(
+            tmp_path / "other", family, "paper", given, tmp_path, f"run-{family}"
+        )
+        assert seconds == expected
 
 
 def test_an_epoch_against_something_else_is_refused(tmp_path, capsys):
