@@ -241,9 +241,9 @@ def test_a_process_whose_part_went_well_stops_with_the_others(compose_small: Com
     objective, initial, solution = model._infer(inputs, model.encoder(inputs))
     terms = objective.terms(solution.codes)
     for all_agree in (True, False):
-        peers = SimpleNamespace(agree=lambda holds, device, agree=all_agree: holds and agree)
+        others = SimpleNamespace(agree=lambda holds, device, agree=all_agree: holds and agree)
         with nullcontext() if all_agree else pytest.raises(DivergenceError, match="this batch"):
-            model._require_descent(objective, initial, terms, peers)
+            model._require_descent(inputs, objective, initial, terms, others)
 
 
 @pytest.mark.slow
