@@ -12,7 +12,6 @@ and of the rest of its batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -20,9 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.experiments.runs import TABLE_FILE
 from sparse_lightning.metrics import ImagePSNR
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint, free_codes
+from sparse_lightning.studies.epochs import validation_history
 from sparse_lightning.studies.equal_sparsity import (
     CURVE,
     against_epochs,
@@ -130,17 +129,12 @@ def _references(
 
 
 def _histories(trained_models: Sequence[TrainedModel]) -> pd.DataFrame:
-    """Validation PSNR and zeros after each epoch, of the runs that have them on record."""
-    names = {"val/psnr": "psnr", "val/zeros": "zeros"}
+    """What the models' runs recorded of each epoch."""
     found = []
     for trained in trained_models:
-        path = Path(trained.columns["run"]) / TABLE_FILE
-        if path.is_file():
-            metrics = pd.read_csv(path)
-            history = metrics[list(names)].rename(columns=names)
-            keys = {key: trained.columns[key] for key in (*CURVE, "sparsity_weight")}
-            found.append(history.assign(epochs=metrics["epoch"].astype(int) + 1, **keys))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        keys = {key: trained.columns[key] for key in (*CURVE, "sparsity_weight")}
+        found.append(validation_history(trained).assign(**keys))
+    return pd.concat([history for history in found if len(history)] or found, ignore_index=True)
 
 
 def own_codes(table: pd.DataFrame) -> pd.DataFrame:
