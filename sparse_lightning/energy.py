@@ -224,9 +224,7 @@ class Objective:
             energies = energies + self.encoder_penalty.value(codes)
         if self.energy.hinge is None:
             return energies[:, None]
-        total = energies.sum()
-        if self.processes is not None:
-            total = self.processes.total(total)
+        total = self.total(energies.sum())
         return (total + self.energy.hinge.value(self._moments(codes))).reshape(1, 1)
 
     def lipschitz(self, codes: Tensor) -> float | None:
@@ -271,6 +269,10 @@ class Objective:
         """The objective, faster at so many gradients to come where preparing it pays."""
         datafit = self.datafit.prepared_for(gradients)
         return self if datafit is self.datafit else replace(self, datafit=datafit)
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over the processes that share the batch of what each has a part of."""
+        return part if self.processes is None else self.processes.total(part)
 
     def agree(self, holds: bool, device: torch.device) -> bool:
         """Whether something holds in every process that shares the batch."""

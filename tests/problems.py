@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -118,9 +118,10 @@ def literal_energy(problem: Problem, codes: Tensor, *, with_penalty: bool = True
     energy = problem.energy
     total = (problem.decoder(codes) - problem.inputs).square().mean(1).sum()
     total = total + energy.encoder_weight * (codes - problem.encoder_codes).square().mean(1).sum()
-    deviation = codes.std(0)
-    shortfall = torch.where(deviation > 0, energy.variance_threshold - deviation, 0.0)
-    total = total + energy.variance_weight * shortfall.clamp_min(0).square().sum()
+    if energy.variance_weight > 0:
+        deviation = codes.std(0)
+        shortfall = torch.where(deviation > 0, energy.variance_threshold - deviation, 0.0)
+        total = total + energy.variance_weight * shortfall.clamp_min(0).square().sum()
     if with_penalty:
         total = total + energy.sparsity_weight * energy.penalty.value(codes).sum()
     return total
@@ -173,9 +174,10 @@ class LiteralSample:
         target = (self.point - step * gradient)[None]
         new = problem.energy.penalty.prox(target, step * problem.energy.sparsity_weight)[0]
         change = new - self.code
-        if self.solver.tolerance > 0:
-            moved, size = float(change.norm()), float(self.code.norm())
-            self.converged = moved < self.solver.tolerance * size or moved == 0
+        self.moved, self.size = float(change.norm()), float(self.code.norm())
+        couples = problem.energy.variance_weight > 0
+        if self.solver.tolerance > 0 and not (couples and isinstance(self.solver, Adaptive)):
+            self.converged = self.moved < self.solver.tolerance * self.size or self.moved == 0
         t_new = (1 + math.sqrt(1 + 4 * self.t**2)) / 2
         momentum = (self.t - 1) / t_new if isinstance(self.solver, FISTA | Adaptive) else 0.0
         self.t = t_new
@@ -204,19 +206,36 @@ def literal_solution(
         gradients = literal_gradient(problem, torch.stack([s.point for s in samples]))
         for sample, gradient in zip(samples, gradients):
             sample.advance(gradient, problem)
+        if isinstance(solver, Adaptive) and problem.energy.variance_weight > 0:
+            end_together(samples, solver.tolerance)
         if all(sample.converged for sample in samples):
             break
     codes = torch.stack([sample.code for sample in samples])
-    if not isinstance(solver, Adaptive):
-        return codes, *_ends(samples)
-    if problem.energy.variance_weight > 0:
-        lower = literal_energy(problem, codes) <= literal_energy(problem, problem.start)
-        return (codes if lower else problem.start), *_ends(samples)
-    return codes, *_ends(samples)
+    iterations = torch.tensor([sample.iterations for sample in samples])
+    converged = torch.tensor([sample.converged for sample in samples])
+    if isinstance(solver, Adaptive) or (solver.safeguard and not converged.all()):
+        codes = no_higher_than_the_start(problem, codes)
+    return codes, iterations, converged
 
 
-def _ends(samples: list[LiteralSample]) -> tuple[Tensor, Tensor]:
-    return (
-        torch.tensor([sample.iterations for sample in samples]),
-        torch.tensor([sample.converged for sample in samples]),
-    )
+def end_together(samples: list[LiteralSample], tolerance: float) -> None:
+    """Coupled samples converge as one, by the norm of the batch."""
+    moved = math.sqrt(sum(sample.moved**2 for sample in samples))
+    size = math.sqrt(sum(sample.size**2 for sample in samples))
+    if tolerance > 0 and (moved < tolerance * size or moved == 0):
+        for sample in samples:
+            sample.converged = True
+
+
+def no_higher_than_the_start(problem: Problem, codes: Tensor) -> Tensor:
+    """The codes; those of the start where the energy, of a sample or of coupled ones, is lower."""
+    count = len(codes)
+    rows = [slice(0, count)] if problem.energy.variance_weight > 0 else torch.arange(count)[:, None]
+    best = codes.clone()
+    for own in rows:
+        part = replace(
+            problem, inputs=problem.inputs[own], encoder_codes=problem.encoder_codes[own]
+        )
+        if not literal_energy(part, codes[own]) <= literal_energy(part, problem.start[own]):
+            best[own] = problem.start[own]
+    return best

@@ -32,7 +32,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.linalg import vecdot, vector_norm
+from torch.linalg import vecdot
 
 from sparse_lightning.errors import require_positive
 from sparse_lightning.registry import register
@@ -112,6 +112,8 @@ class ProximalGradient(Solver):
     tolerance: float
     # Whether momentum restarts where it points uphill.
     restarts: ClassVar[bool] = False
+    # Whether samples that the hinge couples converge as one: else each keeps its code once it has.
+    ends_together: ClassVar[bool] = False
 
     @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
@@ -191,7 +193,10 @@ class ProximalGradient(Solver):
         change = new - state.codes
         frozen = state.frozen
         if self.tolerance > 0:
-            frozen = has_converged(change, state.codes, self.tolerance)
+            squares = sum_of_squares(change), sum_of_squares(state.codes)
+            if self.ends_together and not objective.is_separable:
+                squares = objective.total(torch.stack(squares).sum(1, keepdim=True))
+            frozen = has_converged(*squares, self.tolerance).expand_as(frozen)
         momentum, age = self.momentum(state.age, new - state.point, change)
         return State(
             codes=new,
@@ -236,12 +241,15 @@ class ProximalGradient(Solver):
         return momentum.masked_fill(is_uphill, 0.0), torch.where(is_uphill, 0, age + 1)
 
 
-def has_converged(change: Tensor, codes: Tensor, tolerance: float) -> Tensor:
-    r"""Which samples have :math:`\|z_k - z_{k-1}\| < \mathrm{tolerance} \|z_{k-1}\|`, (n, 1)."""
-    moved = vector_norm(change, dim=-1, keepdim=True)
-    size = vector_norm(codes, dim=-1, keepdim=True)
+def sum_of_squares(codes: Tensor) -> Tensor:
+    """Of each sample, (n, l) -> (n, 1)."""
+    return vecdot(codes, codes)[:, None]
+
+
+def has_converged(moved: Tensor, size: Tensor, tolerance: float) -> Tensor:
+    r"""Where :math:`\|z_k - z_{k-1}\| < \mathrm{tolerance} \|z_{k-1}\|`, by their squares."""
     # No change at all is convergence too: a zero code has a relative change of 0/0.
-    return (moved < tolerance * size) | (moved == 0)
+    return (moved < tolerance**2 * size) | (moved == 0)
 
 
 def looks_every(device: torch.device) -> int:

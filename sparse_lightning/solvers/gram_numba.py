@@ -77,7 +77,8 @@ class Rule(NamedTuple):
         tolerance: squared; 0 never stops.
         momenta: by age; one per iteration that may be taken.
         restarts: whether momentum restarts where it points uphill. Samples that are independent
-            then keep their initial codes unless the last are as good.
+            then keep their initial codes unless the last are as good, and coupled samples converge
+            as one.
     """
 
     step: np.ndarray
@@ -372,7 +373,7 @@ def _coupled(codes, gram, linear, rule, hinge, iterations, converged):
     points = codes.copy()
     sums, squares = np.zeros((chunks, length)), np.zeros((chunks, length))
     mean, pull = np.zeros(length, codes.dtype), np.zeros(length, codes.dtype)
-    ages = np.zeros(count, np.int64)
+    ages, judged = np.zeros(count, np.int64), np.zeros((chunks, 2))
     for i in range(count):
         mean += codes[i]
     mean /= count
@@ -383,6 +384,7 @@ def _coupled(codes, gram, linear, rule, hinge, iterations, converged):
         _pull_of(hinge, count, sums, squares, mean, pull)
         for chunk in prange(chunks):
             active, change = np.empty(length + 1, np.int32), np.empty(length, codes.dtype)
+            judged[chunk] = 0
             for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
                 if converged[i]:
                     continue
@@ -395,11 +397,15 @@ def _coupled(codes, gram, linear, rule, hinge, iterations, converged):
                 ages[i] += 1
                 if rule.restarts and uphill < 0:
                     momentum, ages[i] = gram.dtype.type(0), 0
-                if _has_converged(moved, size, rule):
+                judged[chunk, 0] += moved
+                judged[chunk, 1] += size
+                if not rule.restarts and _has_converged(moved, size, rule):
                     iterations[i], converged[i] = iteration + 1, True
                     momentum = gram.dtype.type(0)
                 for j in range(length):
                     points[i, j] = codes[i, j] + momentum * change[j]
+        if rule.restarts and _has_converged(judged[:, 0].sum(), judged[:, 1].sum(), rule):
+            iterations[:], converged[:] = iteration + 1, True
         if converged.all():
             break
 

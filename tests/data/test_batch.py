@@ -44,8 +44,8 @@ def test_each_process_loads_its_share():
     loaders = [shared(8, 4, rank).train_dataloader() for rank in range(2)]
     seen = [[batch.inputs.flatten().tolist() for batch in loader] for loader in loaders]
     assert [len(batch) for share in seen for batch in share] == [2, 2, 2, 2]
-    found = [sample for share in seen for batch in share for sample in batch]
-    assert sorted(found) == list(range(8))
+    together = [sample for share in seen for batch in share for sample in batch]
+    assert sorted(together) == list(range(8))
 
 
 @pytest.mark.parametrize(
