@@ -120,9 +120,11 @@ class Energy:
         if self.encoder_weight > 0:
             curvature = 2 * self.encoder_weight / decoder.code_dim
             encoder_penalty = EncoderPenalty(curvature, at_least_float32(encoder_codes))
+        with torch.autocast(inputs.device.type, enabled=False):
+            datafit = decoder.datafit(at_least_float32(inputs))
         return Objective(
             energy=self,
-            datafit=decoder.datafit(at_least_float32(inputs)),
+            datafit=datafit,
             encoder_penalty=encoder_penalty,
             processes=None if self.hinge is None else processes,
         )

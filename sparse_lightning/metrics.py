@@ -98,6 +98,7 @@ class CodeStatistics(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
         for state in ("total", "squares", "active"):
             self.add_state(state, zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("l1", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("largest", zeros.clone(), dist_reduce_fx="max")
 
     def update(self, codes: Tensor) -> None:
@@ -105,6 +106,7 @@ class CodeStatistics(Metric):
         self.count.add_(len(codes))
         self.total.add_(precise.sum(0))
         self.squares.add_(torch.linalg.vecdot(precise, precise, dim=0))
+        self.l1.add_(torch.linalg.vector_norm(precise, ord=1))
         # Sums of booleans are several times as slow as sums of numbers.
         self.active.add_(precise.ne_(0).sum(0))
         torch.maximum(self.largest, codes.amax(0), out=self.largest)
@@ -123,7 +125,7 @@ class CodeStatistics(Metric):
         return {
             "zeros": 1 - self.activity().mean(),
             "dead_units": (self.active == 0).sum(),
-            "code_l1": self.total.sum() / self.count,
+            "code_l1": self.l1 / self.count,
             "code_std": deviation.mean(),
             "below_threshold": (deviation < self.variance_threshold).double().mean(),
         }

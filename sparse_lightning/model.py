@@ -205,7 +205,10 @@ class SparseAutoencoder(lightning.LightningModule):
             self.constraint(self.decoder)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer, schedule = self.optimizer_settings.build(self.decoder, self.encoder)
+        in_mixed_precision = self._trainer is not None and "mixed" in str(self.trainer.precision)
+        optimizer, schedule = self.optimizer_settings.build(
+            self.decoder, self.encoder, scales_losses=in_mixed_precision
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},

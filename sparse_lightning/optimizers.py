@@ -52,8 +52,15 @@ class AdamSettings:
                 "least 1, or null for a constant learning rate."
             )
 
-    def build(self, decoder: nn.Module, encoder: nn.Module | None) -> tuple[Adam, LambdaLR]:
-        """The optimizer, and its learning-rate schedule in epochs."""
+    def build(
+        self, decoder: nn.Module, encoder: nn.Module | None, scales_losses: bool = False
+    ) -> tuple[Adam, LambdaLR]:
+        """The optimizer, and its learning-rate schedule in epochs.
+
+        Args:
+            decoder, encoder: whose parameters are learned.
+            scales_losses: whether training may scale losses, as in mixed precision.
+        """
         groups = _groups(
             "decoder",
             decoder,
@@ -65,7 +72,7 @@ class AdamSettings:
             groups += _groups(
                 "encoder", encoder, self.encoder_learning_rate, 0.0, self.encoder_bias_weight_decay
             )
-        optimizer = _adam(groups)
+        optimizer = _adam(groups, scales_losses)
         factors = [
             self._decoder_factor if group["name"].startswith("decoder") else _constant
             for group in groups
@@ -78,10 +85,14 @@ class AdamSettings:
         return self.decoder_decay_factor ** (epoch // self.decoder_decay_epochs)
 
 
-def _adam(groups: list[dict]) -> Adam:
-    """On the CPU by torch's one loop over all of a step, in as little as a seventh of the time."""
+def _adam(groups: list[dict], scales_losses: bool) -> Adam:
+    """On the CPU by torch's one loop over all of a step, in as little as a seventh of the time.
+
+    Where losses may be scaled Lightning refuses to clip the gradients of that loop.
+    """
     parameters = [parameter for group in groups for parameter in group["params"]]
-    return Adam(groups, fused=all(parameter.device.type == "cpu" for parameter in parameters))
+    on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+    return Adam(groups, fused=on_cpu and not scales_losses)
 
 
 def _constant(epoch: int) -> float:

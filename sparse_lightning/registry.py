@@ -52,11 +52,11 @@ def build(part: Any) -> Any:
         CheckpointError: a description of something that is not registered, or with settings that
             it does not have.
     """
-    if not isinstance(part, Mapping):
+    if not isinstance(part, Mapping) or "name" not in part:
         return part
-    settings = {key: build(value) for key, value in part.items()}
-    name = settings.pop("name", None)
-    if name not in REGISTRY:
+    settings = {key: build(value) for key, value in part.items() if key != "name"}
+    name = part["name"]
+    if not isinstance(name, str) or name not in REGISTRY:
         raise CheckpointError(
             f"The checkpoint holds a part named {name!r}, which is not registered "
             f"({', '.join(sorted(REGISTRY))} are): import the module that registers it, or give "

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from sparse_lightning import config as configuration
 from sparse_lightning.experiments.runs import find_runs
 from sparse_lightning.experiments.sweep_commands import commands, run_all
 from sparse_lightning.paper.reproduction import run_study, write_pages
+from sparse_lightning.paper.statistics import Rules
 
 
 def reproduce(config: DictConfig) -> None:
@@ -28,7 +29,8 @@ def reproduce(config: DictConfig) -> None:
     run_all(commands(config.trainings, config.everywhere, trained, config.jobs))
     runs = [run for run in find_runs(trained) if run.is_finished]
     sections = [run_study(title, study, runs, folder) for title, study in config.studies.items()]
-    report = write_pages(sections, runs, folder, config.heading)
+    rules = Rules(**OmegaConf.to_container(config.verdict, resolve=True))
+    report = write_pages(sections, runs, folder, config.heading, rules)
     Console().print(str(report), highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import SettingError
-from sparse_lightning.variance import Moments
 
 INPUT_DIM, CODE_DIM, SAMPLES = 14, 6, 9
 
@@ -154,13 +153,6 @@ def test_prox_is_the_proximal_step():
     for value, shrunk in zip(point[0], objective.prox(point, 2 * 0.4)[0]):
         cost = 0.5 * (grid - value) ** 2 + 2 * 0.4 * 0.5 * grid
         assert float(shrunk) == pytest.approx(float(grid[cost.argmin()]), abs=2e-4)
-
-
-def test_moments_merge_exactly():
-    codes = random_codes() * 1e-3 + 5
-    merged = Moments.of(codes[:2]).merge(Moments.of(codes[2:]))
-    torch.testing.assert_close(merged.standard_deviation(), codes.std(0), rtol=1e-9, atol=0)
-    torch.testing.assert_close(merged.mean, codes.mean(0))
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])

@@ -75,10 +75,11 @@ def test_mean_psnr_does_not_depend_on_batches():
         assert float(metric.compute()["psnr"]) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_a_negative_code_is_not_active():
+def test_a_negative_code_is_active():
     metric = CodeStatistics(2)
     metric.update(torch.tensor([[1.0, -1], [0, 2], [0, -3]]))
-    assert metric.active.tolist() == [1, 1]
+    assert metric.active.tolist() == [1, 3]
+    assert float(metric.compute()["code_l1"]) == pytest.approx(7 / 3)
 
 
 def test_code_statistics_against_numpy():

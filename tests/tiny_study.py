@@ -51,4 +51,5 @@ class TinyModel:
         self.digest = f"{family}{seed}"
         self.columns = {
             "data": "tiny", "family": family, "sparsity_weight": 0.05, "seed": seed, "run": "run",
+            "max_epochs": 5,
         } | columns  # fmt: skip

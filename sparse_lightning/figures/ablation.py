@@ -15,6 +15,8 @@ PANELS = {
     "code_l1": "mean l1 norm of a code",
     "code_std": "mean standard deviation\nof a code component",
     "column_norm": "mean norm of a\ndecoder column",
+    "column_norm_1": "mean norm of a column,\nfirst layer",
+    "column_norm_2": "mean norm of a column,\nsecond layer",
 }
 
 
@@ -24,10 +26,11 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def histories(table: pd.DataFrame, data: str) -> Figure:
-    """One line for each family and λ, mean over seeds."""
-    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
-    curves = table.groupby(["family", "sparsity_weight", "epoch"])[list(PANELS)].mean()
-    for axes, (name, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
+    """One line for each family and λ, mean over seeds; a layer that a family lacks has none."""
+    panels = {name: label for name, label in PANELS.items() if name in table}
+    figure = Figure(figsize=(2.75 * len(panels), 3.4), layout="constrained")
+    curves = table.groupby(["family", "sparsity_weight", "epoch"])[list(panels)].mean()
+    for axes, (name, label) in zip(figure.subplots(1, len(panels)), panels.items()):
         for family in families_in_order(table["family"]):
             for weight, curve in curves.loc[family].groupby("sparsity_weight"):
                 axes.plot(
@@ -41,7 +44,7 @@ def histories(table: pd.DataFrame, data: str) -> Figure:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
-    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.suptitle(f"Training codes and decoders, epoch by epoch, {data}", fontsize=10)
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -14,28 +15,33 @@ from sparse_lightning.studies.study_result import Pictures, StudyResult
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """One figure of PSNR for all noise levels, and a strip for each family and level."""
-    yield "denoising", psnr_bars(result.more["best"], result.more["peers"], result.data)
+    others = [
+        result.more["peers"].rename(columns={"peer": "name"}),
+        result.more["references"].rename(columns={"reference": "name"}),
+    ]
+    yield "denoising", psnr_bars(result.more["best"], pd.concat(others), result.data)
     for (noise, family), _ in result.pictures.index.groupby(["noise", "family"]):
         strip = result.pictures.where(noise=noise, family=family)
         yield f"strip_{family}_noise_{noise:g}", picture_strip(strip, result.data)
 
 
-def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame, data: str) -> Figure:
-    """PSNR of the noisy image (line) and of what families and baselines make of it (bars)."""
+def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
+    """PSNR of the noisy image (line), and of families, baselines and references (bars)."""
     levels = sorted(best["noise"].unique())
     figure = Figure(figsize=(8.2, 2.9 * len(levels) + 0.4), layout="constrained")
     for axes, level in zip(figure.subplots(len(levels), 1, squeeze=False).flat, levels):
-        ours, theirs = best[best["noise"] == level], peers[peers["noise"] == level]
+        ours, theirs = best[best["noise"] == level], others[others["noise"] == level]
         ours = ours.set_index("family").loc[families_in_order(ours["family"])].reset_index()
         labels = [
             f"{family_name(row.family)}\nλ={row.sparsity_weight:g}" for row in ours.itertuples()
         ]
-        labels += [str(name).replace(" ", "\n", 1) for name in theirs["peer"]]
+        labels += [str(name).replace(" ", "\n", 1) for name in theirs["name"]]
         colours = [family_style(family)["color"] for family in ours["family"]]
         bars = axes.bar(
             range(len(labels)),
             [*ours["psnr_denoised"], *theirs["psnr_denoised"]],
-            yerr=[*ours["psnr_denoised_std"].fillna(0.0), *(0.0 for _ in theirs.index)],
+            # One seed has no bar, nor has a reference.
+            yerr=[*ours["psnr_denoised_std"], *(np.nan for _ in theirs.index)],
             color=[*colours, *("0.75" for _ in theirs.index)],
             capsize=2,
         )
@@ -56,7 +62,7 @@ def psnr_bars(best: pd.DataFrame, peers: pd.DataFrame, data: str) -> Figure:
         axes.grid(visible=False, axis="x")
     figure.suptitle(
         f"Denoising, test images of {data}:\nfamilies (λ chosen on validation; linear hatched), "
-        "scikit-image (grey)",
+        "scikit-image and references (grey). Un-normalised by each image's clean statistics",
         fontsize=10,
     )
     return figure

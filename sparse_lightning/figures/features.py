@@ -15,7 +15,7 @@ from sparse_lightning.studies.study_result import Pictures, StudyResult
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
-    """For each model its atoms on two scales, its filters and its Gabor fits; then all areas."""
+    """For each model its atoms on two scales, its filters and its Gabor fits; then all extents."""
     keys = ["family", "sparsity_weight", "seed"]
     for values, _ in result.pictures.index.groupby(keys):
         model = dict(zip(keys, values))
@@ -27,7 +27,7 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
             for column, value in model.items():
                 rows = rows[rows[column] == value]
             yield f"gabors_{name}", gabor_scatter(rows, title)
-    yield "atom_areas", atom_areas(result.table, result.data)
+    yield "atom_extents", atom_extents(result.table, result.data)
 
 
 def _names(model: dict, data: str) -> tuple[str, str]:
@@ -82,27 +82,30 @@ _BOLD = {"s": 12, "color": "tab:blue", "alpha": 0.9, "linewidths": 0}
 _FAINT = {"s": 12, "color": "0.7", "alpha": 0.6, "linewidths": 0}
 
 
-def atom_areas(table: pd.DataFrame, data: str) -> Figure:
-    """How much of the image an atom covers, against λ: from strokes to whole digits."""
+def atom_extents(table: pd.DataFrame, data: str) -> Figure:
+    """How far an atom reaches and how like an image it is, against λ: strokes, whole digits."""
     used = table[table["used"]]
     families = families_in_order(used["family"])
-    figure = Figure(figsize=(max(1.9 * len(families), 4.0) + 0.6, 3.2), layout="constrained")
-    grid = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
-    for axes, family in zip(grid, families):
-        groups = used[used["family"] == family].groupby("sparsity_weight")["active_area"]
-        axes.boxplot(
-            [100 * areas.to_numpy() for _, areas in groups],
-            tick_labels=[f"{weight:g}" for weight, _ in groups],
-            showfliers=False,
-            medianprops={"color": "tab:red"},
-        )
-        axes.set_title(family_name(family), fontsize=9)
-        axes.tick_params(axis="x", labelsize=7, rotation=90)
-        tidy(axes)
-    grid[0].set_ylabel("pixels that hold 90 %\nof an atom's energy (%)")
+    figure = Figure(figsize=(max(1.9 * len(families), 4.0) + 0.6, 5.2), layout="constrained")
+    labels = {
+        "extent": "extent of an atom\n(share of the side)",
+        "likeness": "correlation with\nthe nearest image",
+    }
+    for row, (name, label) in zip(figure.subplots(2, len(families), squeeze=False), labels.items()):
+        row[0].set_ylabel(label)
+        for axes, family in zip(row, families):
+            groups = used[used["family"] == family].groupby("sparsity_weight")[name]
+            axes.boxplot(
+                [values.to_numpy() for _, values in groups],
+                tick_labels=[f"{weight:g}" for weight, _ in groups],
+                showfliers=False,
+                medianprops={"color": "tab:red"},
+            )
+            axes.set_ylim(0, 1)
+            axes.set_title(family_name(family), fontsize=9)
+            axes.tick_params(axis="x", labelsize=7, rotation=90)
+            tidy(axes)
     figure.supxlabel("λ", fontsize=9)
-    figure.suptitle(
-        f"How much of the image an atom covers, {data}\n(atoms in use; box: quartiles)",
-        fontsize=10,
-    )
+    figure.suptitle(f"From strokes to whole images, {data}\n(atoms in use; box: quartiles)",
+                    fontsize=10)  # fmt: skip
     return figure

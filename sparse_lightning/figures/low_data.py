@@ -30,7 +30,10 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def error_curves(summary: pd.DataFrame, data: str) -> Figure:
-    """One curve per method; bars are one standard deviation over draws and model seeds."""
+    """One curve per method; bars are one standard deviation over model seeds.
+
+    Draws of labels are averaged before. A method with one seed or none has no bar.
+    """
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     methods = set(summary["method"])
     families = families_in_order(methods - set(BASELINE_STYLES))
@@ -59,7 +62,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, error: str, **style) -> None:
     axes.errorbar(
         rows["labels"],
         100 * rows[error],
-        yerr=100 * rows[f"{error}_std"].fillna(0.0),
+        yerr=100 * rows[f"{error}_std"],
         markersize=4,
         linewidth=1.3,
         elinewidth=0.8,

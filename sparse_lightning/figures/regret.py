@@ -13,15 +13,20 @@ from sparse_lightning.studies.study_result import StudyResult
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
-    """The regret curves, the PSNR at equal zeros, and what the encoder costs."""
-    yield "regret", regret_curves(result.table, result.data)
+    """The regret curves, PSNR at equal zeros, also against epochs, and what the encoder costs."""
+    yield "regret", regret_curves(result.table, result.more["references"], result.data)
     yield "psnr_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
+    if result.more["epochs"]["psnr"].notna().any():
+        yield "psnr_against_epochs", psnr_against_epochs(result.more["epochs"], result.data)
     if not result.more["amortisation"].empty:
         yield "amortisation", amortisation(result.table, result.data)
 
 
-def regret_curves(table: pd.DataFrame, data: str) -> Figure:
-    """Mean over seeds of each family and λ, with bars of one standard deviation both ways."""
+def regret_curves(table: pd.DataFrame, references: pd.DataFrame, data: str) -> Figure:
+    """Mean over seeds of each family and λ, with bars of one standard deviation both ways.
+
+    Principal components stand beside them, as many as codes are active. One seed has no bar.
+    """
     figure = Figure(figsize=(8.2, 5.0), layout="constrained")
     axes = figure.subplots()
     has_encoder = set(table.loc[table["codes"] == "encoder", "family"])
@@ -30,16 +35,28 @@ def regret_curves(table: pd.DataFrame, data: str) -> Figure:
         chosen = table[(table["family"] == family) & (table["codes"] == way)]
         label = family_name(family) + ("" if family in has_encoder else " (by inference)")
         _curve(axes, chosen, label=label, **family_style(family))
+    _reference_lines(axes, table, references)
     _label(axes)
     axes.legend(fontsize=8, handlelength=3.5)
     figure.suptitle(f"Reconstruction against sparsity, test images of {data}", fontsize=10)
     return figure
 
 
+def _reference_lines(axes: Axes, table: pd.DataFrame, references: pd.DataFrame) -> None:
+    """The mean image, and PCA over the range of zeros that the curves have."""
+    psnr = references.set_index("components")["psnr"]
+    if 0 in psnr.index:
+        axes.axhline(psnr[0], color="0.4", linestyle=(0, (1, 3)), label="mean image")
+    zeros = pd.Series(1 - psnr.index / table["code_dim"].max(), index=psnr.index)
+    shown = (psnr.index > 0) & (zeros >= table["zeros"].min() - 0.02)
+    style = {"color": "0.4", "linestyle": "-.", "linewidth": 1.0}
+    axes.plot(100 * zeros[shown], psnr[shown], label="PCA, as many components", **style)
+
+
 def _curve(axes: Axes, rows: pd.DataFrame, **style) -> None:
     """Points in the order of λ, which is the order in which training made them sparser."""
     by_weight = rows.groupby("sparsity_weight")[["zeros", "psnr"]]
-    mean, spread = by_weight.mean(), by_weight.std().fillna(0.0)
+    mean, spread = by_weight.mean(), by_weight.std()
     axes.errorbar(
         100 * mean["zeros"],
         mean["psnr"],
@@ -71,7 +88,7 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
         axes.errorbar(
             [index + offset for index in range(len(shares))],
             rows["psnr"],
-            yerr=rows["std"].fillna(0.0),
+            yerr=rows["std"],
             linestyle="none",
             marker=style["marker"],
             color=style["color"],
@@ -89,8 +106,27 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
     return figure
 
 
+def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
+    """Validation PSNR at equal zeros over training, a panel for each share of zeros."""
+    shares = sorted(summary["zeros"].unique())
+    figure = Figure(figsize=(3.4 * len(shares), 3.6), layout="constrained")
+    grid = figure.subplots(1, len(shares), sharex=True, squeeze=False)[0]
+    for axes, share in zip(grid, shares):
+        for family in families_in_order(summary["family"]):
+            rows = summary[(summary["zeros"] == share) & (summary["family"] == family)]
+            style = {key: family_style(family)[key] for key in ("color", "linestyle")}
+            axes.plot(rows["epochs"], rows["psnr"], label=family_name(family), **style)
+        axes.set(xscale="log", xlabel="epochs", title=f"{100 * share:g} % zeros")
+        tidy(axes)
+    grid[0].set_ylabel("PSNR (dB), validation")
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    figure.suptitle(f"Reconstruction at equal sparsity over training, {data}", fontsize=10)
+    return figure
+
+
 def amortisation(table: pd.DataFrame, data: str) -> Figure:
-    """Each family with an encoder twice: its predicted codes, and inference from there."""
+    """Each family with an encoder twice: its codes, and inference at γ = 0 and β = 0."""
     families = families_in_order(table.loc[table["codes"] == "encoder", "family"])
     columns = min(len(families), 3)
     rows = -(-len(families) // columns)

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_lightning.paper.claims import CLAIMS, Claim, Verdict
+from sparse_lightning.paper.claims import CLAIMS, Claim
+from sparse_lightning.paper.statistics import Finding, Rules, Word
 from sparse_lightning.studies.study_result import StudyResult
-
-VERDICTS = {True: "holds", False: "does not hold", None: "open"}
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -61,29 +60,30 @@ class Section:
         ]
         return list(dict.fromkeys(chosen))
 
-    def verdicts(self) -> list[tuple[Claim, Verdict]]:
+    def verdicts(self, rules: Rules) -> list[tuple[Claim, Finding]]:
         """The claims that this study is about, judged."""
         result = StudyResult.read(self.folder)
         return [
-            (claim, claim.judge(result))
+            (claim, claim.judge(result, rules))
             for claim in CLAIMS
             if claim.study == self.study and claim.data in (None, self.data)
         ]
 
 
-def write_report(sections: Sequence[Section], heading: str, about: str) -> str:
+def write_report(sections: Sequence[Section], heading: str, about: str, rules: Rules) -> str:
     """The page.
 
     Args:
         sections: in order.
         heading: title of the page.
         about: what was trained, and how long it took.
+        rules: by which claims are judged.
     """
     body = [
         f"<h1>{html.escape(heading)}</h1><p>{html.escape(about)}</p>",
         "<h2>What holds</h2>",
-        _verdict_table(sections),
-        *(_section(section) for section in sections),
+        _verdict_table(sections, rules),
+        *(_section(section, rules) for section in sections),
         "<h2>Time</h2>",
         _time_table(sections),
     ]
@@ -95,24 +95,24 @@ def write_report(sections: Sequence[Section], heading: str, about: str) -> str:
     )
 
 
-def claims_table(sections: Sequence[Section]) -> pd.DataFrame:
+def claims_table(sections: Sequence[Section], rules: Rules) -> pd.DataFrame:
     """Every claim with its rule, what was found and whether it holds."""
     rows = [
         {
             "study": section.title,
             "claim": claim.says,
             "rule": claim.rule,
-            "these runs": verdict.shown,
-            "verdict": VERDICTS[verdict.holds],
+            "these runs": finding.shown,
+            "verdict": str(finding.word),
         }
         for section in sections
-        for claim, verdict in section.verdicts()
+        for claim, finding in section.verdicts(rules)
     ]
     return pd.DataFrame(rows)
 
 
-def _verdict_table(sections: Sequence[Section]) -> str:
-    table = claims_table(sections)
+def _verdict_table(sections: Sequence[Section], rules: Rules) -> str:
+    table = claims_table(sections, rules)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
     rows = []
     for row in table.to_dict("records"):
@@ -122,16 +122,16 @@ def _verdict_table(sections: Sequence[Section]) -> str:
 
 
 def _badge(verdict: str) -> str:
-    kind = "not" if verdict == VERDICTS[False] else verdict
+    kind = "not" if verdict == Word.FAILS else verdict
     return f'<span class="{kind}">{verdict}</span>'
 
 
-def _section(section: Section) -> str:
+def _section(section: Section, rules: Rules) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
-    for claim, verdict in section.verdicts():
+    for claim, finding in section.verdicts(rules):
         parts.append(
-            f"<p><b>{html.escape(claim.says)}</b> {_badge(VERDICTS[verdict.holds])}<br>"
-            f"Rule: {html.escape(claim.rule)}<br>These runs: {html.escape(verdict.shown)}.</p>"
+            f"<p><b>{html.escape(claim.says)}</b> {_badge(finding.word)}<br>"
+            f"Rule: {html.escape(claim.rule)}<br>These runs: {html.escape(finding.shown)}.</p>"
         )
     for path in section.pictures():
         encoded = base64.b64encode(path.read_bytes()).decode()

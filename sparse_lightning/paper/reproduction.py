@@ -19,6 +19,7 @@ from sparse_lightning.errors import SweepError
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.files import digest, replaced_whole, write_json
 from sparse_lightning.paper.report import Section, claims_table, write_report
+from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.studies.trained_models import TrainedModel
 
 DONE_FILE = "done.json"
@@ -58,7 +59,7 @@ def _done(folder: Path) -> dict:
 
 
 def write_pages(
-    sections: Sequence[Section], runs: Sequence[Run], folder: Path, heading: str
+    sections: Sequence[Section], runs: Sequence[Run], folder: Path, heading: str, rules: Rules
 ) -> Path:
     """Write ``report.html``, ``claims.csv`` and the report's ``figures/``; the report's path.
 
@@ -67,6 +68,7 @@ def write_pages(
         runs: trainings that the report counts.
         folder: where everything goes.
         heading: title of the report.
+        rules: by which claims are judged.
     """
     seconds = sum(run.metrics["seconds"] for run in runs)
     studied = sum(section.seconds for section in sections)
@@ -75,9 +77,9 @@ def write_pages(
         f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies."
     )
     with replaced_whole(folder / "report.html") as temporary:
-        temporary.write_text(write_report(sections, heading, about))
+        temporary.write_text(write_report(sections, heading, about, rules))
     with replaced_whole(folder / "claims.csv") as temporary:
-        claims_table(sections).to_csv(temporary, index=False)
+        claims_table(sections, rules).to_csv(temporary, index=False)
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     for section in sections:

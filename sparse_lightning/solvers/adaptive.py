@@ -28,12 +28,7 @@ from torch.linalg import vector_norm
 from sparse_lightning.registry import register
 from sparse_lightning.solvers import proximal_newton
 from sparse_lightning.solvers.base import Solution, SolvableObjective, no_higher, require_limits
-from sparse_lightning.solvers.fista import (
-    WEIGHTS_DIVERGED,
-    ProximalGradient,
-    State,
-    fista_momenta,
-)
+from sparse_lightning.solvers.fista import ProximalGradient, State, fista_momenta
 
 LARGEST_RISE, FALL = 2.0, 0.9
 
@@ -61,13 +56,7 @@ class Adaptive(ProximalGradient):
         require_limits(self.tolerance, self.max_iterations)
 
     @property
-    def divergence_hint(self) -> str:
-        """What to do where inference diverged, which it does only with weights that did."""
-        return WEIGHTS_DIVERGED
-
-    @property
     def strain_hint(self) -> str:
-        """What to do where iterations grow, or samples no longer converge."""
         return f"more than solver.max_iterations={self.max_iterations}, or a smaller decoder"
 
     @torch.no_grad()

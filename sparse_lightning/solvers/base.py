@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,18 +50,28 @@ class SolvableObjective(Protocol):
     def agree(self, holds: bool, device: torch.device) -> bool: ...
 
 
-class Solver(Protocol):
-    """Minimises an objective from initial codes (n, l), which are left as they are."""
+class Solver(ABC):
+    """Base of all solvers: minimises an objective from initial codes.
+
+    A solver of one's own writes ``__call__``, and knows nothing but the objective.
+    """
+
+    @abstractmethod
+    def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
+        """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
 
     @property
     def divergence_hint(self) -> str:
         """What to do where inference diverged."""
+        return (
+            "the weights have left the range of finite numbers, start again with a smaller "
+            "model.optimizer.decoder_learning_rate"
+        )
 
     @property
     def strain_hint(self) -> str:
         """What to do where iterations grow, or samples no longer converge."""
-
-    def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution: ...
+        return "solver=adaptive, or more than solver.max_iterations"
 
 
 def require_limits(tolerance: float, max_iterations: int) -> None:

@@ -24,7 +24,7 @@ constant step is stable nothing changes. ``safeguard=False`` is the literal algo
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
@@ -37,7 +37,13 @@ from torch.linalg import vecdot, vector_norm
 from sparse_lightning.errors import require_positive
 from sparse_lightning.registry import register
 from sparse_lightning.solvers import cuda_graph, gram_numba
-from sparse_lightning.solvers.base import Solution, SolvableObjective, no_higher, require_limits
+from sparse_lightning.solvers.base import (
+    Solution,
+    SolvableObjective,
+    Solver,
+    no_higher,
+    require_limits,
+)
 
 # Numbers in a batch of codes below which an accelerator is as fast with more of them.
 FILLS_AN_ACCELERATOR = 2**20
@@ -99,7 +105,7 @@ class State:
         return torch.where(is_move, vecdot(turned, moved) / squares, 0.0)[:, None]
 
 
-class ProximalGradient(ABC):
+class ProximalGradient(Solver):
     """The loop. Subclasses say how far to step, and how far to extrapolate."""
 
     max_iterations: int
@@ -109,7 +115,6 @@ class ProximalGradient(ABC):
 
     @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
-        """Minimise ``objective`` from ``initial_codes`` (n, l), which are left as they are."""
         step = self.constant_step(objective, initial_codes)
         if step is not None and gram_numba.applies(objective, initial_codes):
             return gram_numba.descend(objective, initial_codes, step, self)
@@ -304,9 +309,8 @@ class ISTA(ProximalGradient):
 
     @property
     def divergence_hint(self) -> str:
-        """What to do where inference diverged."""
         if self.safeguard:
-            return WEIGHTS_DIVERGED
+            return super().divergence_hint
         return (
             f"solver.step_size={self.step_size:g} is too large for this decoder: set "
             "solver.safeguard=true, take a smaller one, or take solver=adaptive"
@@ -314,7 +318,6 @@ class ISTA(ProximalGradient):
 
     @property
     def strain_hint(self) -> str:
-        """What to do where iterations grow, or samples no longer converge."""
         if not self.safeguard:
             return self.divergence_hint
         return f"solver=adaptive, or more than solver.max_iterations={self.max_iterations}"
@@ -354,9 +357,3 @@ class FISTA(ISTA):
 
     def momenta(self) -> tuple[float, ...]:
         return fista_momenta(self.max_iterations)
-
-
-WEIGHTS_DIVERGED = (
-    "the weights have left the range of finite numbers, start again with a smaller "
-    "model.optimizer.decoder_learning_rate"
-)

@@ -59,7 +59,7 @@ LOCK = Lock()
 TOLD = local()
 
 
-class Momenta(Protocol):
+class SolverSettings(Protocol):
     """What these loops ask of a solver."""
 
     tolerance: float
@@ -111,7 +111,7 @@ def applies(objective: Any, codes: Tensor) -> bool:
     )
 
 
-def descend(objective: Any, initial_codes: Tensor, step: float, solver: Momenta) -> Solution:
+def descend(objective: Any, initial_codes: Tensor, step: float, solver: SolverSettings) -> Solution:
     """Minimise from ``initial_codes`` (n, l) with a constant step, as ``solver`` would."""
     gram, linear = objective.datafit.gram, objective.datafit.linear
     if (encoder := objective.encoder_penalty) is not None:

@@ -7,6 +7,7 @@ epoch; this study puts them side by side.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -16,6 +17,7 @@ from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
 TRACKED = ("code_l1", "code_std", "column_norm", "zeros", "psnr")
+LAYER = re.compile(r"train/column_norm_\d+")
 
 
 def ablation(trained_models: Sequence[TrainedModel]) -> StudyResult:
@@ -26,8 +28,10 @@ def ablation(trained_models: Sequence[TrainedModel]) -> StudyResult:
 
     Returns:
         ``table``: one row per model and epoch (from 1), with the means over training codes of
-        ``code_l1``, ``code_std`` (mean over components), ``column_norm``, ``zeros`` and ``psnr``;
-        ``change``: last value over first value of the first three, for each model.
+        ``code_l1``, ``code_std`` (mean over components), ``column_norm``, ``zeros`` and ``psnr``,
+        and of a decoder of several layers ``column_norm_1``, ``column_norm_2``, … of each by
+        itself; ``change``: last value over first value of the codes' and columns' norms and of
+        ``code_std``, and the last of the ``epochs``, for each model.
     """
     table = pd.concat([_history(trained) for trained in trained_models], ignore_index=True)
     return StudyResult(table, {"change": _change(table)})
@@ -41,7 +45,8 @@ def _history(trained: TrainedModel) -> pd.DataFrame:
             "wrote there, so give runs whose folder is complete."
         )
     metrics = pd.read_csv(path)
-    columns = {f"train/{name}": name for name in TRACKED}
+    layers = [name.removeprefix("train/") for name in metrics if LAYER.fullmatch(name)]
+    columns = {f"train/{name}": name for name in (*TRACKED, *layers)}
     history = metrics[list(columns)].rename(columns=columns)
     history.insert(0, "epoch", metrics["epoch"].astype(int) + 1)
     return pd.DataFrame([trained.columns] * len(history)).join(history)
@@ -49,5 +54,7 @@ def _history(trained: TrainedModel) -> pd.DataFrame:
 
 def _change(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["family", "sparsity_weight", "seed", "run"]
-    ordered = table.sort_values("epoch").groupby(keys)[["code_l1", "code_std", "column_norm"]]
-    return (ordered.last() / ordered.first()).reset_index()
+    norms = [name for name in table if name.startswith(("code_", "column_norm"))]
+    ordered = table.sort_values("epoch").groupby(keys)
+    growth = ordered[norms].last() / ordered[norms].first()
+    return growth.assign(epochs=ordered["epoch"].max()).reset_index()

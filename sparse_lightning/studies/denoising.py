@@ -4,6 +4,9 @@ Gaussian noise of standard deviation σ is added to the standardised input; the 
 encoded and decoded, and the result compared with the clean image. The noise follows from a seed
 and is the same for every model and every baseline: scikit-image's total variation, wavelet and
 non-local means denoising of the same images, whose settings are chosen on validation images.
+Four references tell what a PSNR is worth: the mean image, the zero code (a standardised image of
+0, which for patches is their clean local mean), the noisy image clipped to the range of pixels,
+and the PCA-Wiener filter.
 """
 
 from __future__ import annotations
@@ -20,10 +23,14 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
+from sparse_lightning.studies.epochs import last_change
+from sparse_lightning.studies.references import PrincipalComponents
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
+MEAN_IMAGE, ZERO_CODE = "mean image", "zero code"
+CLIPPED, WIENER = "clipped noisy", "PCA-Wiener"
 CLEAN, RECONSTRUCTION, NOISY, DENOISED = "clean", "reconstruction", "noisy", "noisy, rebuilt"
 
 
@@ -52,8 +59,8 @@ def denoising(
     Returns:
         ``table``: one row per model, σ and split (``val``, to choose λ by, and ``test``), with
         ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB; ``peers``: likewise for
-        scikit-image, ``test`` alone; ``best``: Table 1, for each family and σ the λ that denoises
-        validation images best, mean and standard deviation over seeds; pictures of those models.
+        scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
+        `best_denoisers`; pictures of those models.
     """
     samples = fingerprint(data)
     rows = []
@@ -63,15 +70,21 @@ def denoising(
             ["denoising", trained.digest, *settings],
             lambda t=trained: _measure(t, data, noise_levels, noise_seed, num_images),
         )
-        rows += [trained.columns | row for row in measured]
+        known = trained.columns | {"change": last_change(trained)}
+        rows += [known | row for row in measured]
     table = pd.DataFrame(rows)
+    references = cache.rows(
+        ["denoising references", *settings],
+        lambda: _measure_references(data, noise_levels, noise_seed, num_images),
+    )
     peers = cache.rows(
         ["denoising peers", *settings, num_peer_images],
         lambda: _measure_baselines(data, noise_levels, noise_seed, num_images, num_peer_images),
     )
     best = best_denoisers(table)
     pictures = _pictures(trained_models, best, data, noise_seed, num_shown)
-    return StudyResult(table, {"best": best, "peers": pd.DataFrame(peers)}, pictures)
+    more = {"best": best, "peers": pd.DataFrame(peers), "references": pd.DataFrame(references)}
+    return StudyResult(table, more, pictures)
 
 
 def noise_like(inputs: Tensor, level: float, seed: int, first: int = 0) -> Tensor:
@@ -126,6 +139,26 @@ def _psnr(batch: Batch, inputs: Tensor) -> Tensor:
     return image_psnr(batch.to_pixels(inputs), batch.to_pixels(batch.inputs))
 
 
+def _measure_references(
+    data: SplitDataModule, noise_levels: Sequence[float], seed: int, count: int | None
+) -> list[dict]:
+    components = PrincipalComponents.of(data)
+    rows = []
+    for level in noise_levels:
+        psnr = {name: [] for name in (MEAN_IMAGE, ZERO_CODE, CLIPPED, WIENER)}
+        for batch, noisy in _noisy(data, "test", level, seed, count):
+            psnr[MEAN_IMAGE].append(_psnr(batch, components.rebuilt(noisy, 0)))
+            psnr[ZERO_CODE].append(_psnr(batch, torch.zeros_like(noisy)))
+            clipped = batch.to_pixels(noisy).clamp(0, 1)
+            psnr[CLIPPED].append(image_psnr(clipped, batch.to_pixels(batch.inputs)))
+            psnr[WIENER].append(_psnr(batch, components.denoised(noisy, level)))
+        rows += [
+            {"reference": name, "noise": level, "psnr_denoised": float(torch.cat(values).mean())}
+            for name, values in psnr.items()
+        ]
+    return rows
+
+
 def _measure_baselines(
     data: SplitDataModule,
     noise_levels: Sequence[float],
@@ -157,17 +190,22 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns noise, family, sparsity_weight, and the mean of each PSNR over seeds in dB,
-        psnr_denoised_std, seeds.
+        psnr_denoised_std, seeds, ``epochs`` (of the shortest run) and ``change``: what the last
+        doubling of epochs changed in the PSNR of clean validation images, in dB; NaN if unknown.
     """
     keys = ["noise", "family", "sparsity_weight"]
     columns = ["psnr_clean", "psnr_noisy", "psnr_denoised"]
     of_split = {split: rows.groupby(keys)[columns] for split, rows in table.groupby("split")}
+    runs = table.query("split == 'test'").groupby(keys)
     chosen = of_split["val"].mean()["psnr_denoised"].groupby(["noise", "family"]).idxmax()
     test = (
         of_split["test"]
         .mean()
         .assign(
-            psnr_denoised_std=of_split["test"].std()["psnr_denoised"], seeds=of_split["test"].size()
+            psnr_denoised_std=of_split["test"].std()["psnr_denoised"],
+            seeds=of_split["test"].size(),
+            epochs=runs["max_epochs"].min(),
+            change=runs["change"].agg(lambda changes: changes.mean(skipna=False)),
         )
     )
     return test.loc[chosen.tolist()].reset_index()

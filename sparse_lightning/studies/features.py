@@ -9,7 +9,7 @@ function nearest to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,16 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.studies.coding import all_codes, fingerprint
-from sparse_lightning.studies.gabor import fit_gabor
-from sparse_lightning.studies.orientation import active_area, orientation_share
+from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint
+from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
+from sparse_lightning.studies.orientation import orientation_share
 from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.strokes import extents, likeness
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
 ATOM, FILTER = "atom", "encoder filter"
+SCRAMBLED = "scrambled_"
 
 
 def features(
@@ -33,7 +35,12 @@ def features(
     cache: ResultCache,
     num_images: int | None = 2000,
     gabor_threshold: float = 0.5,
+    envelope_width: float = 4.0,
+    least_cycles: float = 1.0,
     gabors: bool = True,
+    scramble_seed: int = 0,
+    smoothing: float = 1.0,
+    part_level: float = 0.35,
     least_active: float = 0.01,
 ) -> StudyResult:
     """Atoms and encoder filters, and what can be measured of them.
@@ -45,17 +52,22 @@ def features(
         num_images: the first so many of them, None for all.
         gabor_threshold: share of an atom's energy that a Gabor function must explain for the
             atom to count as Gabor-like.
+        envelope_width, least_cycles: see `are_gabor_like`.
         gabors: whether to fit them at all.
+        scramble_seed: of the phases of scrambled atoms.
+        smoothing, part_level: see `extents` and `likeness`.
         least_active: fraction of images from which on an atom counts as used. One that is used
             less has hardly been trained: it looks as it was drawn at the start, and what can be
             measured of it says nothing.
 
     Returns:
         ``table``: one row per atom: ``scale`` (s_j), ``active`` (fraction of images), ``used``,
-        ``orientation_share``, ``active_area`` and the fields of `GaborFit`; ``summary``: one row
-        per model, see `summary`; pictures of atoms and filters.
+        ``orientation_share``, ``extent``, ``likeness`` (to the nearest image), the fields of
+        `GaborFit`, also of the scrambled atom, and ``gabor_like`` and ``gabor_like_scrambled``;
+        ``summary``: one row per model, see `summary`; pictures of atoms and filters.
     """
     samples = fingerprint(data)
+    images = all_inputs(data, "val", num_images).reshape(-1, *data.image_shape)
     rows, index, pixels = [], [], []
     for trained in tqdm(trained_models, desc="features", unit="model"):
         codes = cache.array(
@@ -63,9 +75,10 @@ def features(
             lambda t=trained: all_codes(t.model, data, "val", num_images),
         )
         atoms = _tiles(trained.model.decoder.atoms(_scales(codes)), data)
+        seed = scramble_seed if gabors else None
         measured = cache.rows(
-            ["features", trained.digest, samples, num_images, gabors],
-            lambda c=codes, a=atoms: _measure(c, a, gabors),
+            ["features", trained.digest, samples, num_images, seed, smoothing, part_level],
+            lambda c=codes, a=atoms, s=seed: _measure(c, a, images, s, smoothing, part_level),
         )
         rows += [trained.columns | row for row in measured]
         shown = {ATOM: atoms}
@@ -77,7 +90,11 @@ def features(
     table = pd.DataFrame(rows)
     table["used"] = table["active"] >= least_active
     if gabors:
-        table["gabor_like"] = table["explained"] >= gabor_threshold
+        rule = min(data.image_shape), gabor_threshold, envelope_width, least_cycles
+        table["gabor_like"] = are_gabor_like(table, *rule)
+        names = {SCRAMBLED + field.name: field.name for field in fields(GaborFit)}
+        scrambled = table[list(names)].rename(columns=names)
+        table["gabor_like_scrambled"] = are_gabor_like(scrambled, *rule)
     pictures = Pictures(pd.DataFrame(index), np.concatenate(pixels))
     return StudyResult(table, {"summary": summary(table)}, pictures)
 
@@ -92,23 +109,35 @@ def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
     return vectors.reshape(-1, *data.image_shape).numpy()
 
 
-def _measure(codes: np.ndarray, atoms: np.ndarray, gabors: bool) -> list[dict]:
-    active, largest = (codes > 0).mean(0), codes.max(0)
-    tiles = torch.from_numpy(atoms)
-    shares, areas = orientation_share(tiles), active_area(tiles)
-    rows = []
-    for unit, atom in enumerate(atoms):
-        row = {
-            "unit": unit,
-            "scale": float(largest[unit]),
-            "active": float(active[unit]),
-            "orientation_share": float(shares[unit]),
-            "active_area": float(areas[unit]),
-        }
-        if gabors:
-            row |= {name: float(value) for name, value in asdict(fit_gabor(atom)).items()}
-        rows.append(row)
+def _measure(
+    codes: np.ndarray,
+    atoms: np.ndarray,
+    images: np.ndarray,
+    scramble_seed: int | None,
+    smoothing: float,
+    part_level: float,
+) -> list[dict]:
+    """What is measured of each atom; without a seed no Gabor function is fitted."""
+    columns = {
+        "scale": codes.max(0),
+        "active": (codes > 0).mean(0),
+        "orientation_share": orientation_share(torch.from_numpy(atoms)),
+        "extent": extents(atoms, smoothing, part_level),
+        "likeness": likeness(atoms, images, smoothing),
+    }
+    rows = [
+        {"unit": unit} | {name: float(values[unit]) for name, values in columns.items()}
+        for unit in range(len(atoms))
+    ]
+    if scramble_seed is not None:
+        generator = np.random.default_rng(scramble_seed)
+        for row, atom in zip(rows, atoms):
+            row |= _fitted(atom, "") | _fitted(phase_scrambled(atom, generator), SCRAMBLED)
     return rows
+
+
+def _fitted(tile: np.ndarray, prefix: str) -> dict[str, float]:
+    return {prefix + name: float(value) for name, value in asdict(fit_gabor(tile)).items()}
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,12 +145,13 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The shares of its atoms that are ``dead`` (never active) and ``used``; and of those that
-        are used the shares ``oriented`` and ``gabor_like`` and the ``median_active_area``, all
-        missing where none is.
+        are used the shares ``oriented``, ``gabor_like`` and ``gabor_like_scrambled``, the
+        ``median_extent`` and the ``median_likeness``, all missing where none is.
     """
-    keys = ["data", "family", "sparsity_weight", "seed", "run"]
+    keys = ["data", "family", "sparsity_weight", "seed", "max_epochs", "run"]
     flags = table.assign(oriented=table["orientation_share"] >= 0.5, dead=table["active"] == 0)
     used = flags[flags["used"]].groupby(keys)
-    shares = used[["oriented", *({"gabor_like"} & set(table.columns))]].mean()
-    area = used["active_area"].median().rename("median_active_area")
-    return flags.groupby(keys)[["dead", "used"]].mean().join([shares, area]).reset_index()
+    gabors = [name for name in ("gabor_like", "gabor_like_scrambled") if name in table]
+    shares = used[["oriented", *gabors]].mean()
+    medians = used[["extent", "likeness"]].median().add_prefix("median_")
+    return flags.groupby(keys)[["dead", "used"]].mean().join([shares, medians]).reset_index()

@@ -7,6 +7,12 @@ where :math:`(u, v)` are coordinates around the centre, u along the direction in
 travels. a and b, and with them amplitude and phase, enter linearly and are solved for inside the
 fit (variable projection: Golub & Pereyra 1973), which leaves six parameters: the centre, the two
 sizes and the frequency vector.
+
+A good fit alone does not make an atom Gabor-like: a grating fills the tile, and a blob does not
+oscillate. An atom counts if its envelope, some standard deviations wide, ends inside the tile along
+one axis at least, and if at least one cycle of the wave fits into it (Ringach 2002 measures the
+same in σ · f). Atoms whose phases are scrambled keep their power spectrum and lose their place:
+they tell how often chance is taken for a Gabor function.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import least_squares
 
 # A wave may be so slow that a blob or its derivative, an edge, is left of it. None is faster than
@@ -42,6 +49,35 @@ class GaborFit:
     size_across: float
     row: float
     column: float
+
+
+def are_gabor_like(
+    fits: pd.DataFrame, side: int, threshold: float, envelope_width: float, least_cycles: float
+) -> pd.Series:
+    """Which fits make an atom Gabor-like.
+
+    Args:
+        fits: with the columns of `GaborFit`.
+        side: of the tile, in pixels.
+        threshold: share of the energy that the fit must explain.
+        envelope_width: of the envelope, in its standard deviations.
+        least_cycles: of the wave, within that width.
+
+    Returns:
+        Booleans, one for each row.
+    """
+    inside = fits["row"].between(-0.5, side - 0.5) & fits["column"].between(-0.5, side - 0.5)
+    narrow = envelope_width * fits[["size_along", "size_across"]].min(axis=1) <= side
+    cycles = envelope_width * fits["size_along"].clip(upper=side / envelope_width)
+    oscillates = cycles * fits["frequency"] >= least_cycles
+    return (fits["explained"] >= threshold) & inside & narrow & oscillates
+
+
+def phase_scrambled(tile: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A tile with the amplitudes of this one's Fourier transform and the phases of noise."""
+    noise = np.fft.rfft2(generator.standard_normal(tile.shape))
+    amplitude = np.abs(np.fft.rfft2(tile.astype(np.float64)))
+    return np.fft.irfft2(amplitude * noise / np.abs(noise), tile.shape)
 
 
 def fit_gabor(tile: np.ndarray, starts: int = 3) -> GaborFit:

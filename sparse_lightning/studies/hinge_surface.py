@@ -2,20 +2,18 @@ r"""The variance hinge as a landscape (Fig. 10 of the paper).
 
 Two samples with one code component each make the smallest batch that has a variance:
 :math:`\sigma = |z_1 - z_2| / \sqrt2`, so that :math:`[(T - \sigma)_+]^2` is a ridge along
-:math:`z_1 = z_2` where the codes collapse, and flat 0 beyond. The gradient is that of `Energy`
-with every other term switched off.
+:math:`z_1 = z_2` where the codes collapse, and flat 0 beyond. The gradient is that of
+`VarianceHinge`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from sparse_lightning.energy import ActiveObjective, Energy, Moments
 from sparse_lightning.studies.study_result import StudyResult
+from sparse_lightning.variance import Moments, VarianceHinge
 
 
 def hinge_surface(
@@ -45,23 +43,7 @@ def hinge_surface(
 def _frame(first: Tensor, second: Tensor, threshold: float) -> pd.DataFrame:
     # Each pair is a component of its own, which the hinge does not couple with the others.
     codes = torch.stack([first, second])
-    value = (threshold - Moments.of(codes).standard_deviation()).relu().square()
-    gradient = hinge_alone(codes, threshold).gradient(codes)[0]
+    moments = Moments.of(codes)
+    value = (threshold - moments.standard_deviation()).relu().square()
+    gradient = VarianceHinge(1.0, threshold).gradient(codes, moments)[0]
     return pd.DataFrame({"z1": first, "z2": second, "hinge": value, "gradient": gradient})
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """A smooth term that is 0 everywhere."""
-
-    def gradient(self, codes: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(codes)
-
-    def restrict(self, rows: Tensor) -> Nothing:
-        return self
-
-
-def hinge_alone(codes: Tensor, threshold: float) -> ActiveObjective:
-    r"""The objective of which nothing is left but :math:`\sum_j [(T - \sigma_j)_+]^2`."""
-    energy = Energy(sparsity_weight=0.0, variance_weight=1.0, variance_threshold=threshold)
-    return ActiveObjective(energy, Nothing(), (torch.empty_like(codes), torch.empty_like(codes)))

@@ -71,8 +71,7 @@ def low_data(
     Returns:
         ``table``: one row per method, model, number of labels and draw, with the errors
         ``val_error``, ``top1`` and ``top3`` (0 to 1); ``summary``: for each method and number of
-        labels the λ of lowest validation error, with mean and standard deviation over draws and
-        model seeds.
+        labels the λ of lowest validation error, see `summary`.
 
     Raises:
         SettingError: data without labels, fewer samples of a class than are to be drawn, or a
@@ -247,6 +246,8 @@ def _classify(
         key = ["low_data", method.settings, samples, per_class, seed]
         found = cache.rows(key, functools.partial(outcome_of, chosen, seed))
         drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}
+        # What begins at random begins so once for each draw.
+        drawn |= {"seed": seed} if method.is_seeded else {}
         rows += [drawn | row for row in found]
     return rows
 
@@ -254,17 +255,30 @@ def _classify(
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Each method at its best λ by validation error, for each number of labels.
 
+    Draws of the labels are shared by all methods, and are averaged within a model seed: the spread
+    is that over model seeds.
+
     Returns:
         Columns method, labels_per_class, labels, sparsity_weight (NaN for pixels), the means of
-        val_error, top1 and top3, their standard deviations top1_std and top3_std, and ``fits``,
-        how many draws and model seeds they are over.
+        val_error, top1 and top3, their standard deviations top1_std and top3_std over model seeds
+        (NaN for one), ``model_seeds`` (infinite for a method that has none), ``draws`` and
+        ``epochs`` (of the shortest run).
     """
     keys = ["method", "labels", "labels_per_class", "sparsity_weight"]
-    # Grouping would drop the rows without λ.
-    filled = table.assign(sparsity_weight=table.get("sparsity_weight", pd.Series(dtype=float)))
-    grouped = filled.groupby(keys, dropna=False)
-    result = grouped[["val_error", "top1", "top3"]].mean()
-    spread = grouped[["top1", "top3"]].std().add_suffix("_std")
-    result = result.join(spread).assign(fits=grouped.size()).reset_index()
+    errors = ["val_error", "top1", "top3"]
+    # Pixels have none of these, and grouping would drop their rows.
+    known = table.reindex(columns=table.columns.union(["sparsity_weight", "seed", "max_epochs"]))
+    of_seed = known.groupby([*keys, "seed"], dropna=False)
+    per_seed = (
+        of_seed[errors].mean().assign(draws=of_seed.size(), epochs=of_seed["max_epochs"].min())
+    )
+    grouped = per_seed.reset_index().groupby(keys, dropna=False)
+    seeds = grouped["seed"].count()
+    result = grouped[errors].mean().join(grouped[["top1", "top3"]].std().add_suffix("_std"))
+    result = result.assign(
+        model_seeds=seeds.where(seeds > 0, np.inf),
+        draws=grouped["draws"].min(),
+        epochs=grouped["epochs"].min().fillna(np.inf),
+    ).reset_index()
     best = result.groupby(["method", "labels"])["val_error"].idxmin()
     return result.loc[best].sort_values(["labels", "method"]).reset_index(drop=True)

@@ -43,23 +43,3 @@ def orientation_share(tiles: Tensor, band: float = math.pi / 4, steps: int = 36)
     total = power.sum(1)
     share = (power @ inside).amax(1) / total.clamp_min(torch.finfo(torch.float64).tiny)
     return torch.where(total > 1e-20, share, 0.0)
-
-
-def active_area(tiles: Tensor, share: float = 0.9) -> Tensor:
-    """Smallest share of a tile's pixels that holds ``share`` of its energy.
-
-    A stroke covers few pixels, a whole digit many. At a share of 0.9 white noise covers 0.44 of
-    them if it is Gaussian and 0.54 if it is uniform, and a constant tile 0.9.
-
-    Args:
-        tiles: (k, height, width).
-        share: of the sum of squares.
-
-    Returns:
-        (k,), between 0 and 1; 0 for a tile of zeros.
-    """
-    energy = tiles.double().square().flatten(1).sort(dim=1, descending=True).values
-    total = energy.sum(1, keepdim=True)
-    # One pixel more than those whose sum stays below.
-    needed = (energy.cumsum(1) < share * total).sum(1) + 1
-    return torch.where(total.squeeze(1) > 0, needed / energy.shape[1], 0.0)

@@ -1,25 +1,35 @@
 r"""Regret: what a given sparsity costs in reconstruction (Fig. 6 of the paper).
 
 Each model is a point (zeros, PSNR). Those of one family, over λ, make its curve, once for each
-seed; where the curve crosses a given share of zeros its PSNR is read off by interpolation, so that
-families can be compared at equal sparsity.
+seed; where the curve crosses a given share of zeros its PSNR is read off, so that families can be
+compared at equal sparsity.
 
-The same with inference in place of the encoder tells what amortisation costs: how much is lost by
-predicting codes where they could be optimised.
+Inference in place of the encoder tells what amortisation costs: how much is lost by predicting
+codes where they could be optimised. That inference has γ = 0 and β = 0: it is free of the encoder
+and of the rest of its batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import ImagePSNR
-from sparse_lightning.studies.coding import batches, codes_of, fingerprint
+from sparse_lightning.studies.coding import batches, codes_of, fingerprint, free_codes
+from sparse_lightning.studies.epochs import validation_history
+from sparse_lightning.studies.equal_sparsity import (
+    CURVE,
+    against_epochs,
+    curves_at_zeros,
+    last_doubling,
+    over_seeds,
+)
+from sparse_lightning.studies.references import PrincipalComponents
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
@@ -33,6 +43,8 @@ def regret(
     cache: ResultCache,
     num_images: int | None = None,
     at_zeros: Sequence[float] = (0.8, 0.9, 0.95),
+    largest_gap: float = 2.5,
+    num_components: Sequence[int] = (0, 2, 4, 8, 16, 32),
 ) -> StudyResult:
     """Test PSNR against zeros.
 
@@ -42,21 +54,36 @@ def regret(
         cache: of what has been measured already.
         num_images: the first so many test images, None for all.
         at_zeros: shares of zeros to interpolate the PSNR at.
+        largest_gap: factor in active share that the neighbours of an interpolated value must be
+            closer than.
+        num_components: numbers of principal components that rebuild the images for reference; 0
+            is the mean image.
 
     Returns:
         ``table``: one row per model and way of finding codes (``codes``: encoder or inference),
-        with ``psnr`` in dB and ``zeros``; ``at_zeros``: mean, standard deviation and number of
-        seeds of the interpolated PSNR for each family; ``amortisation``: mean loss of the encoder
-        against inference for each family and λ.
+        with ``psnr`` in dB, ``zeros`` and ``dead_units``; ``at_zeros``: see `psnr_at_zeros`;
+        ``epochs``: interpolated validation PSNR of each family after each epoch;
+        ``amortisation``: mean loss of the encoder against inference for each family and λ;
+        ``references``: PSNR of principal components.
     """
     samples = fingerprint(data)
     rows = []
     for trained in tqdm(trained_models, desc="regret", unit="model"):
-        key = ["regret", trained.digest, samples, num_images]
+        key = ["regret, free inference", trained.digest, samples, num_images]
         measured = cache.rows(key, lambda t=trained: _measure(t, data, num_images))
         rows += [trained.columns | row for row in measured]
     table = pd.DataFrame(rows)
-    more = {"at_zeros": psnr_at_zeros(table, at_zeros), "amortisation": amortisation(table)}
+    references = cache.rows(
+        ["regret references", samples, num_images, list(num_components)],
+        lambda: _references(data, num_images, num_components),
+    )
+    curves = against_epochs(_histories(trained_models), at_zeros, largest_gap)
+    more = {
+        "at_zeros": psnr_at_zeros(table, at_zeros, largest_gap, curves),
+        "epochs": over_seeds(curves, ["zeros", "family", "epochs"]),
+        "amortisation": amortisation(table),
+        "references": pd.DataFrame(references),
+    }
     return StudyResult(table, more)
 
 
@@ -68,13 +95,46 @@ def _measure(trained: TrainedModel, data: SplitDataModule, num_images: int | Non
 
 def _point(trained: TrainedModel, data: SplitDataModule, num_images: int | None, way: str) -> dict:
     psnr, zeros, count = ImagePSNR(), 0, 0
+    active = torch.zeros(trained.model.decoder.code_dim, dtype=torch.bool)
     for batch in batches(data, "test", num_images):
-        codes = codes_of(trained.model, batch.inputs, way == INFERENCE)
+        find = free_codes if way == INFERENCE else codes_of
+        codes = find(trained.model, batch.inputs)
         rebuilt: Tensor = trained.model.decode(codes).detach()
         psnr.update(batch.squared_errors(rebuilt - batch.inputs))
         zeros += int((codes == 0).sum())
         count += codes.numel()
-    return {"codes": way, "psnr": float(psnr.compute()["psnr"]), "zeros": zeros / count}
+        active |= (codes != 0).any(0)
+    return {
+        "codes": way,
+        "psnr": float(psnr.compute()["psnr"]),
+        "zeros": zeros / count,
+        "dead_units": int((~active).sum()),
+        "code_dim": len(active),
+    }
+
+
+def _references(
+    data: SplitDataModule, num_images: int | None, num_components: Sequence[int]
+) -> list[dict]:
+    components = PrincipalComponents.of(data)
+    meters = {number: ImagePSNR() for number in num_components}
+    for batch in batches(data, "test", num_images):
+        for number, psnr in meters.items():
+            errors = components.rebuilt(batch.inputs, number) - batch.inputs
+            psnr.update(batch.squared_errors(errors))
+    return [
+        {"components": number, "psnr": float(psnr.compute()["psnr"])}
+        for number, psnr in meters.items()
+    ]
+
+
+def _histories(trained_models: Sequence[TrainedModel]) -> pd.DataFrame:
+    """What the models' runs recorded of each epoch."""
+    found = []
+    for trained in trained_models:
+        keys = {key: trained.columns[key] for key in (*CURVE, "sparsity_weight")}
+        found.append(validation_history(trained).assign(**keys))
+    return pd.concat([history for history in found if len(history)] or found, ignore_index=True)
 
 
 def own_codes(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,31 +143,29 @@ def own_codes(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["codes"] == ENCODER) | ~has_encoder]
 
 
-def interpolate(zeros: np.ndarray, psnr: np.ndarray, at: float) -> float:
-    """PSNR at a share of zeros, linear between the points of a curve; NaN beyond its ends."""
-    order = np.argsort(zeros)
-    return float(np.interp(at, zeros[order], psnr[order], left=np.nan, right=np.nan))
+def psnr_at_zeros(
+    table: pd.DataFrame, at_zeros: Sequence[float], largest_gap: float, curves: pd.DataFrame
+) -> pd.DataFrame:
+    """Interpolated test PSNR of each family's curves, over seeds.
 
-
-def psnr_at_zeros(table: pd.DataFrame, at_zeros: Sequence[float]) -> pd.DataFrame:
-    """Interpolated PSNR of each family's curves, over seeds.
+    Args:
+        table: of the study.
+        at_zeros: shares of zeros.
+        largest_gap: see `interpolate`.
+        curves: what `against_epochs` makes of the validation metrics.
 
     Returns:
-        Columns family, zeros, psnr (mean over the seeds whose curve reaches there, in dB), std
-        (unbiased; NaN for one seed), seeds.
+        Columns zeros, family, psnr (mean over the seeds whose curve reaches there, in dB), std
+        (unbiased; NaN for one seed), seeds, ``epochs`` and ``change``: what the last doubling of
+        epochs changed, see `last_doubling`.
     """
-    rows = []
-    for (family, seed), curve in own_codes(table).groupby(["family", "seed"]):
-        points = curve.groupby("sparsity_weight")[["zeros", "psnr"]].mean()
-        for at in at_zeros:
-            value = interpolate(points["zeros"].to_numpy(), points["psnr"].to_numpy(), at)
-            rows.append({"family": family, "seed": seed, "zeros": at, "psnr": value})
-    grouped = pd.DataFrame(rows).groupby(["zeros", "family"])["psnr"]
-    return grouped.agg(psnr="mean", std="std", seeds="count").reset_index()
+    found = curves_at_zeros(own_codes(table), at_zeros, largest_gap, CURVE)
+    summary = over_seeds(found, ["zeros", "family"])
+    return summary.merge(last_doubling(curves), on=["zeros", "family"], how="left")
 
 
 def amortisation(table: pd.DataFrame) -> pd.DataFrame:
-    """What the encoder loses against inference, mean over seeds.
+    """What the encoder loses against inference at γ = 0 and β = 0, mean over seeds.
 
     Returns:
         Columns family, sparsity_weight, psnr_loss (dB), more_zeros (fraction), seeds.

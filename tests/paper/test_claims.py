@@ -1,132 +1,227 @@
-"""The paper's claims, each with its rule."""
+"""The paper's claims, each judged on made-up tables with known answers."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sparse_lightning.paper import claims
+from sparse_lightning.paper.statistics import Word
 from sparse_lightning.studies.study_result import StudyResult
 
+HOLDS, FAILS, OPEN = Word.HOLDS, Word.FAILS, Word.OPEN
+MNIST = pd.DataFrame({"data": ["MNIST"]})
+OTHERS = {"sdl": 16.0, "vdl": 16.1, "wdl": 15.0, "sdl_nl": 16.2, "wdl_nl": 15.5}
 
-def at_zeros(**families: tuple[float, float]) -> StudyResult:
+
+def at_zeros(**families: float) -> StudyResult:
     rows = [
-        {"zeros": zeros, "family": family, "psnr": psnr, "std": std, "seeds": 2}
-        for family, (psnr, std) in families.items()
+        {"zeros": zeros, "family": family, "psnr": psnr, "std": 0.1, "seeds": 3, "epochs": 100,
+         "change": 0.02}
+        for family, psnr in families.items()
         for zeros in (0.9, 0.95)
-    ]
-    return StudyResult(pd.DataFrame(), {"at_zeros": pd.DataFrame(rows)})
+    ]  # fmt: skip
+    return StudyResult(MNIST, {"at_zeros": pd.DataFrame(rows)})
 
 
-def test_reconstructs_best_by_more_than_the_spread():
-    better = claims.reconstructs_best(at_zeros(vdl_nl=(17.0, 0.3), sdl=(16.0, 0.4), vdl=(9.0, 0.1)))
-    assert better.holds is True
-    assert "17.00 ± 0.30 dB" in better.shown
-    assert "sdl 16.00" in better.shown
-    assert claims.reconstructs_best(at_zeros(vdl_nl=(16.4, 0.3), sdl=(16.0, 0.4))).holds is False
-    assert claims.reconstructs_best(at_zeros(sdl=(16.0, 0.4))).holds is None
-    alone = at_zeros(vdl_nl=(16.4, np.nan), sdl=(16.3, np.nan))
-    assert claims.reconstructs_best(alone).holds is True
-    assert "16.40 dB (one seed)" in claims.reconstructs_best(alone).shown
+def changed(result: StudyResult, family: str, zeros: float, **values: float) -> StudyResult:
+    table = result.more["at_zeros"].copy()
+    row = (table["family"] == family) & (table["zeros"] == zeros)
+    for name, value in values.items():
+        table[name] = table[name].astype(float)
+        table.loc[row, name] = value
+    return StudyResult(result.table, {"at_zeros": table})
 
 
-@pytest.mark.parametrize(("psnr", "holds"), [(17.0, None), (15.0, False)])
-def test_half_of_the_evidence_refutes_and_does_not_confirm(psnr, holds):
-    result = at_zeros(vdl_nl=(psnr, 0.1), sdl=(16.0, 0.1))
-    table = result.more["at_zeros"]
-    table.loc[(table["family"] == "vdl_nl") & (table["zeros"] == 0.95), "psnr"] = np.nan
-    verdict = claims.reconstructs_best(result)
-    assert verdict.holds is holds
-    assert "missing: vdl_nl at 95 % zeros" in verdict.shown
+def test_reconstructs_best(rules):
+    better = claims.reconstructs_best(at_zeros(vdl_nl=17.0, **OTHERS), rules)
+    assert better.word is HOLDS
+    assert "17.00 ± 0.10 dB (3 seeds, 100 epochs)" in better.shown
+    assert claims.reconstructs_best(at_zeros(vdl_nl=16.3, **OTHERS), rules).word is OPEN
+    assert claims.reconstructs_best(at_zeros(vdl_nl=15.0, **OTHERS), rules).word is FAILS
+    assert claims.reconstructs_best(at_zeros(**OTHERS), rules).word is OPEN
+    without_one = {family: psnr for family, psnr in OTHERS.items() if family != "wdl"}
+    lacking = claims.reconstructs_best(at_zeros(vdl_nl=17.0, **without_one), rules)
+    assert lacking.word is OPEN
+    assert "wdl: missing no value" in lacking.shown
 
 
-def test_a_rival_that_does_not_reach_a_sparsity_leaves_the_claim_open():
-    result = at_zeros(vdl_nl=(17.0, 0.1), sdl=(16.0, 0.1), wdl=(15.0, 0.1))
-    table = result.more["at_zeros"]
-    table.loc[(table["family"] == "wdl") & (table["zeros"] == 0.9), "psnr"] = np.nan
-    verdict = claims.reconstructs_best(result)
-    assert verdict.holds is None
-    assert "missing: wdl at 90 % zeros" in verdict.shown
+def test_codes_by_inference_stand_apart(rules):
+    with_them = at_zeros(vdl_nl=17.0, do=18.0, do_nl=19.0, **OTHERS)
+    assert claims.reconstructs_best(with_them, rules).word is HOLDS
+    assert claims.reconstructs_best(with_them, rules, by_inference=True).word is FAILS
+    worse = at_zeros(vdl_nl=17.0, do=15.0, do_nl=16.0, **OTHERS)
+    assert claims.reconstructs_best(worse, rules, by_inference=True).word is HOLDS
+    # One seed of DO refutes nothing.
+    one_seed = with_them
+    for zeros in (0.9, 0.95):
+        for family in ("do", "do_nl"):
+            one_seed = changed(one_seed, family, zeros, seeds=1, std=math.nan)
+    assert claims.reconstructs_best(one_seed, rules, by_inference=True).word is OPEN
 
 
-def test_on_par_within_half_a_decibel():
-    assert claims.linear_on_par(at_zeros(vdl=(16.4, 0.0), sdl=(16.0, 0.0))).holds is True
-    assert claims.linear_on_par(at_zeros(vdl=(15.4, 0.0), sdl=(16.0, 0.0))).holds is False
-    assert claims.linear_on_par(at_zeros(vdl=(15.4, 0.0))).holds is None
-    half = at_zeros(vdl=(16.4, 0.0), sdl=(16.0, 0.0))
-    half.more["at_zeros"].loc[0, "psnr"] = np.nan
-    assert claims.linear_on_par(half).holds is None
+@pytest.mark.parametrize(("psnr", "word"), [(17.0, OPEN), (14.0, FAILS)])
+def test_half_of_the_evidence_refutes_and_does_not_confirm(rules, psnr, word):
+    half = changed(at_zeros(vdl_nl=psnr, **OTHERS), "vdl_nl", 0.95, psnr=math.nan, seeds=0)
+    found = claims.reconstructs_best(half, rules)
+    assert found.word is word
+    assert "VDL-NL at 95 % zeros: missing no value" in found.shown
 
 
-def test_classifies_best_at_every_small_count():
-    def summary(last: float) -> StudyResult:
-        rows = [
-            {"method": method, "labels_per_class": count, "top1": error, "top1_std": 0.01}
-            for method, error in (("vdl_nl", 0.3), ("linear on raw", 0.4))
-            for count in (1, 2, 5, 10)
-        ]
-        rows[3]["top1"] = last
-        return StudyResult(pd.DataFrame(), {"summary": pd.DataFrame(rows)})
-
-    assert claims.classifies_best(summary(0.3)).holds is True
-    assert claims.classifies_best(summary(0.5)).holds is False
-    few = summary(0.3).more["summary"].query("labels_per_class == 1")
-    assert claims.classifies_best(StudyResult(few, {"summary": few})).holds is None
+@pytest.mark.parametrize(
+    "lack", [{"seeds": 2}, {"epochs": 50}, {"epochs": math.nan}, {"change": 0.9}]
+)
+def test_incomplete_evidence_leaves_the_claim_open(rules, lack):
+    whole = at_zeros(vdl_nl=17.0, **OTHERS)
+    assert claims.reconstructs_best(changed(whole, "vdl_nl", 0.9, **lack), rules).word is OPEN
+    assert claims.reconstructs_best(changed(whole, "sdl_nl", 0.9, **lack), rules).word is OPEN
 
 
-def test_collapse_needs_shrinking_codes_and_growing_columns():
-    def history(spread: float, norm: float) -> StudyResult:
-        # The first epoch, and another λ without a rival, must not count.
-        rows = [
-            ("none", 0.02, 1, 0.9), ("none", 0.02, 5, spread), ("vdl", 0.02, 5, 0.5),
-            ("vdl", 0.02, 1, 0.1), ("vdl", 0.05, 5, 0.01),
-        ]  # fmt: skip
-        table = pd.DataFrame(rows, columns=["family", "sparsity_weight", "epoch", "code_std"])
-        table["run"] = table["family"] + table["sparsity_weight"].astype(str)
-        change = pd.DataFrame(
-            {
-                "family": ["none", "vdl"],
-                "sparsity_weight": 0.02,
-                "code_l1": 0.7,
-                "code_std": [0.5, 1.0],
-                "column_norm": [norm, 1.0],
-            }
-        )
-        return StudyResult(table, {"change": change})
-
-    assert claims.collapses(history(0.1, 2.0)).holds is True
-    assert claims.collapses(history(0.4, 2.0)).holds is False
-    assert claims.collapses(history(0.1, 0.9)).holds is False
-    alone = history(0.1, 2.0)
-    alone = StudyResult(alone.table.query("family == 'none'"), alone.more)
-    assert claims.collapses(alone).holds is None
+def test_other_data_have_no_least_number_of_epochs(rules):
+    short = changed(at_zeros(vdl_nl=17.0, **OTHERS), "vdl_nl", 0.9, epochs=20)
+    patches = StudyResult(pd.DataFrame({"data": ["patches"]}), short.more)
+    assert claims.reconstructs_best(patches, rules).word is HOLDS
 
 
-def test_atoms_grow_and_atoms_are_gabors():
-    table = pd.DataFrame(
-        {
-            "family": ["sdl"] * 2 + ["vdl"],
-            "sparsity_weight": [0.1, 0.2, 0.1],
-            "median_active_area": [0.2, 0.3, 0.1],
-            "gabor_like": [0.9, 0.6, 0.4],
-        }
-    )
-    assert claims.atoms_grow(StudyResult(table[:2], {"summary": table[:2]})).holds is True
-    assert claims.atoms_grow(StudyResult(table, {"summary": table})).holds is None
-    assert claims.atoms_are_gabors(StudyResult(table, {"summary": table})).holds is False
-    assert claims.atoms_are_gabors(StudyResult(table, {"summary": table[:2]})).holds is True
-    assert claims.atoms_grow(StudyResult(table, {"summary": table[2:]})).holds is None
+def test_on_par_within_half_a_decibel(rules):
+    assert claims.linear_on_par(at_zeros(vdl=16.2, sdl=16.0), rules).word is HOLDS
+    assert claims.linear_on_par(at_zeros(vdl=15.0, sdl=16.0), rules).word is FAILS
+    assert claims.linear_on_par(at_zeros(vdl=15.5, sdl=16.0), rules).word is OPEN
+    assert claims.linear_on_par(at_zeros(vdl=15.4), rules).word is OPEN
+    half = changed(at_zeros(vdl=16.2, sdl=16.0), "sdl", 0.95, psnr=math.nan)
+    assert claims.linear_on_par(half, rules).word is OPEN
 
 
-def test_denoising_claims():
+def denoised(psnr: float, seeds: int = 3, **references: float) -> StudyResult:
     best = pd.DataFrame(
-        {"noise": 1.0, "family": ["vdl", "vdl_nl"], "psnr_noisy": 10.0, "psnr_denoised": 15.0}
+        {"noise": 1.0, "family": ["vdl", "vdl_nl"], "psnr_denoised": [psnr, psnr + 1],
+         "psnr_denoised_std": 0.1, "seeds": seeds, "epochs": 100, "change": 0.05}
+    )  # fmt: skip
+    values = {"clipped noisy": 13.0, "zero code": 10.0, "PCA-Wiener": 19.0} | references
+    references = pd.DataFrame(
+        {"noise": 1.0, "reference": values.keys(), "psnr_denoised": values.values()}
     )
-    peers = pd.DataFrame({"noise": [1.0], "peer": ["wavelet"], "psnr_denoised": [16.0]})
-    result = StudyResult(best, {"best": best, "peers": peers})
-    assert claims.denoises(result).holds is True
-    alone = claims.denoises(StudyResult(best[:1], {"best": best[:1]}))
-    assert alone.holds is None
-    assert "missing: vdl_nl" in alone.shown
-    assert claims.beats_classical_denoisers(result).holds is False
+    peers = pd.DataFrame({"noise": [1.0], "peer": ["wavelet"], "psnr_denoised": [15.5]})
+    return StudyResult(MNIST, {"best": best, "peers": peers, "references": references})
+
+
+def test_denoising_is_judged_against_clipped_noise_and_the_zero_code(rules):
+    assert claims.denoises(denoised(15.0), rules).word is HOLDS
+    assert claims.denoises(denoised(12.0), rules).word is FAILS
+    assert claims.denoises(denoised(15.0, **{"zero code": 16.5}), rules).word is FAILS
+    assert claims.denoises(denoised(15.0, seeds=2), rules).word is OPEN
+    alone = denoised(15.0)
+    alone = StudyResult(MNIST, {**alone.more, "best": alone.more["best"][:1]})
+    assert claims.denoises(alone, rules).word is OPEN
+
+
+def test_other_denoisers_are_claims_of_their_own(rules):
+    result = denoised(15.0)
+    assert claims.beats_classical_denoisers(result, rules).word is HOLDS
+    assert claims.beats_classical_denoisers(denoised(14.6), rules).word is OPEN
+    assert claims.beats_classical_denoisers(denoised(13.0), rules).word is FAILS
+    assert claims.beats_wiener(result, rules).word is FAILS
+    assert claims.beats_wiener(denoised(19.0), rules).word is HOLDS
+
+
+def classified(ours: float, **more: float) -> StudyResult:
+    errors = {"vdl_nl": ours, "sdl": 0.4, "vdl": 0.42, "sdl_nl": 0.41, "linear on raw": 0.5,
+              "LISTA + linear on raw": 0.5} | more  # fmt: skip
+    rows = [
+        {"method": method, "labels_per_class": count, "top1": error,
+         "top1_std": math.nan if method == "linear on raw" else 0.005, "epochs": 100,
+         "model_seeds": math.inf if method == "linear on raw" else 3}
+        for method, error in errors.items()
+        for count in (1, 2, 5, 10)
+    ]  # fmt: skip
+    return StudyResult(MNIST, {"summary": pd.DataFrame(rows)})
+
+
+def test_classifies_best_at_every_small_count(rules):
+    assert claims.classifies_best(classified(0.3), rules).word is HOLDS
+    assert claims.classifies_best(classified(0.395), rules).word is OPEN
+    assert claims.classifies_best(classified(0.5), rules).word is FAILS
+    inferred = {"do": 0.2, "do_nl": 0.25}
+    assert claims.classifies_best(classified(0.3, **inferred), rules).word is HOLDS
+    apart = claims.classifies_best(classified(0.3, **inferred), rules, by_inference=True)
+    assert apart.word is FAILS
+    few = classified(0.3).more["summary"].query("labels_per_class == 1")
+    assert claims.classifies_best(StudyResult(MNIST, {"summary": few}), rules).word is OPEN
+
+
+def history(kind: str, fall: float, *growth: float, epochs: int = 100) -> pd.DataFrame:
+    names = ["column_norm"] if len(growth) == 1 else ["column_norm_1", "column_norm_2"]
+    return pd.DataFrame(
+        [
+            {"family": kind, "sparsity_weight": 0.02, "seed": seed, "epochs": epochs,
+             "code_l1": fall * noise, **{name: g / noise for name, g in zip(names, growth)}}
+            for seed, noise in enumerate((0.98, 1.0, 1.02))
+        ]
+    )  # fmt: skip
+
+
+def collapse(*changed_rows: pd.DataFrame) -> StudyResult:
+    whole = [
+        history("none", 0.1, 8.0),
+        history("none_nl", 0.1, 4.0, 3.0),
+        history("sdl", 0.9, 1.0),
+        history("vdl", 1.2, 1.5),
+        history("sdl_nl", 0.9, 1.0, 1.0),
+        history("vdl_nl", 1.1, 1.3, 1.2),
+    ]
+    of_family = {rows["family"].iloc[0]: rows for rows in (*whole, *changed_rows)}
+    return StudyResult(MNIST, {"change": pd.concat(of_family.values(), ignore_index=True)})
+
+
+def test_collapse_needs_shrinking_codes_and_each_layer_growing(rules):
+    assert claims.collapses(collapse(), rules).word is HOLDS
+    assert claims.collapses(collapse(history("none", 1.5, 8.0)), rules).word is FAILS
+    # The first layer alone must not carry the second.
+    assert claims.collapses(collapse(history("none_nl", 0.1, 9.0, 0.7)), rules).word is FAILS
+    # VDL's columns grow as much.
+    assert claims.collapses(collapse(history("vdl", 1.2, 12.0)), rules).word is FAILS
+
+
+@pytest.mark.parametrize("family", ["none", "none_nl", "sdl", "vdl_nl"])
+def test_collapse_is_open_without_a_family_and_with_few_epochs(rules, family):
+    change = collapse().more["change"]
+    lacking = StudyResult(MNIST, {"change": change[change["family"] != family]})
+    assert claims.collapses(lacking, rules).word is OPEN
+    short = change.assign(epochs=np.where(change["family"] == family, 30, 100))
+    assert claims.collapses(StudyResult(MNIST, {"change": short}), rules).word is OPEN
+
+
+def atoms(**columns: tuple[float, float]) -> StudyResult:
+    rows = [
+        {"family": "sdl", "sparsity_weight": weight, "seed": seed, "max_epochs": 100,
+         **{name: values[i] + 0.01 * seed for name, values in columns.items()}}
+        for i, weight in enumerate((0.005, 0.02))
+        for seed in range(3)
+    ]  # fmt: skip
+    return StudyResult(MNIST, {"summary": pd.DataFrame(rows)})
+
+
+def test_atoms_grow_in_extent_and_in_likeness(rules):
+    grown = atoms(median_extent=(0.3, 0.6), median_likeness=(0.6, 0.8))
+    assert claims.atoms_grow(grown, rules).word is HOLDS
+    # By less than the factor asked for.
+    small = atoms(median_extent=(0.3, 0.31), median_likeness=(0.6, 0.8))
+    assert claims.atoms_grow(small, rules).word is FAILS
+    unlike = atoms(median_extent=(0.3, 0.6), median_likeness=(0.6, 0.5))
+    assert claims.atoms_grow(unlike, rules).word is FAILS
+    one = StudyResult(MNIST, {"summary": grown.more["summary"].query("sparsity_weight < 0.01")})
+    assert claims.atoms_grow(one, rules).word is OPEN
+    one_seed = StudyResult(MNIST, {"summary": grown.more["summary"].query("seed == 0")})
+    assert claims.atoms_grow(one_seed, rules).word is OPEN
+
+
+def test_atoms_are_gabors_more_often_than_scrambled_ones(rules):
+    many = atoms(gabor_like=(0.8, 0.7), gabor_like_scrambled=(0.1, 0.05))
+    assert claims.atoms_are_gabors(many, rules).word is HOLDS
+    few = atoms(gabor_like=(0.8, 0.4), gabor_like_scrambled=(0.1, 0.05))
+    assert claims.atoms_are_gabors(few, rules).word is FAILS
+    by_chance = atoms(gabor_like=(0.8, 0.7), gabor_like_scrambled=(0.1, 0.8))
+    assert claims.atoms_are_gabors(by_chance, rules).word is FAILS

@@ -14,7 +14,7 @@ from sparse_lightning.solvers.fista import State
 
 
 def largest_curvature(given: Problem) -> float:
-    """L of all terms but the penalty at the start: its Hessian's largest eigenvalue, by autograd."""
+    """L of all terms but the penalty at the start: the largest eigenvalue of their Hessian."""
     objective, start = given.objective, given.start
     direction = torch.ones_like(start)
     for _ in range(40):

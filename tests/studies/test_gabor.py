@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
 
-from sparse_lightning.studies.gabor import fit_gabor
-from sparse_lightning.studies.orientation import active_area
+from sparse_lightning.studies.gabor import are_gabor_like, fit_gabor, phase_scrambled
 
 
 def gabor(
@@ -59,9 +59,38 @@ def test_noise_is_no_gabor_function_and_a_constant_nothing():
     assert math.isnan(flat.frequency)
 
 
-def test_active_area_counts_the_pixels_that_hold_the_energy():
-    tile = torch.zeros(4, 10, 10)
-    tile[0, 0, :3] = 1.0
-    tile[1] = 1.0
-    tile[2, 0, 0], tile[2, 0, 1] = 10.0, 1.0
-    assert active_area(tile).tolist() == pytest.approx([0.03, 0.9, 0.01, 0.0])
+def alike(*tiles: np.ndarray) -> list[bool]:
+    fits = pd.DataFrame([asdict(fit_gabor(tile)) for tile in tiles])
+    return are_gabor_like(fits, 28, 0.5, 4.0, 1.0).to_list()
+
+
+def grating(orientation: float, frequency: float) -> np.ndarray:
+    return gabor(orientation, frequency, 1e6, 1e6, 13, 13, 0.4)
+
+
+def test_gabor_functions_are_gabor_like():
+    square = gabor(1.2, 0.2, 2.5, 4.0, 10, 18, 1.4)
+    # Narrow along its wave, and as long as the tile.
+    bar = gabor(0.4, 0.12, 3.5, 25.0, 14, 14, 0.0)
+    at_border = gabor(2.0, 0.15, 3.0, 3.0, 4, 20, 0.7)
+    noisy = square + 0.1 * np.random.default_rng(0).standard_normal(square.shape)
+    assert alike(square, bar, at_border, noisy) == [True] * 4
+
+
+def test_gratings_edges_blobs_and_noise_are_not():
+    edge = np.sign(gabor(1.0, 0.001, 1e6, 1e6, 13, 13, -math.pi / 2))
+    blob = gabor(0.0, 0.0, 3.0, 4.0, 13, 13, 0.0)
+    noise = np.random.default_rng(0).standard_normal((28, 28))
+    tiles = [grating(0.3, 0.1), grating(1.4, 0.25), grating(2.0, 0.05), edge, blob, noise]
+    assert alike(*tiles, np.zeros((28, 28))) == [False] * 7
+    # It is not for want of a good fit.
+    assert min(fit_gabor(tile).explained for tile in tiles[:3]) > 0.9
+
+
+def test_scrambled_atoms_keep_their_spectrum_and_are_the_null():
+    generator = np.random.default_rng(0)
+    atom = gabor(1.2, 0.2, 2.0, 2.5, 10, 18, 1.4)
+    scrambled = [phase_scrambled(atom, generator) for _ in range(4)]
+    for tile in scrambled:
+        np.testing.assert_allclose(np.abs(np.fft.fft2(tile)), np.abs(np.fft.fft2(atom)), atol=1e-9)
+    assert not any(alike(*scrambled))

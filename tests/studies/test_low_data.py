@@ -146,17 +146,32 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
 def test_summary_takes_the_weight_of_lowest_validation_error():
     rows = [
         {"method": "sdl", "labels": 10, "labels_per_class": "1", "sparsity_weight": weight,
-         "val_error": val, "top1": top1, "top3": 0.1}
+         "seed": seed, "max_epochs": 100, "val_error": val, "top1": top1, "top3": 0.1}
         for weight, val, errors in ((0.1, 0.3, (0.5, 0.7)), (0.2, 0.4, (0.1, 0.1)))
-        for top1 in errors
+        for seed, top1 in enumerate(errors)
     ]  # fmt: skip
     rows.append({"method": "raw", "labels": 10, "labels_per_class": "1", "val_error": 0.9,
                  "top1": 0.8, "top3": 0.6})  # fmt: skip
     result = summary(pd.DataFrame(rows)).set_index("method")
     assert result.loc["sdl", "sparsity_weight"] == 0.1
     assert result.loc["sdl", "top1"] == pytest.approx(0.6)
-    assert result.loc["sdl", "fits"] == 2
+    assert (result.loc["sdl", "model_seeds"], result.loc["sdl", "epochs"]) == (2, 100)
     assert result.loc["raw", "top1"] == 0.8
+    assert (result.loc["raw", "model_seeds"], result.loc["raw", "epochs"]) == (np.inf, np.inf)
+
+
+def test_draws_are_averaged_within_a_model_seed():
+    # Draws differ by 0.4, and model seeds by 0.02.
+    rows = [
+        {"method": "sdl", "labels": 10, "labels_per_class": "1", "sparsity_weight": 0.1,
+         "seed": seed, "label_seed": draw, "max_epochs": 100, "val_error": 0.3,
+         "top1": 0.3 + 0.4 * draw + 0.02 * seed, "top3": 0.1}
+        for seed, draw in ((0, 0), (0, 1), (1, 0), (1, 1))
+    ]  # fmt: skip
+    row = summary(pd.DataFrame(rows)).iloc[0]
+    assert row["top1"] == pytest.approx(0.51)
+    assert row["top1_std"] == pytest.approx(0.02 / np.sqrt(2))
+    assert (row["model_seeds"], row["draws"]) == (2, 2)
 
 
 def test_data_without_labels_are_refused():

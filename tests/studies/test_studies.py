@@ -16,21 +16,16 @@ from tiny_study import SIZE, TinyData, TinyModel
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import DataError
+from sparse_lightning.figures.denoising import draw as draw_denoising
 from sparse_lightning.figures.features import draw as draw_features
 from sparse_lightning.studies import ablation as ablation_study
 from sparse_lightning.studies.ablation import ablation
-from sparse_lightning.studies.coding import batches, codes_of
+from sparse_lightning.studies.coding import all_inputs, batches
 from sparse_lightning.studies.denoisers import choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
+from sparse_lightning.studies.epochs import last_change
 from sparse_lightning.studies.features import features, summary
 from sparse_lightning.studies.hinge_surface import hinge_surface
-from sparse_lightning.studies.regret import (
-    amortisation,
-    interpolate,
-    own_codes,
-    psnr_at_zeros,
-    regret,
-)
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 
@@ -43,67 +38,6 @@ def mean_psnr(clean: np.ndarray, other: np.ndarray) -> float:
     return float(
         np.mean([peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in zip(clean, other)])
     )
-
-
-# Regret.
-
-
-def test_regret_is_psnr_and_zeros_of_the_codes():
-    data, trained = TinyData(), TinyModel()
-    inputs = torch.cat([batch.inputs for batch in batches(data, "test", 50)])
-    table = regret([trained], data, ResultCache(), num_images=50).table.set_index("codes")
-    codes = trained.model.encode(inputs)
-    rebuilt = trained.model.decode(codes)
-    assert table.loc["encoder", "psnr"] == pytest.approx(
-        mean_psnr(pixels(inputs), pixels(rebuilt)), abs=1e-4
-    )
-    assert table.loc["encoder", "zeros"] == pytest.approx(float((codes == 0).double().mean()))
-    # Batches are of 25.
-    inferred = torch.cat([codes_of(trained.model, part, True) for part in inputs.split(25)])
-    assert table.loc["inference", "zeros"] == pytest.approx(float((inferred == 0).double().mean()))
-    assert table.loc["inference", "psnr"] > table.loc["encoder", "psnr"]
-
-
-def test_families_without_an_encoder_are_judged_by_inference():
-    data = TinyData()
-    trained_models = [TinyModel("sdl"), TinyModel("do", encoder=False)]
-    table = regret(trained_models, data, ResultCache()).table
-    chosen = own_codes(table).set_index("family")["codes"]
-    assert chosen.to_dict() == {"sdl": "encoder", "do": "inference"}
-
-
-def test_interpolation_on_a_made_up_curve():
-    zeros, psnr = np.array([0.95, 0.75, 0.85]), np.array([10.0, 20.0, 16.0])
-    assert interpolate(zeros, psnr, 0.80) == pytest.approx(18.0)
-    assert interpolate(zeros, psnr, 0.9) == pytest.approx(13.0)
-    assert interpolate(zeros, psnr, 0.95) == 10.0
-    assert math.isnan(interpolate(zeros, psnr, 0.96))
-    assert math.isnan(interpolate(zeros, psnr, 0.7))
-
-
-def test_psnr_at_equal_zeros_is_a_mean_over_seeds_that_reach_there():
-    rows = [
-        {"family": "sdl", "seed": seed, "sparsity_weight": weight, "codes": way, "run": f"{seed}",
-         "zeros": zeros, "psnr": psnr + (5.0 if way == "inference" else 0.0)}
-        for way in ("encoder", "inference")
-        for seed, points in {
-            0: [(0.1, 0.7, 20.0), (0.2, 0.9, 10.0)],
-            1: [(0.1, 0.7, 24.0), (0.2, 0.85, 18.0)],
-        }.items()
-        for weight, zeros, psnr in points
-    ]  # fmt: skip
-    table = pd.DataFrame(rows)
-    result = psnr_at_zeros(table, (0.8, 0.9, 0.95)).set_index("zeros")
-    # At 0.8: 15 and 20.
-    assert result.loc[0.8, "psnr"] == pytest.approx(17.5 + 0.5 * (24 - 4 - 20))
-    assert result.loc[0.8, "std"] == pytest.approx(abs(20.0 - 15.0) / math.sqrt(2))
-    assert result["seeds"].to_list() == [2, 1, 0]
-    assert result.loc[0.9, "psnr"] == pytest.approx(10.0)
-    assert math.isnan(result.loc[0.9, "std"])
-    assert math.isnan(result.loc[0.95, "psnr"])
-    lost = amortisation(table).set_index("sparsity_weight")
-    assert lost["psnr_loss"].to_list() == pytest.approx([5.0, 5.0])
-    assert lost["seeds"].to_list() == [2, 2]
 
 
 # Denoising.
@@ -157,7 +91,8 @@ def test_settings_of_baselines_are_chosen_by_psnr():
 def test_table_one_takes_the_weight_that_denoises_validation_images_best():
     rows = [
         {"family": "vdl", "seed": seed, "sparsity_weight": weight, "noise": 1.0, "split": split,
-         "psnr_clean": 20.0, "psnr_noisy": 10.0, "psnr_denoised": value + seed}
+         "psnr_clean": 20.0, "psnr_noisy": 10.0, "psnr_denoised": value + seed,
+         "max_epochs": 100 - seed, "change": 0.1 + 0.2 * seed}
         for seed in (0, 1)
         for weight, val, test in ((0.1, 15.0, 12.0), (0.2, 14.0, 13.0))
         for split, value in (("val", val), ("test", test))
@@ -166,7 +101,44 @@ def test_table_one_takes_the_weight_that_denoises_validation_images_best():
     assert best["sparsity_weight"] == 0.1
     assert best["psnr_denoised"] == pytest.approx(12.5)
     assert best["psnr_denoised_std"] == pytest.approx(math.sqrt(0.5))
-    assert best["seeds"] == 2
+    assert (best["seeds"], best["epochs"]) == (2, 99)
+    assert best["change"] == pytest.approx(0.2)
+
+
+def test_references_of_denoising():
+    data = TinyData()
+    result = denoising([TinyModel()], data, ResultCache(), (0.5,), num_peer_images=10, num_shown=2)
+    found = result.more["references"].set_index("reference")["psnr_denoised"]
+    train, clean = (
+        torch.from_numpy(all_inputs(data, split)).double() for split in ("train", "test")
+    )
+    noisy = clean + noise_like(clean.float(), 0.5, seed=1).double()
+    mean, covariance = train.mean(0), torch.cov(train.T, correction=0)
+    gain = covariance @ torch.linalg.inv(covariance + 0.25 * torch.eye(len(covariance)))
+    expected = {
+        "mean image": mean.expand_as(clean),
+        "zero code": torch.zeros_like(clean),
+        "PCA-Wiener": mean + (noisy - mean) @ gain.T,
+    }
+    for name, image in expected.items():
+        assert found[name] == pytest.approx(mean_psnr(pixels(clean), pixels(image)), abs=1e-3)
+    clipped = pixels(noisy).clip(0, 1)
+    assert found["clipped noisy"] == pytest.approx(mean_psnr(pixels(clean), clipped), abs=1e-3)
+    noise = result.more["best"]["psnr_noisy"].iloc[0]
+    assert found["clipped noisy"] > noise
+    labels = next(draw_denoising(result))[1].axes[0].get_xticklabels()
+    assert "clipped\nnoisy" in [label.get_text() for label in labels]
+
+
+def test_the_last_doubling_of_a_model(tmp_path: Path):
+    trained = TinyModel(run=str(tmp_path))
+    assert math.isnan(last_change(trained))
+    history = pd.DataFrame({"epoch": range(5), "val/psnr": [1.0, 3.0, 4, 5, 7], "val/zeros": 0.5})
+    history.to_csv(tmp_path / "metrics.csv", index=False)
+    # From the second epoch to the fifth.
+    assert last_change(trained) == 4.0
+    history[:1].to_csv(tmp_path / "metrics.csv", index=False)
+    assert math.isnan(last_change(trained))
 
 
 # Features.
@@ -190,8 +162,12 @@ def test_atoms_are_scaled_by_the_largest_code():
     share = result.more["summary"].iloc[0]
     used = table[table["active"] >= 0.01]
     assert share["used"] == len(used) / len(table)
-    assert share["gabor_like"] == (used["explained"] >= 0.5).mean()
-    assert share["median_active_area"] == used["active_area"].median()
+    assert share["gabor_like"] == used["gabor_like"].mean()
+    assert share["gabor_like_scrambled"] == used["gabor_like_scrambled"].mean()
+    assert share["median_extent"] == used["extent"].median()
+    assert share["median_likeness"] == used["likeness"].median()
+    assert not table["gabor_like"][table["explained"] < 0.5].any()
+    assert (table["scrambled_explained"] != table["explained"]).all()
 
 
 def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
@@ -200,7 +176,7 @@ def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
         {"gabor_like": [True, False, True, True], "used": [True, True, False, False],
          "explained": [0.8, 0.2, 0.9, 0.9]}
     ).assign(**columns, data="MNIST", orientation=1.0, frequency=0.1, size_along=2.0,
-             size_across=3.0, active_area=0.3)  # fmt: skip
+             size_across=3.0, extent=0.3, likeness=0.5)  # fmt: skip
     index = pd.DataFrame([columns | {"kind": "atom", "unit": 0}])
     pictures = Pictures(index, np.random.default_rng(0).normal(size=(1, 6, 6)))
     figures = dict(draw_features(StudyResult(table, {}, pictures)))
@@ -212,16 +188,17 @@ def test_atoms_that_are_hardly_used_do_not_count():
     table = pd.DataFrame(
         {
             "active": [0.5, 0.2, 0.004, 0.0],
-            "active_area": [0.3, 0.5, 0.9, 0.9],
+            "extent": [0.3, 0.5, 0.9, 0.9],
+            "likeness": [0.6, 0.8, 0.1, 0.1],
             "orientation_share": [0.8, 0.2, 0.9, 0.9],
         }
-    ).assign(**columns, run="a")
+    ).assign(**columns, max_epochs=5, run="a")
     table["used"] = table["active"] >= 0.01
     unused = table.assign(used=False, run="b")
     first, second = summary(pd.concat([table, unused])).to_dict("records")
     assert (first["used"], first["dead"], first["oriented"]) == (0.5, 0.25, 0.5)
-    assert first["median_active_area"] == 0.4
-    assert math.isnan(second["median_active_area"])
+    assert (first["median_extent"], first["median_likeness"]) == pytest.approx((0.4, 0.7))
+    assert math.isnan(second["median_extent"])
     assert second["used"] == 0
 
 
@@ -237,12 +214,17 @@ class TrainedBefore(TinyModel):
 def test_ablation_follows_training(tmp_path: Path):
     history = {f"train/{name}": [4.0, 3.0, 1.0] for name in ablation_study.TRACKED}
     history["train/column_norm"] = [1.0, 2.0, 3.0]
+    history["train/column_norm_1"], history["train/column_norm_2"] = [1.0, 1.0, 5.0], [2.0, 2.0, 1]
     pd.DataFrame({"epoch": [0, 1, 2]} | history).to_csv(tmp_path / "metrics.csv", index=False)
     result = ablation([TrainedBefore(tmp_path)])
     assert result.table["epoch"].to_list() == [1, 2, 3]
     assert result.table["code_std"].to_list() == [4.0, 3.0, 1.0]
     change = result.more["change"].iloc[0]
     assert (change["code_std"], change["column_norm"]) == (0.25, 3.0)
+    assert (change["column_norm_1"], change["column_norm_2"], change["epochs"]) == (5.0, 0.5, 3)
+    linear = pd.read_csv(tmp_path / "metrics.csv").drop(columns="train/column_norm_1")
+    linear.to_csv(tmp_path / "metrics.csv", index=False)
+    assert "column_norm_1" not in ablation([TrainedBefore(tmp_path)]).table
     (tmp_path / "metrics.csv").unlink()
     with pytest.raises(DataError, match="reads the metrics of each epoch"):
         ablation([TrainedBefore(tmp_path)])

@@ -1,0 +1,135 @@
+"""Words on made-up evidence: gaps of known size and spread, at 2, 3 and 5 seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sparse_lightning.paper.statistics import (
+    Sample,
+    Spread,
+    Word,
+    above,
+    difference,
+    on_par,
+)
+
+HOLDS, FAILS, OPEN = Word.HOLDS, Word.FAILS, Word.OPEN
+
+
+def sample(mean: float, deviation: float = 0.1, seeds: int = 3, **more: float) -> Sample:
+    return Sample(mean, deviation, seeds, **more)
+
+
+def test_interval_of_two_is_that_of_scipy():
+    first, second = np.array([16.0, 16.3, 16.1]), np.array([15.2, 15.1, 15.5])
+    both = [Sample(values.mean(), values.std(ddof=1), 3) for values in (first, second)]
+    found = difference(*both, Spread.pooled(both), 0.95, 3.0)
+    expected = stats.ttest_ind(first, second).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_welch_where_deviations_differ_more_than_threefold():
+    first, second = np.array([16.0, 16.01, 16.02]), np.array([15.0, 15.4, 15.8])
+    both = [Sample(values.mean(), values.std(ddof=1), 3) for values in (first, second)]
+    found = difference(*both, Spread.pooled(both), 0.95, 3.0)
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_variance_is_pooled_over_all_families():
+    spread = Spread.pooled([sample(1, 0.1, 3), sample(2, 0.2, 5), Sample.fixed(7.0)])
+    assert spread.freedom == 6
+    assert spread.variance == pytest.approx((2 * 0.01 + 4 * 0.04) / 6)
+
+
+@pytest.mark.parametrize(
+    # The interval of a difference is ± 0.227 dB for two families of 3 seeds, ± 0.146 dB of 5.
+    ("gap", "seeds", "word"),
+    [
+        (1.0, 2, OPEN), (1.0, 3, HOLDS), (1.0, 5, HOLDS), (-1.0, 2, OPEN), (-1.0, 3, FAILS),
+        (0.2, 3, OPEN), (0.2, 5, HOLDS), (-0.2, 3, OPEN), (-0.2, 5, FAILS),
+    ],
+)  # fmt: skip
+def test_a_gap_of_known_size_and_spread(rules, gap, seeds, word):
+    found = above("A", sample(16 + gap, 0.1, seeds), {"b": sample(16, 0.1, seeds)}, rules)
+    assert found.word is word
+
+
+def test_more_families_tell_the_spread_better(rules):
+    ours, near = sample(16.2), sample(16.0)
+    assert above("A", ours, {"b": near}, rules).word is OPEN
+    rivals = {"b": near, "c": sample(12), "d": sample(12), "e": sample(12), "f": sample(12)}
+    assert above("A", ours, rivals, rules).word is HOLDS
+
+
+def test_refutation_is_corrected_for_the_number_of_rivals(rules):
+    # Alone, or among rivals whose spread would tell no more.
+    assert above("A", sample(16), {"b": sample(16.25)}, rules).word is FAILS
+    assert above("A", sample(16), {"b": sample(16.25)}, rules, comparisons=5).word is OPEN
+    assert above("A", sample(16), {"b": sample(17)}, rules, comparisons=5).word is FAILS
+
+
+def test_one_rival_with_evidence_refutes_and_one_without_decides_nothing(rules):
+    good, better = sample(15), sample(18)
+    two_seeds = sample(18, 0.1, 2)
+    one_seed = sample(18, math.nan, 1)
+    absent = sample(math.nan, math.nan, 0)
+    for lacking in (two_seeds, one_seed, absent):
+        found = above("A", sample(16), {"b": good, "c": lacking}, rules)
+        assert found.word is OPEN
+        assert "c: missing" in found.shown
+        assert above("A", sample(16), {"b": better, "c": lacking}, rules).word is FAILS
+        assert above("A", lacking, {"b": good}, rules).word is OPEN
+
+
+def test_short_training_decides_nothing(rules):
+    ours, theirs = sample(17, epochs=100), sample(16, epochs=5)
+    assert above("A", ours, {"b": theirs}, rules, least_epochs=100).word is OPEN
+    assert above("A", ours, {"b": theirs}, rules, least_epochs=5).word is HOLDS
+    unknown = sample(16, epochs=math.nan)
+    assert above("A", ours, {"b": unknown}, rules, least_epochs=100).word is OPEN
+    assert "100 epochs" in above("A", ours, {"b": theirs}, rules).shown
+
+
+@pytest.mark.parametrize(("change", "word"), [(0.1, HOLDS), (0.9, OPEN), (math.nan, OPEN)])
+def test_what_the_last_doubling_changed_must_not_turn_the_verdict(rules, change, word):
+    assert above("A", sample(17, change=change), {"b": sample(16)}, rules).word is word
+    assert above("A", sample(16), {"b": sample(17, change=change)}, rules).word is (
+        FAILS if word is HOLDS else OPEN
+    )
+    # What both gain alike leaves the gap as it is.
+    both = above("A", sample(17, change=change), {"b": sample(16, change=change)}, rules)
+    assert both.word is (OPEN if math.isnan(change) else HOLDS)
+
+
+@pytest.mark.parametrize(
+    ("gap", "deviation", "word"),
+    [(0.1, 0.1, HOLDS), (-0.3, 0.1, HOLDS), (0.4, 0.1, OPEN), (0.1, 0.4, OPEN), (0.9, 0.1, FAILS),
+     (-0.9, 0.1, FAILS), (0.6, 0.1, OPEN)],
+)  # fmt: skip
+def test_equivalence(rules, gap, deviation, word):
+    # ± 0.174 dB at 90 %, ± 0.227 dB at 95 %, for a deviation of 0.1 dB.
+    both = [sample(16 + gap, deviation), sample(16, deviation)]
+    assert on_par("VDL and SDL", *both, both, rules).word is word
+
+
+def test_equivalence_wants_the_same_evidence(rules):
+    near, few = sample(16.0), sample(16.0, 0.1, 2)
+    assert on_par("x", near, few, [near, few], rules).word is OPEN
+    moving = sample(16.0, change=0.4)
+    assert on_par("x", near, moving, [near, moving], rules).word is OPEN
+    assert on_par("x", moving, moving, [moving, moving], rules).word is HOLDS
+    early = sample(16.0, epochs=5)
+    assert on_par("x", near, early, [near, early], rules, least_epochs=100).word is OPEN
+
+
+def test_references_have_no_spread(rules):
+    reference = Sample.fixed(15.0)
+    assert above("A", sample(16), {"reference": reference}, rules).word is HOLDS
+    assert above("A", sample(14), {"reference": reference}, rules).word is FAILS
+    # ± 0.248 dB: three seeds alone have two degrees of freedom.
+    assert above("A", sample(15.2), {"reference": reference}, rules).word is OPEN

@@ -1,0 +1,123 @@
+"""Parts as plain descriptions, and checkpoints with parts of a user's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from problems import SignedL1
+
+from sparse_lightning import registry
+from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder, UnitColumns
+from sparse_lightning.encoders import LISTA
+from sparse_lightning.energy import Energy
+from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.penalties import NonNegativeL1
+from sparse_lightning.registry import build, describe, register
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive
+
+PARTS = [
+    Energy(0.1, 2.0, 0.3, 4.0, penalty=NonNegativeL1()),
+    FISTA(0.3, 20, 1e-2, safeguard=False),
+    ISTA(0.3),
+    Adaptive(7, 0.0),
+    LinearDecoder(3, 5),
+    MultiLayerDecoder(3, [4, 6], 5),
+    LISTA(5, 3, 2),
+    UnitColumns(0.5),
+    AdamSettings(1e-3, 1e-4),
+]
+
+
+@pytest.fixture(autouse=True)
+def registered_for_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: type(part).__name__)
+def test_a_description_is_plain_and_builds_the_part_again(part: Any):
+    description = describe(part)
+    again = build(json.loads(json.dumps(description)))
+    assert type(again) is type(part)
+    assert describe(again) == description
+    if not isinstance(part, torch.nn.Module):
+        assert again == part
+
+
+def test_parts_of_parts_are_described_as_well():
+    register(SignedL1)
+    energy = Energy(0.1, penalty=SignedL1())
+    assert describe(energy)["penalty"] == {"name": "SignedL1"}
+    assert build(describe(energy)) == energy
+
+
+@register
+@dataclass(frozen=True)
+class Tabled:
+    """A part with a setting that is a mapping."""
+
+    table: dict[str, float] = field(default_factory=dict)
+
+
+def test_mappings_that_describe_no_part_pass_through():
+    assert build(describe(Tabled({"a": 1.0}))) == Tabled({"a": 1.0})
+
+
+def test_descriptions_of_older_versions_build():
+    """Before penalties were parts, and before solvers had a safeguard."""
+    weights = {"sparsity_weight": 0.1, "variance_weight": 1.0}
+    old = {"name": "Energy", **weights, "variance_threshold": 0.5, "encoder_weight": 0.0}
+    assert build(old) == Energy(0.1, 1.0, penalty=NonNegativeL1())
+    settings = {"step_size": 0.5, "max_iterations": 9, "tolerance": 1e-3}
+    assert build({"name": "FISTA", **settings}) == FISTA(**settings)
+
+
+@pytest.mark.parametrize("name", ["os.system", "SignedL1", ["Energy"], None])
+def test_what_is_not_registered_is_not_built(name: Any):
+    with pytest.raises(CheckpointError, match="which is not registered"):
+        build({"name": name})
+
+
+def test_settings_that_nobody_knows_are_of_another_version():
+    with pytest.raises(CheckpointError, match=r"another version.*its NonNegativeL1 has settings"):
+        build({"name": "NonNegativeL1", "power": 0.5})
+
+
+def test_one_name_is_one_part():
+    assert register(Energy) is Energy, "once more does no harm"
+    with pytest.raises(SettingError, match=r"named Energy is registered .* by sparse_lightning\."):
+        register(type("Energy", (), {}))
+
+
+def saved(path: Path) -> SparseAutoencoder:
+    """A model with a penalty of a user's own, and its checkpoint as training writes it."""
+    energy = Energy(0.05, penalty=SignedL1())
+    settings = AdamSettings(1e-3, 1e-3)
+    model = SparseAutoencoder(LinearDecoder(6, 10), None, energy, Adaptive(), settings)
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(path)
+    return model
+
+
+def test_a_users_part_must_be_registered_or_given(tmp_path: Path):
+    model, path = saved(tmp_path / "own.ckpt"), tmp_path / "own.ckpt"
+    message = r"holds a part named 'SignedL1', which is not registered .* import the module"
+    with pytest.raises(CheckpointError, match=message):
+        SparseAutoencoder.load_from_checkpoint(path)
+    given = SparseAutoencoder.load_from_checkpoint(path, energy=model.energy)
+    register(SignedL1)
+    registered = SparseAutoencoder.load_from_checkpoint(path)
+    inputs = torch.randn(5, 10)
+    expected = model.infer(inputs).codes
+    assert (expected < 0).any()
+    for loaded in (given, registered):
+        assert loaded.energy == model.energy
+        assert torch.equal(loaded.infer(inputs).codes, expected)
