@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 SIGINT_EXIT, SIGTERM_EXIT = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
 
 
@@ -26,16 +24,17 @@ def exit_codes_of_signals() -> Iterator[None]:
     """Give what Lightning raises after a signal the exit code of that signal.
 
     Raises:
-        SystemExit: in place of `SIGTERMException`, of a `KeyboardInterrupt`, and of the
-            ``SystemExit`` that Lightning makes of the latter.
+        SystemExit: in place of Lightning's ``SIGTERMException``, of a `KeyboardInterrupt`, and of
+            the ``SystemExit`` that Lightning makes of the latter.
     """
     try:
         yield
-    except SIGTERMException:
-        raise SystemExit(SIGTERM_EXIT) from None
     except KeyboardInterrupt:
         raise SystemExit(SIGINT_EXIT) from None
     except SystemExit as error:
+        # By its name: a wrong setting is refused before Lightning is imported.
+        if type(error).__name__ == "SIGTERMException":
+            raise SystemExit(SIGTERM_EXIT) from None
         if isinstance(error.__context__, KeyboardInterrupt):
             raise SystemExit(SIGINT_EXIT) from None
         raise

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sparse_lightning.data.batch import TensorSlices, require_no_single_sample, slice_loader
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import SettingError, require_count
 
 FINGERPRINT = "fingerprint"
 FINGERPRINT_SAMPLES = 2000
@@ -28,7 +28,7 @@ class SplitDataModule(lightning.LightningDataModule):
         drop_last: leave out the last, incomplete batch of training.
 
     Raises:
-        SettingError: a size below 1.
+        SettingError: a size that is no whole number, or below 1.
 
     Attributes:
         is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
@@ -45,8 +45,7 @@ class SplitDataModule(lightning.LightningDataModule):
         super().__init__()
         counts = {f"data.num_{split}": size for split, size in sizes.items()}
         for setting, size in {"data.batch_size": batch_size, **counts}.items():
-            if size < 1:
-                raise SettingError(f"{setting}={size} must be at least 1.")
+            require_count(setting, size)
         self.sizes, self.batch_size = sizes, batch_size
         self.shuffle_seed, self.drop_last = shuffle_seed, drop_last
         self.splits: dict[str, TensorSlices] = {}
@@ -94,6 +93,9 @@ class SplitDataModule(lightning.LightningDataModule):
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
         return self._loader("test")
 
     def _loader(
