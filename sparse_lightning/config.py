@@ -9,6 +9,7 @@ import difflib
 import netrc
 import os
 import re
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings
+from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
 PACKAGE = Path(__file__).parent
 CONFIG_DIR = next(
@@ -77,7 +79,7 @@ def settings_digest(*, _root_: DictConfig) -> str:
 
 def number(value: float) -> str:
     """Resolver: a number as names have it, the same for 1 and 1.0."""
-    return f"{value:g}"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
@@ -86,11 +88,18 @@ def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
     return name + "".join(values)
 
 
+def unique() -> str:
+    """Resolver: six hexadecimal digits that no other run's folder has."""
+    return secrets.token_hex(3)
+
+
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
+    # One program has one folder, however often its name is asked for.
+    OmegaConf.register_new_resolver("unique", unique, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("number", number, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
     OmegaConf.register_new_resolver("settings_digest", settings_digest, replace=True)
@@ -103,16 +112,20 @@ register_resolvers()
 def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run a job under Hydra; an error meant for the user becomes one sentence and exit code 1.
 
+    SIGTERM ends it with exit code 143, SIGINT with 130.
+
     ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
     entry = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-        entry(job)()
+        with exit_codes_of_signals(), terminated_in_order():
+            entry(job)()
         return
     # With it Hydra raises what it would otherwise print in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        entry(job)()
+        with exit_codes_of_signals(), terminated_in_order():
+            entry(job)()
     except Exception as error:
         message = user_message(error, config_name)
         if message is None:

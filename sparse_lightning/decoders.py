@@ -24,8 +24,8 @@ from sparse_lightning.datafits import (
     with_normal_squares,
 )
 from sparse_lightning.energy import at_least_float32
-from sparse_lightning.errors import SettingError, require_positive
-from sparse_lightning.registry import register
+from sparse_lightning.errors import SettingError, require_count, require_positive
+from sparse_lightning.registry import plain_numbers, register
 
 Columns = tuple[nn.Parameter, tuple[int, ...]]
 
@@ -65,7 +65,8 @@ class Decoder(nn.Module):
         Args:
             scale: :math:`s_j`, one number or (l,). A non-linear decoder's response depends on it.
         """
-        weight = next(self.parameters())
+        # A decoder without any parameter takes codes as they come.
+        weight = next(self.parameters(), torch.zeros(()))
         codes = (torch.eye(self.code_dim, device=weight.device) * scale).to(weight.dtype)
         return self(codes) - self(torch.zeros_like(codes[:1]))
 
@@ -76,6 +77,8 @@ class LinearDecoder(Decoder):
 
     def __init__(self, code_dim: int, input_dim: int) -> None:
         super().__init__()
+        require_count("model.decoder.code_dim", code_dim)
+        require_count("model.decoder.input_dim", input_dim)
         self.code_dim, self.input_dim = code_dim, input_dim
         self.weight = nn.Linear(code_dim, input_dim, bias=False).weight
 
@@ -100,12 +103,16 @@ class MultiLayerDecoder(Decoder):
 
     def __init__(self, code_dim: int, hidden_dims: Sequence[int], input_dim: int) -> None:
         super().__init__()
-        hidden_dims = [int(width) for width in hidden_dims]
-        if not hidden_dims or min(hidden_dims) < 1:
+        if isinstance(hidden_dims, str) or len(hidden_dims) == 0 or min(hidden_dims) < 1:
             raise SettingError(
                 f"model.decoder.hidden_dims={hidden_dims} must list at least one positive width: "
                 "use LinearDecoder for a decoder without hidden layers."
             )
+        require_count("model.decoder.code_dim", code_dim)
+        require_count("model.decoder.input_dim", input_dim)
+        for layer, width in enumerate(hidden_dims):
+            require_count(f"model.decoder.hidden_dims[{layer}]", width)
+        hidden_dims = [int(width) for width in hidden_dims]
         self.code_dim, self.hidden_dims, self.input_dim = code_dim, hidden_dims, input_dim
         widths = [code_dim, *hidden_dims]
         self.hidden = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
@@ -139,6 +146,7 @@ class UnitColumns:
     norm: float = 1.0
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         require_positive("model.constraint.norm", self.norm)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.registry import register
 
 
@@ -47,6 +47,8 @@ class LISTA(Encoder):
         super().__init__()
         if num_layers < 0:
             raise SettingError(f"model.encoder.num_layers={num_layers} must be 0 or more.")
+        require_count("model.encoder.input_dim", input_dim)
+        require_count("model.encoder.code_dim", code_dim)
         self.input_dim, self.code_dim, self.num_layers = input_dim, code_dim, num_layers
         self.input = nn.Linear(input_dim, code_dim)
         self.lateral = nn.Linear(code_dim, code_dim, bias=False)

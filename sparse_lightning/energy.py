@@ -31,9 +31,10 @@ from torch import Tensor
 
 from sparse_lightning.datafits import DataFit
 from sparse_lightning.distributed import Processes
-from sparse_lightning.errors import SettingError, require_non_negative
+from sparse_lightning.errors import InputError, SettingError, require_non_negative
+from sparse_lightning.inputs import as_inputs
 from sparse_lightning.penalties import NonNegativeL1, Penalty
-from sparse_lightning.registry import register
+from sparse_lightning.registry import plain_numbers, register
 from sparse_lightning.variance import Moments, VarianceHinge
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
@@ -75,6 +76,7 @@ class Energy:
     penalty: Penalty = field(default_factory=NonNegativeL1, kw_only=True)
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name in ("variance_weight", "variance_threshold", "encoder_weight"):
             require_non_negative(f"model.energy.{name}", getattr(self, name))
         if not isinstance(self.sparsity_weight, Tensor):
@@ -104,7 +106,9 @@ class Energy:
 
         Raises:
             SettingError: γ > 0 without ``encoder_codes``, or β > 0 with fewer than two samples.
+            InputError: the inputs do not fit the decoder.
         """
+        inputs = as_inputs(inputs, decoder)
         if self.encoder_weight > 0 and encoder_codes is None:
             raise SettingError(
                 f"model.energy.encoder_weight={self.encoder_weight} needs an encoder: "
@@ -127,6 +131,7 @@ class Energy:
             datafit=datafit,
             encoder_penalty=encoder_penalty,
             processes=None if self.hinge is None else processes,
+            code_shape=(len(inputs), decoder.code_dim),
         )
 
 
@@ -166,6 +171,10 @@ class Objective:
         processes: those that share the batch, None where this process has all of it.
         frozen: moments of samples that belong to the batch but whose codes are constant. They
             count in the hinge's mean and variance and nowhere else.
+        code_shape: (n, l) of the codes of the whole batch, None where it is not checked.
+
+    Raises:
+        InputError: by each method, for codes of another shape.
     """
 
     energy: Energy
@@ -173,6 +182,7 @@ class Objective:
     encoder_penalty: EncoderPenalty | None = field(repr=False, default=None)
     processes: Processes | None = None
     frozen: Moments | None = field(repr=False, default=None)
+    code_shape: tuple[int, int] | None = None
 
     @property
     def penalty(self) -> Penalty:
@@ -191,6 +201,7 @@ class Objective:
 
     def gradient(self, codes: Tensor) -> Tensor:
         """Gradient of all terms but the penalty, (n, l) -> (n, l)."""
+        self._require_shape(codes)
         return self._add_other_gradients(self.datafit.gradient(codes), codes)
 
     def _add_other_gradients(self, gradient: Tensor, codes: Tensor) -> Tensor:
@@ -211,10 +222,12 @@ class Objective:
 
     def energies(self, codes: Tensor) -> Tensor:
         """E of each sample, (n, 1), or of the whole batch, (1, 1), where samples are coupled."""
+        self._require_shape(codes)
         return self._energies(self.datafit.value(codes), codes)
 
     def energies_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """`energies` and `gradient`, for little more than the gradient alone."""
+        self._require_shape(codes)
         values, gradient = self.datafit.value_and_gradient(codes)
         return self._energies(values, codes), self._add_other_gradients(gradient, codes)
 
@@ -229,6 +242,7 @@ class Objective:
 
     def lipschitz(self, codes: Tensor) -> float | None:
         """A bound of the gradient's Lipschitz constant, None where the data fit knows none."""
+        self._require_shape(codes)
         bound = self.datafit.lipschitz()
         if bound is None:
             return None
@@ -240,6 +254,7 @@ class Objective:
 
     def average_hessian(self, codes: Tensor) -> Tensor | None:
         """One Hessian (l, l) of a separable E that nearly holds for all samples, None if none."""
+        self._require_shape(codes)
         hessian = self.datafit.average_hessian(codes)
         if hessian is None or self.encoder_penalty is None:
             return hessian
@@ -263,6 +278,7 @@ class Objective:
             datafit=self.datafit.restrict(rows),
             encoder_penalty=encoder_penalty,
             frozen=frozen,
+            code_shape=None,
         )
 
     def prepared_for(self, gradients: int) -> Objective:
@@ -312,6 +328,13 @@ class Objective:
     def alone(self) -> Objective:
         """The objective of this process's samples, which asks no other process anything."""
         return replace(self, processes=None)
+
+    def _require_shape(self, codes: Tensor) -> None:
+        if self.code_shape is not None and tuple(codes.shape) != self.code_shape:
+            raise InputError(
+                f"Codes of shape {tuple(codes.shape)} do not fit the batch and its decoder: start "
+                f"from codes of shape {self.code_shape}."
+            )
 
     def _moments(self, codes: Tensor) -> Moments:
         """The moments of the whole batch: with the frozen samples and the other processes."""

@@ -6,10 +6,15 @@ The command line prints these without a traceback; from Python they are ordinary
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 
 
 class SettingError(ValueError):
     """A setting that cannot work: the message names it, its value and what to do."""
+
+
+class InputError(ValueError):
+    """Inputs or codes that cannot be what they are given as."""
 
 
 class DataError(RuntimeError):
@@ -28,13 +33,19 @@ class SweepError(RuntimeError):
     """Jobs of a sweep that did not end well."""
 
 
-FOR_THE_USER = (SettingError, DataError, CheckpointError, DivergenceError, SweepError)
+FOR_THE_USER = (SettingError, InputError, DataError, CheckpointError, DivergenceError, SweepError)
 
 
 def require_non_negative(setting: str, value: float) -> None:
     """Raise `SettingError` unless ``value`` is a finite number of at least 0."""
     if not _is_finite(value) or value < 0:
         raise SettingError(f"{setting}={value} must be a finite number, 0 or more.")
+
+
+def require_count(setting: str, value: float) -> None:
+    """Raise `SettingError` unless ``value`` is a whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise SettingError(f"{setting}={value} must be a whole number of at least 1.")
 
 
 def require_positive(setting: str, value: float) -> None:
@@ -44,4 +55,5 @@ def require_positive(setting: str, value: float) -> None:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    # A number of numpy's is one as well.
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from sparse_lightning import config as configuration
+from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.files import require_writable, write_figure
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
@@ -38,6 +39,11 @@ def evaluate(config: DictConfig) -> StudyResult:
     torch.set_float32_matmul_precision("highest")
     run_dir = Path(config.run_dir)
     require_writable("hydra.run.dir", run_dir)
+    with held_alone("hydra.run.dir", run_dir):
+        return _evaluate_in_held_folder(config, run_dir)
+
+
+def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
     compute = instantiate(config.study.compute)
     result = compute(**_what_it_needs(compute, config, run_dir))
     console = Console()

@@ -12,10 +12,12 @@ encoder's codes where there is an encoder, and inference where there is none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.energy import Energy, Objective, at_least_float32
 from sparse_lightning.errors import DivergenceError, SettingError
+from sparse_lightning.inputs import as_codes, as_inputs, in_type_of, require_finite
 from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.registry import build, describe
@@ -120,22 +123,39 @@ class SparseAutoencoder(lightning.LightningModule):
 
     # Codes and reconstructions.
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Reconstruct inputs (n, d) from the codes of `encode`."""
+    def forward(self, inputs: Tensor | np.ndarray) -> Tensor:
+        """Reconstruct inputs from the codes of `encode`."""
         return self.decode(self.encode(inputs))
 
-    def encode(self, inputs: Tensor) -> Tensor:
-        """Codes (n, l) of inputs (n, d): the encoder's, or by inference where there is none."""
-        return self.infer(inputs).codes if self.encoder is None else self.encoder(inputs)
+    def encode(self, inputs: Tensor | np.ndarray) -> Tensor:
+        """Codes (n, l) of inputs: the encoder's, or by inference where there is none.
 
-    def decode(self, codes: Tensor) -> Tensor:
+        Args:
+            inputs: (n, d), or what `as_inputs` makes that of.
+
+        Raises:
+            InputError: inputs that do not fit, or are not finite.
+        """
+        if self.encoder is None:
+            return self.infer(inputs).codes
+        return self.encoder(in_type_of(self.encoder, self._checked(inputs)))
+
+    def _checked(self, inputs: Tensor | np.ndarray) -> Tensor:
+        inputs = as_inputs(inputs, self.decoder)
+        require_finite(inputs, "this batch")
+        return inputs
+
+    def decode(self, codes: Tensor | np.ndarray) -> Tensor:
         """Reconstructions (n, d) of codes (n, l)."""
-        return self.decoder(codes)
+        return self.decoder(as_codes(codes, self.decoder))
 
-    def infer(self, inputs: Tensor) -> Solution:
-        """Codes of inputs (n, d) by inference from the encoder's prediction, or from 0."""
+    def infer(self, inputs: Tensor | np.ndarray) -> Solution:
+        """Codes by inference from the encoder's prediction, or from 0; inputs as for `encode`."""
+        inputs = self._checked(inputs)
         with torch.no_grad():
-            prediction = None if self.encoder is None else self.encoder(inputs)
+            prediction = None
+            if self.encoder is not None:
+                prediction = self.encoder(in_type_of(self.encoder, inputs))
             objective, initial, solution = self._infer(inputs, prediction)
             self._require_descent(inputs, objective, initial, objective.terms(solution.codes))
         return solution
@@ -188,6 +208,7 @@ class SparseAutoencoder(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         inputs = batch.inputs
+        require_finite(inputs, self._position())
         prediction = None if self.encoder is None else self.encoder(inputs)
         objective, initial, solution = self._infer(inputs, prediction, Processes.present())
         codes = solution.codes
@@ -217,10 +238,16 @@ class SparseAutoencoder(lightning.LightningModule):
     # Measuring.
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
+        require_finite(batch.inputs, f"validation batch {batch_index}")
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
+        require_finite(batch.inputs, f"test batch {batch_index}")
         self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch | Tensor | Sequence[Tensor], batch_index: int) -> Tensor:
+        """The codes of `encode`, of a batch that is a tensor or begins with one."""
+        return self.encode(batch if isinstance(batch, Tensor) else batch[0])
 
     def _evaluate(self, phase: str, batch: Batch) -> None:
         if self.encoder is None:

@@ -14,7 +14,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from sparse_lightning.errors import SettingError, require_non_negative, require_positive
-from sparse_lightning.registry import register
+from sparse_lightning.registry import plain_numbers, register
 
 
 @register
@@ -41,6 +41,7 @@ class AdamSettings:
     decoder_decay_epochs: int | None = None
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name in ("decoder_learning_rate", "encoder_learning_rate", "decoder_decay_factor"):
             require_positive(f"model.optimizer.{name}", getattr(self, name))
         for part in ("decoder", "decoder_bias", "encoder_bias"):
@@ -71,6 +72,11 @@ class AdamSettings:
         if encoder is not None:
             groups += _groups(
                 "encoder", encoder, self.encoder_learning_rate, 0.0, self.encoder_bias_weight_decay
+            )
+        if not groups:
+            raise SettingError(
+                f"model.decoder={type(decoder).__name__} and the encoder have no parameters: there "
+                "is nothing to train."
             )
         optimizer = _adam(groups, scales_losses)
         factors = [

@@ -8,9 +8,12 @@ code to run. A class is registered by the decorator `register`, once its module 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
+
+import numpy as np
 
 from sparse_lightning.errors import CheckpointError, SettingError
 
@@ -37,12 +40,48 @@ def register(part: Part) -> Part:
 
 
 def describe(part: Any) -> Any:
-    """``{"name": class name, argument: value, ...}``; plain data pass through."""
+    """``{"name": class name, argument: value, ...}``; plain data pass through.
+
+    Raises:
+        SettingError: the part does not keep an argument, or one that cannot be described.
+    """
+    if isinstance(part, np.generic):
+        return part.item()
     if part is None or isinstance(part, PLAIN):
         return part
-    arguments = inspect.signature(type(part)).parameters
-    settings = {name: describe(getattr(part, name)) for name in arguments}
-    return {"name": type(part).__name__, **settings}
+    kind = type(part).__name__
+    settings = {name: describe(_kept(part, name)) for name in _arguments(part)}
+    return {"name": kind, **settings}
+
+
+def _arguments(part: Any) -> Iterable[str]:
+    """The names of a part's constructor arguments."""
+    kind = type(part)
+    if kind.__name__ not in REGISTRY and (inspect.isroutine(part) or not hasattr(part, "__dict__")):
+        raise SettingError(
+            f"A part of the model has the argument {part!r}, which a checkpoint cannot describe: "
+            "take a number, a text, a list, or a part that is registered."
+        )
+    return inspect.signature(kind).parameters
+
+
+def _kept(part: Any, name: str) -> Any:
+    """The argument that a part has kept as an attribute of the same name."""
+    try:
+        return getattr(part, name)
+    except AttributeError as error:
+        raise SettingError(
+            f"{type(part).__name__} does not keep its argument {name!r}, by which a checkpoint "
+            f"would describe it: set self.{name} = {name} in its constructor."
+        ) from error
+
+
+def plain_numbers(part: Any) -> None:
+    """Turn numpy's numbers among the fields of a frozen dataclass into Python's."""
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(part, field.name, value.item())
 
 
 def build(part: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import lightning
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
@@ -21,13 +22,21 @@ from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DivergenceError
 from sparse_lightning.experiments import jobs
-from sparse_lightning.experiments.runs import DIVERGED_AT, RESULTS_FILE, Run, record_settings
+from sparse_lightning.experiments.locks import held_alone
+from sparse_lightning.experiments.runs import DIVERGED_AT, RESULTS_FILE, Run, recorded_seed
+from sparse_lightning.experiments.settings import convert_settings, settle_seed
 from sparse_lightning.files import require_writable, write_json
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.signals import exit_codes_of_signals
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
-from sparse_lightning.training.preparation import quieten, require_fit, usable_accelerator
-from sparse_lightning.training.results import tested_best
-from sparse_lightning.training.resuming import find_beginning, interruption_explained
+from sparse_lightning.training.preparation import (
+    quieten,
+    require_fit,
+    require_trainable,
+    usable_accelerator,
+)
+from sparse_lightning.training.results import best_checkpoint, tested_best
+from sparse_lightning.training.resuming import begin, find_beginning, interruption_explained
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -39,32 +48,46 @@ def train(config: DictConfig) -> dict[str, float]:
         DivergenceError: during training; the last good checkpoint is kept, and where an epoch was
             validated before, the best model is tested.
     """
-    quieten()
     run_dir = Path(config.run_dir)
     require_writable("hydra.run.dir", run_dir)
+    with held_alone("hydra.run.dir", run_dir):
+        return train_in_held_folder(config)
+
+
+def train_in_held_folder(config: DictConfig) -> dict[str, float]:
+    """`train`, in a folder that no other process works in."""
+    quieten()
+    run_dir = Path(config.run_dir)
+    settle_seed(config, recorded_seed(run_dir))
+    convert_settings(config)
+    require_trainable(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data = instantiate(config.data)
     model = instantiate(config.model)
     require_fit(model, data)
     # The first process says so for all: the mark is gone once it has begun.
     has_diverged = rank_zero_only.rank != 0 or Run(run_dir).diverged_at_epoch is not None
-    beginning = find_beginning(config, model, has_diverged)
-    rank_zero_only(_begin)(config, run_dir)
+    beginning = find_beginning(config, model, data, has_diverged)
+    if not beginning.is_own:
+        rank_zero_only(begin)(config)
 
     table = MetricsTable(run_dir / "metrics.csv")
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
     with wandb_finished():
         record_config(loggers, config, data)
-        callbacks = [*_callbacks(config), *beginning.callbacks]
+        callbacks = [*_callbacks(config), *beginning.callbacks(config)]
         trainer = instantiate(
             config.trainer,
             logger=loggers,
             callbacks=callbacks,
             accelerator=usable_accelerator(config),
+            # Without a callback that keeps a checkpoint Lightning would add its own.
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
         table.begin(beginning.first_epoch)
         try:
-            trainer.fit(model, data, ckpt_path=beginning.checkpoint, weights_only=True)
+            with exit_codes_of_signals():
+                trainer.fit(model, data, ckpt_path=beginning.checkpoint, weights_only=True)
         except DivergenceError as error:
             _conclude_diverged(error, trainer, model, data, table, run_dir)
         if trainer.fast_dev_run:
@@ -77,20 +100,14 @@ def train(config: DictConfig) -> dict[str, float]:
         return results.metrics
 
 
-def _begin(config: DictConfig, run_dir: Path) -> None:
-    """Record the settings; results of an earlier part of the run are not those of the whole."""
-    record_settings(config, run_dir)
-    Run(run_dir).forget_failure()
-    (run_dir / RESULTS_FILE).unlink(missing_ok=True)
-
-
 def _callbacks(config: DictConfig) -> list[lightning.Callback]:
-    return [
-        instantiate(callback)
-        for name, callback in (config.callbacks or {}).items()
-        # Lightning refuses a progress bar where it was told to have none.
-        if name != "progress_bar" or config.trainer.enable_progress_bar
-    ]
+    """Those of the settings, without what the settings of the Trainer switch off."""
+    callbacks = map(instantiate, (config.callbacks or {}).values())
+    trainer = config.trainer
+    unwanted = (() if trainer.enable_progress_bar else (ProgressBar,)) + (
+        () if trainer.enable_checkpointing else (Checkpoint,)
+    )
+    return [callback for callback in callbacks if not isinstance(callback, unwanted)]
 
 
 def _conclude_diverged(
@@ -106,7 +123,7 @@ def _conclude_diverged(
     Loggers are told that the run diverged and not how the model did, so that none shows it among
     results of finished runs.
     """
-    best = trainer.checkpoint_callback.best_model_path
+    best = best_checkpoint(trainer)
     if not best:
         raise error
     mark = {DIVERGED_AT: trainer.current_epoch}
@@ -130,7 +147,7 @@ def _conclude_diverged(
 def start(config: DictConfig) -> dict[str, float] | None:
     """What Hydra calls: one run, or one job of a sweep."""
     if jobs.is_job():
-        return jobs.run_once(train, config)
+        return jobs.run_once(train_in_held_folder, config)
     with interruption_explained(Path(config.run_dir)):
         return train(config)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import lightning
+import torch
 from torch.utils.data import DataLoader
 
 from sparse_lightning.data.batch import TensorSlices, require_no_single_sample, slice_loader
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import SettingError, require_count
+
+FINGERPRINT = "fingerprint"
+FINGERPRINT_SAMPLES = 2000
 
 
 class SplitDataModule(lightning.LightningDataModule):
@@ -23,7 +28,7 @@ class SplitDataModule(lightning.LightningDataModule):
         drop_last: leave out the last, incomplete batch of training.
 
     Raises:
-        SettingError: a size below 1.
+        SettingError: a size that is no whole number, or below 1.
 
     Attributes:
         is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
@@ -40,11 +45,31 @@ class SplitDataModule(lightning.LightningDataModule):
         super().__init__()
         counts = {f"data.num_{split}": size for split, size in sizes.items()}
         for setting, size in {"data.batch_size": batch_size, **counts}.items():
-            if size < 1:
-                raise SettingError(f"{setting}={size} must be at least 1.")
+            require_count(setting, size)
         self.sizes, self.batch_size = sizes, batch_size
         self.shuffle_seed, self.drop_last = shuffle_seed, drop_last
         self.splits: dict[str, TensorSlices] = {}
+        self._state: dict[str, str] = {}
+
+    def fingerprint(self) -> str:
+        """What stands for the contents of the splits, once they are set up.
+
+        Of a large split a fixed choice of samples counts. Other data, other splits and another
+        normalisation all show in it; one altered sample of many may not.
+        """
+        content = hashlib.sha256()
+        for name, split in sorted(self.splits.items()):
+            rows = torch.linspace(0, len(split) - 1, min(len(split), FINGERPRINT_SAMPLES)).long()
+            inputs = split.__getitems__(rows.tolist()).inputs
+            content.update(f"{name} {len(split)}".encode())
+            content.update(inputs.float().contiguous().numpy().tobytes())
+        return content.hexdigest()[:20]
+
+    def state_dict(self) -> dict[str, str]:
+        """What checkpoints keep of the data."""
+        if not self._state and self.splits:
+            self._state = {FINGERPRINT: self.fingerprint()}
+        return self._state
 
     @classmethod
     def tags_of(cls, root: str | Path | None) -> list[str]:
@@ -68,6 +93,9 @@ class SplitDataModule(lightning.LightningDataModule):
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
         return self._loader("test")
 
     def _loader(

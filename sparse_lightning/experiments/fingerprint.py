@@ -44,7 +44,6 @@ WITHOUT_EFFECT = (
     "callbacks.last",
     "callbacks.figures",
     "callbacks.inference_watch",
-    "callbacks.inference_watch",
     "callbacks.learning_rate",
     "callbacks.progress_bar",
     "data.cache_dir",
@@ -65,6 +64,27 @@ ADDED: dict[str, Any] = {
 }
 # Settings that exist no more, and the value at which they had no effect.
 REMOVED: dict[str, Any] = {}
+# Settings that may differ where a run goes on: how long it lasts, where it runs and has its data.
+EXTENDABLE = (
+    "trainer.max_epochs",
+    "trainer.min_epochs",
+    "trainer.max_steps",
+    "trainer.min_steps",
+    "trainer.max_time",
+    "trainer.fast_dev_run",
+    "callbacks.early_stopping",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.benchmark",
+    "trainer.plugins",
+    "data.root",
+    "ckpt_path",
+    "init_from",
+)
+# What a run that diverged may go on with besides.
+REMEDIES = ("model.solver", "model.optimizer")
 SEED, SHUFFLE_SEED = "seed", "data.shuffle_seed"
 
 
@@ -73,6 +93,39 @@ def effective_settings(config: DictConfig) -> dict[str, Any]:
 
     A setting that is null is left out, as is one that is not there.
     """
+    settings = {**REMOVED, **ADDED, **_resolved(config)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None and not _is_one_of(name, WITHOUT_EFFECT)
+    }
+
+
+def changed_settings(
+    recorded: DictConfig, config: DictConfig, has_diverged: bool
+) -> dict[str, tuple[Any, Any]]:
+    """Settings that a run cannot go on with, by name: their value on record, and the new one.
+
+    Those count that both the version of the record and this one know.
+
+    Args:
+        recorded: the settings that the run was made with.
+        config: those that it is to go on with.
+        has_diverged: whether the run did.
+    """
+    allowed = (*EXTENDABLE, *REMEDIES) if has_diverged else EXTENDABLE
+    known = (_resolved(recorded).keys() | ADDED) & (_resolved(config).keys() | ADDED)
+    theirs, ours = effective_settings(recorded), effective_settings(config)
+    return {
+        name: (theirs.get(name), ours.get(name))
+        for name in sorted(known)
+        if _canonical(theirs.get(name)) != _canonical(ours.get(name))
+        and not _is_one_of(name, allowed)
+    }
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """Every setting, null ones included, by its dotted name."""
     config = copy.deepcopy(config)
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
@@ -80,13 +133,7 @@ def effective_settings(config: DictConfig) -> dict[str, Any]:
         config.pop(part, None)
     # Folders are interpolated from it, and it may not be known yet.
     config.run_dir = ""
-    recorded = _flat(translated(OmegaConf.to_container(config, resolve=True)))
-    settings = {**REMOVED, **ADDED, **recorded}
-    return {
-        name: value
-        for name, value in settings.items()
-        if value is not None and not _is_without_effect(name)
-    }
+    return _flat(translated(OmegaConf.to_container(config, resolve=True)))
 
 
 def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -100,8 +147,9 @@ def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _is_without_effect(name: str) -> bool:
-    return any(name == known or name.startswith(f"{known}.") for known in WITHOUT_EFFECT)
+def _is_one_of(name: str, settings: tuple[str, ...]) -> bool:
+    """Whether a setting is one of some, or below one."""
+    return any(name == known or name.startswith(f"{known}.") for known in settings)
 
 
 def without_seed(settings: dict[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from sparse_lightning.errors import SettingError, SweepError
+from sparse_lightning.experiments.locks import held
 from sparse_lightning.experiments.runs import Run, record_settings
 
-# Who only looks whether a run is locked has the lock for an instant.
-PATIENCE = 1.0  # seconds
 OUTPUT_FILE = "output.log"
 
 Train = Callable[[DictConfig], dict[str, float]]
@@ -46,11 +45,11 @@ def run_once(train: Train, config: DictConfig) -> dict[str, float] | None:
     if run.is_finished:
         return run.metrics
     run.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = run.lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        return None
-    with lock:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(run.folder))
+        except Timeout:
+            return None
         # The lock may have come free because the other process is done.
         return run.metrics if run.is_finished else _attempt(train, config, run)
 
@@ -62,7 +61,7 @@ def _attempt(train: Train, config: DictConfig, run: Run) -> dict[str, float]:
         try:
             require_one_device(config)
             with open_dict(config):
-                config.resume = (run.folder / "checkpoints" / "last.ckpt").exists()
+                config.resume = run.last_checkpoint.exists()
                 config.trainer.enable_progress_bar = False
             record_settings(config, run.folder)
             if config.sweep.threads is not None:

@@ -5,9 +5,8 @@ it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`. 
 run that diverged are those of its best model until then. They say in which epoch it diverged
 (``diverged_at_epoch``, from 0), and the run does not count as finished.
 
-The files alone say how a run stands. A job of a sweep holds ``run.lock`` while it trains, a lock
-of the operating system, which goes with the process that held it however that ends; one that
-fails leaves ``failure.json``.
+The files alone say how a run stands. Whoever trains holds ``run.lock`` (`locks`); a job of a sweep
+that fails leaves ``failure.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
@@ -31,13 +30,14 @@ from yaml import YAMLError
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.locks import is_locked
 from sparse_lightning.experiments.moved import translated
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.model import SparseAutoencoder
 
 CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
 TABLE_FILE = "metrics.csv"
-LOCK_FILE, FAILURE_FILE = "run.lock", "failure.json"
+FAILURE_FILE = "failure.json"
 DIVERGED_AT = "diverged_at_epoch"
 
 
@@ -90,10 +90,10 @@ class Run:
 
     @property
     def state(self) -> State:
-        """How the run stands. Only jobs of sweeps can be seen to run."""
+        """How the run stands."""
         if self.is_finished:
             return State.FINISHED
-        if self._is_locked():
+        if is_locked(self.folder):
             # It may have ended since.
             return State.FINISHED if self.is_finished else State.RUNNING
         if self.diverged_at_epoch is not None:
@@ -102,20 +102,6 @@ class Run:
             return State.FAILED
         begun = (self.folder / CONFIG_FILE).is_file()
         return State.INTERRUPTED if begun else State.WAITING
-
-    @property
-    def lock(self) -> FileLock:
-        """What a process holds while it works on the run."""
-        return FileLock(self.folder / LOCK_FILE)
-
-    def _is_locked(self) -> bool:
-        if not (self.folder / LOCK_FILE).exists():
-            return False
-        try:
-            with self.lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
 
     @property
     def failure(self) -> dict[str, str] | None:
@@ -176,6 +162,11 @@ class Run:
         """The model of lowest validation energy."""
         return self.folder / "checkpoints" / "best.ckpt"
 
+    @property
+    def last_checkpoint(self) -> Path:
+        """The model of the last finished epoch, from which the run goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
     def model(self) -> SparseAutoencoder:
         """The best model, on the CPU, in evaluation mode."""
         return SparseAutoencoder.load_from_checkpoint(self.best_checkpoint).eval()
@@ -233,6 +224,24 @@ def _run_folders(folder: Path) -> Iterator[Path]:
             below.clear()
         # Hydra's own record of the settings, not resolved, and what W&B keeps beside the runs.
         below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
+
+
+def recorded_seed(folder: Path) -> int | None:
+    """The seed of the run in a folder, None where there is none on record."""
+    with contextlib.suppress(DataError):
+        return Run(folder).config.get("seed")
+    return None
+
+
+def record_command(folder: Path) -> None:
+    """Write Hydra's own record of a command, ``.hydra``, once the folder is the command's own."""
+    if not HydraConfig.initialized():
+        return
+    hydra = HydraConfig.get()
+    records = {"overrides.yaml": hydra.overrides.task, "hydra.yaml": {"hydra": hydra}}
+    for name, content in records.items():
+        with replaced_whole(folder / ".hydra" / name) as temporary:
+            OmegaConf.save(OmegaConf.create(content), temporary)
 
 
 def record_settings(config: DictConfig, folder: Path) -> None:

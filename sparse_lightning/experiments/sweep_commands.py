@@ -6,12 +6,14 @@ Sweeps know which of their jobs are finished, interrupted or failed, and sweeps 
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparse_lightning.errors import SettingError, SweepError
+from sparse_lightning.experiments.command_line import hydra_value
 
 
 def commands(
@@ -43,7 +45,8 @@ def commands(
         found.append(
             [
                 *("-m", "sparse_lightning.train", "-m", *multirun, *everywhere[data], *launcher),
-                *(f"hydra.sweep.dir='{(folder / data).absolute()}'", "logger=none"),
+                f"hydra.sweep.dir={hydra_value(str((folder / data).absolute()))}",
+                "logger=none",
                 *("trainer.enable_progress_bar=false", "callbacks.figures.every_epochs=1000000"),
             ]
         )
@@ -63,6 +66,6 @@ def run_all(sweeps: Sequence[Sequence[str]]) -> None:
     if failed:
         raise SweepError(
             f"{len(failed)} of {len(sweeps)} sweeps failed, the first of them "
-            f"{' '.join(failed[0])}: its jobs and reasons are above; mend them and give the same "
+            f"{shlex.join(failed[0])}: its jobs and reasons are above; mend them and give the same "
             "command again."
         )

@@ -28,12 +28,15 @@ from tqdm import tqdm
 
 from sparse_lightning.errors import DataError, SweepError
 from sparse_lightning.experiments import wandb_summary
+from sparse_lightning.experiments.command_line import hydra_value, same_command
 from sparse_lightning.experiments.fingerprint import digest, effective_settings
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, require_one_device
 from sparse_lightning.experiments.progress import ENDED, SweepProgress
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
+from sparse_lightning.experiments.settings import convert_settings, require_seed
 from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
 from sparse_lightning.files import require_writable
+from sparse_lightning.signals import SIGTERM_EXIT, Terminated
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class Job:
     @property
     def arguments(self) -> tuple[str, ...]:
         """What a launcher is given: the overrides, and the folder, which was chosen before."""
-        return *self.overrides, f"hydra.sweep.subdir={_quoted(self.run.folder.name)}"
+        return *self.overrides, f"hydra.sweep.subdir={hydra_value(self.run.folder.name)}"
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ class Sweep:
         untold = [name for name in swept if name not in TOLD_BY_NAME]
         common = [
             # Workers may be at home in another folder.
-            f"hydra.sweep.dir={_quoted(str(folder))}",
-            f"sweep.group={_quoted(folder.name)}",
+            f"hydra.sweep.dir={hydra_value(str(folder))}",
+            f"sweep.group={hydra_value(folder.name)}",
             f"sweep.swept=[{','.join(untold)}]",
         ]
         recorded = recorded_runs(folder)
@@ -106,6 +109,8 @@ class Sweep:
         for overrides in tqdm(combinations, "Checking the settings", disable=None, leave=False):
             overrides = [*overrides, *common]
             settings = _job_config(config, loader, overrides)
+            convert_settings(settings)
+            require_seed(settings)
             require_one_device(settings)
             fingerprint = digest(effective_settings(settings))
             run = recorded.get(fingerprint) or Run(Path(settings.run_dir))
@@ -126,12 +131,6 @@ def recorded_runs(folder: Path) -> dict[str, Run]:
         with contextlib.suppress(DataError, OmegaConfBaseException):
             recorded[digest(effective_settings(run.config))] = run
     return recorded
-
-
-def _quoted(value: str) -> str:
-    """A string as Hydra's command line takes it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _job_config(config: DictConfig, loader: Any, overrides: list[str]) -> DictConfig:
@@ -171,7 +170,11 @@ def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[
         if job.run.state in (State.FAILED, State.DIVERGED):
             job.run.forget_failure()
     rounds = _Rounds(launcher, batch_size)
-    with _launchers_quiet(), SweepProgress([(j.run, j.max_epochs) for j in sweep.jobs]):
+    with (
+        _interruption_explained(),
+        _launchers_quiet(),
+        SweepProgress([(j.run, j.max_epochs) for j in sweep.jobs]),
+    ):
         while (jobs := [job for job in sweep.jobs if rounds.is_open(job)]) or _any_running(
             sweep.jobs
         ):
@@ -188,6 +191,17 @@ def _announce(sweep: Sweep) -> None:
     counts = Counter(job.run.state for job in sweep.jobs)
     detail = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     print(f"Sweep of {len(sweep.jobs)} jobs in {sweep.folder}: {detail}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _interruption_explained() -> Iterator[None]:
+    """Say how to go on, where somebody ends the sweep."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        message = f"Interrupted. This command does what is left:\n  {same_command()}"
+        print(message, file=sys.stderr)
+        raise
 
 
 @contextlib.contextmanager
@@ -243,7 +257,9 @@ class _Rounds:
                 results = self.launcher.launch(
                     [job.arguments for job in batch], initial_job_idx=len(self.returns)
                 )
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                if isinstance(error, SystemExit) and not _is_of_a_worker(error):
+                    raise
                 while _any_running(batch):
                     time.sleep(POLL)
                 if all(_output_size(job) == before[job.run.folder] for job in batch):
@@ -255,6 +271,11 @@ class _Rounds:
             for job in batch:
                 if job.run.state in (State.WAITING, State.INTERRUPTED):
                     self.vain[job.run.folder] += _output_size(job) != before[job.run.folder]
+
+
+def _is_of_a_worker(error: SystemExit) -> bool:
+    """Whether a worker got the SIGTERM that ends a job, and not this process."""
+    return error.code == SIGTERM_EXIT and not isinstance(error, Terminated)
 
 
 def _output_size(job: Job) -> int:

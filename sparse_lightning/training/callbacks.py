@@ -30,10 +30,17 @@ from sparse_lightning.model import SparseAutoencoder
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
-    """Lightning's, with the patience of the settings also where a run goes on."""
+    """Lightning's, with the patience of the settings also where a run goes on.
+
+    A run that had stopped stays stopped.
+    """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
 
 class Figures(lightning.Callback):

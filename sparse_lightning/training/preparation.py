@@ -24,6 +24,28 @@ def require_fit(model: SparseAutoencoder, data: SplitDataModule) -> None:
         data.require_variance()
 
 
+def require_trainable(config: DictConfig) -> None:
+    """Raise `SettingError` if parts of the Trainer are switched off that a training needs."""
+    if config.trainer.limit_train_batches == 0:
+        raise SettingError(
+            "trainer.limit_train_batches=0 leaves nothing to train on: leave it null, or take at "
+            "least 1 batch."
+        )
+    watchers = [
+        name
+        for name, callback in (config.callbacks or {}).items()
+        if str(callback.get("monitor")).startswith("val/")
+        and (config.trainer.enable_checkpointing or name != "checkpoint")
+    ]
+    if config.trainer.limit_val_batches == 0 and watchers:
+        name = watchers[0]
+        without = " and ".join(f"'~callbacks.{watcher}'" for watcher in watchers)
+        raise SettingError(
+            f"trainer.limit_val_batches=0 leaves no {config.callbacks[name].monitor}, by which "
+            f"callbacks.{name} chooses: take at least 1 batch, or add {without}."
+        )
+
+
 def usable_accelerator(config: DictConfig) -> str:
     """The one of the settings; ``auto`` is never Apple's, which lacks float64."""
     chosen = config.trainer.accelerator

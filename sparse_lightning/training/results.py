@@ -21,28 +21,41 @@ class Results:
     """Final metrics.
 
     Attributes:
-        metrics: ``val/...`` and ``test/...`` of the best model, ``epochs`` and ``seconds``.
+        metrics: ``val/...`` and ``test/...`` of the best model, ``epochs`` and ``seconds``. A split
+            whose batches the Trainer was told to leave out has none.
         best_epoch: the epoch that the best model is from, counted from 0.
+        is_chosen: whether it is the best of several; else it is that of the last epoch.
     """
 
     metrics: dict[str, float]
     best_epoch: int
+    is_chosen: bool
 
     def show(self, run_dir: Path) -> None:
         """Print the metrics, and where the run's files are."""
-        table = Table(title=f"Best model: epoch {self.best_epoch} (from 0)")
+        which = "Best" if self.is_chosen else "Last"
+        table = Table(title=f"{which} model: epoch {self.best_epoch} (from 0)")
         for heading, justify in (("metric", "left"), ("validation", "right"), ("test", "right")):
             table.add_column(heading, justify=justify)
-        for name, value in self.metrics.items():
-            if name.startswith("test/"):
-                metric = name.removeprefix("test/")
-                table.add_row(metric, f"{self.metrics[f'val/{metric}']:.4f}", f"{value:.4f}")
+        names = [name.partition("/")[2] for name in self.metrics if "/" in name]
+        for name in dict.fromkeys(names):
+            table.add_row(name, self._number(f"val/{name}"), self._number(f"test/{name}"))
         console = Console()
         console.print(table)
         epochs, seconds = self.metrics["epochs"], self.metrics["seconds"]
         console.print(f"{epochs} epochs in {seconds:.0f} s", highlight=False)
         for name in ("metrics.json", "metrics.csv", "checkpoints/best.ckpt", "figures"):
-            console.print(f"{run_dir / name}", soft_wrap=True, highlight=False)
+            if (run_dir / name).exists():
+                console.print(f"{run_dir / name}", soft_wrap=True, highlight=False)
+
+    def _number(self, name: str) -> str:
+        return f"{self.metrics[name]:.4f}" if name in self.metrics else ""
+
+
+def best_checkpoint(trainer: lightning.Trainer) -> str:
+    """The checkpoint of the best model, empty where none was kept."""
+    callback = trainer.checkpoint_callback
+    return "" if callback is None else callback.best_model_path
 
 
 def tested_best(
@@ -50,22 +63,28 @@ def tested_best(
 ) -> Results | None:
     """Test the model of lowest validation energy; None in all processes but the first.
 
+    Where no checkpoint is kept, the model of the last epoch is tested.
+
     Raises:
         SettingError: training ended before there was one.
     """
-    best = trainer.checkpoint_callback.best_model_path
-    if not best:
+    best = best_checkpoint(trainer)
+    if not best and (trainer.checkpoint_callback is not None or trainer.current_epoch == 0):
         raise SettingError(
             "The run ended before an epoch was validated: there is no model to keep. Allow more "
             f"than trainer.max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, or "
             "max_time does."
         )
-    tested = trainer.test(model, data, ckpt_path=best, verbose=False, weights_only=True)[0]
+    tested = trainer.test(model, data, ckpt_path=best or None, verbose=False, weights_only=True)
     if not trainer.is_global_zero:
         return None
-    best_epoch, rows = read_checkpoint(best)["epoch"], table.frame()
+    # Without test batches there are no results of them.
+    test = tested[0] if tested else {}
+    rows = table.frame()
+    best_epoch = read_checkpoint(best)["epoch"] if best else int(rows["epoch"].max())
     row = rows.set_index("epoch").loc[best_epoch]
-    names = [name.removeprefix("test/") for name in tested]
-    metrics = {f"val/{name}": float(row[f"val/{name}"]) for name in names} | tested
+    metrics = {name: float(value) for name, value in row.items() if name.startswith("val/")}
+    metrics = {name: value for name, value in metrics.items() if value == value} | test
     metrics |= {"epochs": len(rows), "seconds": round(float(rows["seconds"].sum()), 3)}
-    return Results(metrics, best_epoch)
+    is_chosen = bool(best) and trainer.checkpoint_callback.monitor is not None
+    return Results(metrics, best_epoch, is_chosen)

@@ -14,9 +14,19 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from omegaconf import DictConfig
 
 from sparse_lightning.checkpoint_format import read_checkpoint
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.experiments.command_line import continuing_command
+from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_command, record_settings
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.registry import build, describe
+from sparse_lightning.training.same_run import (
+    FORCE,
+    differences,
+    require_same_data,
+    require_same_model,
+    require_same_settings,
+    require_whole,
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,11 @@ class Beginning:
     is_own: bool = False
     first_epoch: int = 0
 
-    @property
-    def callbacks(self) -> list[lightning.Callback]:
-        """What a run needs that goes on from a checkpoint."""
+    def callbacks(self, config: DictConfig) -> list[lightning.Callback]:
+        """What a run with these settings needs that goes on from a checkpoint."""
         if self.checkpoint is None:
             return []
-        return [OwnLearningRates() if self.is_own else FreshCallbacks()]
+        return [BeginAgain(config), OwnLearningRates()] if self.is_own else [FreshCallbacks()]
 
 
 class FreshCallbacks(lightning.Callback):
@@ -69,36 +78,78 @@ class OwnLearningRates(lightning.Callback):
             group["initial_lr"], group["weight_decay"] = new["initial_lr"], new["weight_decay"]
 
 
-def find_beginning(config: DictConfig, model: SparseAutoencoder, has_diverged: bool) -> Beginning:
+class BeginAgain(lightning.Callback):
+    """For a run that goes on: what it left stays until the first new epoch begins.
+
+    Then the settings are recorded anew, and results of an earlier part are no longer those of the
+    whole. A run that cannot go on loses nothing.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    @rank_zero_only
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        begin(self.config)
+
+
+def begin(config: DictConfig) -> None:
+    """Record the settings of a run, and take away what an earlier part of it left."""
+    run = Run(Path(config.run_dir))
+    record_settings(config, run.folder)
+    record_command(run.folder)
+    run.forget_failure()
+    (run.folder / RESULTS_FILE).unlink(missing_ok=True)
+
+
+def find_beginning(
+    config: DictConfig, model: SparseAutoencoder, data: SplitDataModule, has_diverged: bool
+) -> Beginning:
     """Where the settings say that a model's training begins.
 
     Args:
         config: the settings.
-        model: what is to be trained.
+        model: what is to be trained; it gets the weights of ``init_from``.
+        data: what it is to be trained on.
         has_diverged: whether the run did, which may then go on with another optimizer.
 
     Raises:
-        SettingError: the folder holds an earlier run, or the settings leave nothing to train.
+        SettingError: the folder holds an earlier run or one with other settings, or the settings
+            leave nothing to train.
         CheckpointError: the checkpoint is damaged, or of another model.
     """
     run_dir = Path(config.run_dir)
     checkpoint = _checkpoint_to_continue(config, run_dir)
     if checkpoint is None:
+        if config.init_from is not None:
+            initialise(model, Path(config.init_from))
         return Beginning()
-    is_own = checkpoint == last_checkpoint(run_dir)
-    first_epoch = _require_same_model(checkpoint, model, is_own, has_diverged)
+    is_own = checkpoint == Run(run_dir).last_checkpoint
+    if is_own:
+        require_whole(run_dir)
+    parts = ["decoder", "encoder"]
+    if is_own and config.resume != FORCE:
+        require_same_settings(config, run_dir, has_diverged)
+        require_same_data(checkpoint, data)
+        # The best model of a run is that of the lowest energy.
+        parts += ["energy", "constraint"] + ([] if has_diverged else ["optimizer"])
+    if not is_own:
+        parts += ["optimizer"]
+    first_epoch = require_same_model(checkpoint, model, parts, is_own)
     _require_resumable(config, first_epoch, is_own)
     return Beginning(checkpoint, is_own, first_epoch)
 
 
-def last_checkpoint(run_dir: Path) -> Path:
-    """The checkpoint that a run goes on from."""
-    return run_dir / "checkpoints" / "last.ckpt"
-
-
 def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     """The checkpoint to start from, None for a fresh start."""
-    last = last_checkpoint(run_dir)
+    if config.resume not in (True, False, FORCE):
+        raise SettingError(f"resume={config.resume} must be true, false or {FORCE}.")
+    if config.ckpt_path is not None and config.init_from is not None:
+        raise SettingError(
+            f"ckpt_path={config.ckpt_path} and init_from={config.init_from} are two beginnings: "
+            "give one of them."
+        )
+    last = Run(run_dir).last_checkpoint
     if last.exists() and not config.resume:
         raise SettingError(
             f"hydra.run.dir={run_dir} holds an earlier run: add resume=true to continue it, or "
@@ -106,6 +157,11 @@ def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
         )
     if last.exists():
         return last
+    if (run_dir / RESULTS_FILE).exists():
+        raise SettingError(
+            f"hydra.run.dir={run_dir} holds the results of an earlier run without {last.name}: "
+            "choose another folder."
+        )
     if config.ckpt_path is not None:
         return Path(config.ckpt_path)
     if config.resume:
@@ -113,38 +169,34 @@ def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     return None
 
 
-def _require_same_model(
-    checkpoint: Path, model: SparseAutoencoder, is_own: bool, has_diverged: bool
-) -> int:
-    """Check that a checkpoint fits the model, and return the epoch that it continues with.
+def initialise(model: SparseAutoencoder, checkpoint: Path) -> None:
+    """Give a model the weights of a checkpoint, and nothing else of it.
 
-    A run that goes on from its own checkpoint keeps its energy and its constraint as well, since
-    the best of its models is that of the lowest energy. It keeps its optimizer's settings unless
-    it diverged.
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or its decoder or encoder is another one.
     """
     contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
-    if parameters["family"] != model.family:
-        raise CheckpointError(
-            f"{checkpoint} is of family {parameters['family']}, not {model.family}: set "
-            f"model={parameters['family']}, or choose another ckpt_path."
-        )
-    parts = {"decoder": model.decoder, "encoder": model.encoder}
-    if not (is_own and has_diverged):
-        parts["optimizer"] = model.optimizer_settings
-    if is_own:
-        parts |= {"energy": model.energy, "constraint": model.constraint}
-    for part, own in parts.items():
-        # Built and described again: an older description lacks what has been added since.
-        theirs, ours = describe(build(parameters[part])) or {}, describe(own) or {}
-        names = sorted(name for name in theirs.keys() | ours if theirs.get(name) != ours.get(name))
-        if names:
-            told = ", ".join(f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in names)
+    for name in ("decoder", "encoder"):
+        part = getattr(model, name)
+        if part is None:
+            continue
+        told = differences(parameters[name], part)
+        if told:
             raise CheckpointError(
-                f"{checkpoint} has another model.{part} than the settings ({told}): make them "
-                f"equal, or choose another {'folder' if is_own else 'ckpt_path'}."
+                f"init_from={checkpoint} has another model.{name} than the settings ({told}): make "
+                "them equal, or choose another checkpoint."
             )
-    return contents["epoch"] + 1
+        prefix = f"{name}."
+        part.load_state_dict(
+            {
+                key.removeprefix(prefix): value
+                for key, value in contents["state_dict"].items()
+                if key.startswith(prefix)
+            }
+        )
+    if model.constraint is not None:
+        model.constraint(model.decoder)
 
 
 def _require_resumable(config: DictConfig, first_epoch: int, is_own: bool) -> None:
@@ -167,14 +219,8 @@ def interruption_explained(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        if last_checkpoint(run_dir).exists():
-            message = (
-                f"Interrupted: the same command with hydra.run.dir={run_dir} resume=true goes on "
-                "from the last finished epoch."
-            )
-        else:
-            message = (
-                "Interrupted before the end of the first epoch: the same command starts afresh."
-            )
+        has_epochs = Run(run_dir).last_checkpoint.exists()
+        point = "from the last finished epoch" if has_epochs else "from the beginning"
+        message = f"Interrupted. This goes on {point}:\n  {continuing_command(run_dir)}"
         rank_zero_only(print)(message, file=sys.stderr)
         raise

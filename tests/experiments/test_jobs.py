@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.errors import DataError, SettingError, SweepError
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, require_one_device, run_once
+from sparse_lightning.experiments.locks import held
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, State, record_settings
 from sparse_lightning.files import write_json
 
@@ -97,7 +98,7 @@ def test_an_interrupted_job_is_not_taken_for_a_failed_one(config):
 def test_a_job_that_another_has_is_left_to_it(config):
     training, run = Training(), Run(Path(config.run_dir))
     run.folder.mkdir()
-    with run.lock.acquire(timeout=0):
+    with held(run.folder):
         assert run.state is State.RUNNING
         assert run_once(training, config) is None
     assert training.configs == []
@@ -107,8 +108,8 @@ def test_a_job_that_another_has_is_left_to_it(config):
 HOLD = """
 import sys, time
 from pathlib import Path
-from sparse_lightning.experiments.runs import Run
-with Run(Path(sys.argv[1])).lock.acquire(timeout=0):
+from sparse_lightning.experiments.locks import held
+with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -125,8 +126,8 @@ def test_a_killed_process_holds_no_lock(config):
     )
     assert process.stdout.readline() == "held\n"
     assert run.state is State.RUNNING
-    with pytest.raises(Timeout):
-        run.lock.acquire(timeout=0)
+    with pytest.raises(Timeout), held(run.folder):
+        pass
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert run.state is State.INTERRUPTED

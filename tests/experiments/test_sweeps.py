@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -16,11 +17,11 @@ from omegaconf import OmegaConf
 from sparse_lightning.errors import SweepError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, run_once
+from sparse_lightning.experiments.locks import LOCK_FILE, held
 from sparse_lightning.experiments.progress import SweepProgress
 from sparse_lightning.experiments.runs import (
     CONFIG_FILE,
     DIVERGED_AT,
-    LOCK_FILE,
     RESULTS_FILE,
     Run,
     State,
@@ -29,6 +30,7 @@ from sparse_lightning.experiments.runs import (
 )
 from sparse_lightning.experiments.sweeps import ATTEMPTS, Job, Sweep, recorded_runs, run_sweep
 from sparse_lightning.files import write_json
+from sparse_lightning.signals import SIGINT_EXIT, SIGTERM_EXIT, Terminated
 from sparse_lightning.train import main
 
 
@@ -236,13 +238,40 @@ def test_a_launcher_that_cannot_launch_says_so(sweep: Sweep):
 def test_what_another_process_has_is_waited_for_and_done_if_it_dies(sweep: Sweep, monkeypatch):
     other = sweep.jobs[0].run
     other.folder.mkdir()
-    lock = other.lock.acquire(timeout=0)
+    process = ExitStack()
+    process.enter_context(held(other.folder))
     monkeypatch.setattr(
-        "sparse_lightning.experiments.sweeps.time.sleep", lambda seconds: lock.lock.release()
+        "sparse_lightning.experiments.sweeps.time.sleep", lambda seconds: process.close()
     )
     launcher = FakeLauncher(sweep.jobs, lambda run: None)
     run_sweep(sweep, launcher, None)
     assert launcher.launched == [2, 1]
+    assert all(job.run.is_finished for job in sweep.jobs)
+
+
+@pytest.mark.parametrize(
+    "error", [Terminated(SIGTERM_EXIT), KeyboardInterrupt(), SystemExit(SIGINT_EXIT)]
+)
+def test_a_sweep_that_is_ended_says_how_to_go_on(sweep: Sweep, error, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "-m", "tags=[a, b]"])
+
+    def end(run: Run) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_sweep(sweep, FakeLauncher(sweep.jobs, end), None)
+    assert {job.run.state for job in sweep.jobs} <= {State.WAITING, State.INTERRUPTED}
+    told = "Interrupted. This command does what is left:\n  python -m sparse_lightning.train -m "
+    assert told + "'tags=[a, b]'\n" in capsys.readouterr().err
+
+
+def test_a_worker_that_is_ended_by_a_signal_is_a_worker_that_died(sweep: Sweep, monkeypatch):
+    def end_once(run: Run) -> None:
+        if len(launcher.launched) == 1:
+            raise SystemExit(SIGTERM_EXIT)
+
+    launcher = FakeLauncher(sweep.jobs, end_once)
+    run_sweep(sweep, launcher, None)
     assert all(job.run.is_finished for job in sweep.jobs)
 
 
@@ -261,7 +290,7 @@ def test_progress_counts_jobs_and_epochs(tmp_path: Path):
     write_json(runs[3].folder / RESULTS_FILE, results | {DIVERGED_AT: 7})
     (runs[1].folder / "metrics.csv").write_text("epoch\n" + "0\n" * 5)
     progress.began -= 100
-    with runs[1].lock.acquire(timeout=0):
+    with held(runs[1].folder):
         progress.update()
         assert progress.counts() == "1 done, 1 running, 2 failed, 1 left"
     # 35 of 50 epochs in 100 s leave 15.

@@ -139,7 +139,7 @@ def test_what_was_seen_before_an_interruption_counts(compose_small: Compose):
 def test_another_solver_is_watched_anew(compose_small: Compose):
     train(compose_small(*SETTINGS, "trainer.max_epochs=2"))
     # From its own first epoch this one takes all iterations, which is by design.
-    other = (*SETTINGS, "solver.tolerance=0", "trainer.max_epochs=4", "resume=true")
+    other = (*SETTINGS, "solver.tolerance=0", "trainer.max_epochs=4", "resume=force")
     train(compose_small(*other))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,9 @@ import torch
 from conftest import Compose
 from interruptions import Interrupted, StopAfter, train_with, weights_of
 
+from sparse_lightning.data.mnist import MNIST
 from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
+from sparse_lightning.experiments.runs import Run
 from sparse_lightning.train import start, train
 
 
@@ -41,12 +44,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(family, compose_small: Com
     assert resumed["epochs"] == 4
 
 
-@pytest.mark.parametrize(("epochs", "hint"), [(0, "starts afresh"), (1, "resume=true goes on")])
+@pytest.mark.parametrize(
+    ("epochs", "hint"), [(0, "from the beginning"), (1, "from the last finished epoch")]
+)
 def test_an_interruption_says_how_to_go_on(compose_small: Compose, tmp_path, capsys, epochs, hint):
     config = compose_small("model=sdl")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         train_with(config, StopAfter(epochs, KeyboardInterrupt), start)
-    assert hint in capsys.readouterr().err
+    assert stopped.value.code == 130
+    printed = capsys.readouterr().err
+    assert hint in printed
+    assert printed.endswith(f"hydra.run.dir={tmp_path / 'run'} resume=true\n")
 
 
 def epochs_kept(run: Path) -> dict[str, int]:
@@ -81,6 +89,7 @@ def test_a_moved_run_goes_on_and_keeps_its_best_model(compose_small: Compose, tm
 def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Path):
     run = tmp_path / "run"
     train(compose_small("model=sdl", "trainer.max_epochs=1"))
+    (run / "config.yaml").rename(run / "away")
     for changed, part in (
         ("model.energy.sparsity_weight=0.1", "energy"),
         ("model.constraint.norm=2", "constraint"),
@@ -89,6 +98,7 @@ def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Pa
         told = f"has another model.{part} than .*, not .*another folder"
         with pytest.raises(CheckpointError, match=told):
             train(compose_small("model=sdl", "resume=true", changed))
+    (run / "away").rename(run / "config.yaml")
     last = run / "checkpoints" / "last.ckpt"
     with pytest.raises(SettingError, match="holds an earlier run"):
         train(compose_small("model=sdl", f"ckpt_path={last}"))
@@ -150,10 +160,116 @@ def test_divergence_keeps_the_last_good_checkpoint(compose_small: Compose, tmp_p
     run = tmp_path / "run"
     train(compose_small("model=vdl", "trainer.max_epochs=1"))
     before = weights_of(run / "checkpoints" / "last.ckpt")
-    config = compose_small("model=vdl", "step_size=5000", "solver.safeguard=false", "resume=true")
+    config = compose_small("model=vdl", "step_size=5000", "solver.safeguard=false", "resume=force")
     with pytest.raises(
         DivergenceError, match=r"at epoch 1, batch 0: solver\.step_size=5000 is too large"
     ):
         train(config)
     after = weights_of(run / "checkpoints" / "last.ckpt")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def changed_run(compose_small: Compose, *changed: str, resume: str = "true") -> dict:
+    """Train for two epochs more settings than the run of the test began with."""
+    return train(compose_small("model=do", "trainer.max_epochs=2", f"resume={resume}", *changed))
+
+
+def test_a_run_goes_on_only_as_the_run_that_it_is(compose_small: Compose, tmp_path, mnist_root):
+    """Nothing is lost where it is refused; what a run lasts, and where, may change."""
+    run = Run(tmp_path / "run")
+    train(compose_small("model=do", "trainer.max_epochs=1"))
+    before = {path: path.read_bytes() for path in run.folder.glob("*.*") if path.is_file()}
+    for changed, told in (
+        ("data.split_seed=1", r"data\.split_seed=1 \(was 0\)"),
+        ("data.mean=0.2", r"data\.mean=0\.2 \(was 0\.1307\)"),
+        ("data=fashion_mnist", r"data\.name=FashionMNIST \(was MNIST\)"),
+        ("seed=5", r"data\.shuffle_seed=5 \(was 31\), seed=5 \(was 31\)"),
+        ("trainer.gradient_clip_val=1", r"trainer\.gradient_clip_val=1 \(was None\)"),
+        ("resume=perhaps", "resume=perhaps must be true, false or force"),
+    ):
+        with pytest.raises(SettingError, match=told):
+            changed_run(compose_small, changed)
+    assert before == {path: path.read_bytes() for path in run.folder.glob("*.*") if path.is_file()}
+    elsewhere = tmp_path / "data"
+    elsewhere.symlink_to(mnist_root)
+    changed_run(compose_small, f"data.root={elsewhere}", "logger=csv")
+    final = changed_run(compose_small, "trainer.max_epochs=3", "data.mean=0.2", resume="force")
+    assert final["epochs"] == 3
+    assert run.config.data.mean == 0.2
+
+
+def test_other_data_of_the_same_settings_are_noticed(compose_small: Compose, monkeypatch):
+    train(compose_small("model=do", "trainer.max_epochs=1"))
+    monkeypatch.setattr(MNIST, "fingerprint", lambda self: "other")
+    with pytest.raises(SettingError, match="not those that the run was trained on"):
+        changed_run(compose_small)
+
+
+def test_a_fingerprint_is_of_the_contents(mnist_root: Path):
+    def fingerprint(**settings) -> str:
+        data = MNIST(mnist_root, **({"num_train": 3000, "num_val": 10, "num_test": 10} | settings))
+        data.setup()
+        assert data.state_dict() == {"fingerprint": data.fingerprint()}
+        return data.fingerprint()
+
+    assert fingerprint() == fingerprint(shuffle_seed=3, batch_size=7)
+    others = [{"split_seed": 1}, {"std": 0.3}, {"num_train": 2999}, {"num_test": 9}]
+    assert len({fingerprint(), *(fingerprint(**other) for other in others)}) == 5
+
+
+def test_a_finished_run_loses_nothing(compose_small: Compose, tmp_path: Path):
+    final = train(compose_small("model=do", "trainer.max_epochs=1"))
+    run = Run(tmp_path / "run")
+    kept = run.best_checkpoint.rename(tmp_path / "kept")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt, the best model of the run, is gone"):
+        changed_run(compose_small)
+    assert run.results == final
+    kept.rename(run.best_checkpoint)
+    run.last_checkpoint.write_bytes(run.last_checkpoint.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"is damaged.*or copy .*best\.ckpt over it"):
+        changed_run(compose_small)
+    run.last_checkpoint.unlink()
+    for resume in ("true", "false"):
+        with pytest.raises(SettingError, match=r"holds the results of .* without last\.ckpt"):
+            changed_run(compose_small, resume=resume)
+    assert run.results == final
+    # What the message advises.
+    shutil.copy(run.best_checkpoint, run.last_checkpoint)
+    assert changed_run(compose_small)["epochs"] == 2
+
+
+def test_init_from_takes_weights_alone(compose_small: Compose, tmp_path: Path):
+    first, second = tmp_path / "run", tmp_path / "second"
+    train(compose_small("model=vdl", "trainer.max_epochs=1"))
+    last = first / "checkpoints" / "last.ckpt"
+    settings = (
+        "model=sdl", f"init_from={last}", "trainer.max_epochs=1", "data.mean=0.2",
+        "model.optimizer.decoder_learning_rate=1e-30", "model.constraint=null",
+    )  # fmt: skip
+    final = train(compose_small(*settings, run_dir=second))
+    assert final["epochs"] == 1
+    old, new = weights_of(last), weights_of(second / "checkpoints" / "last.ckpt")
+    torch.testing.assert_close(old["decoder.weight"], new["decoder.weight"])
+    other = {"run_dir": tmp_path / "other"}
+    with pytest.raises(CheckpointError, match=r"another model\.decoder .*code_dim 128, not 64"):
+        train(compose_small(*settings, "code_dim=64", **other))
+    with pytest.raises(SettingError, match="are two beginnings"):
+        train(compose_small(*settings, f"ckpt_path={last}", **other))
+
+
+def test_a_run_that_stopped_early_stays_stopped(compose_small: Compose):
+    settings = (
+        "model=do", "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1", "+callbacks.early_stopping.min_delta=1e9",
+    )  # fmt: skip
+    assert train(compose_small(*settings, "trainer.max_epochs=5"))["epochs"] == 2
+    assert train(compose_small(*settings, "trainer.max_epochs=9", "resume=true"))["epochs"] == 2
+
+
+def test_a_drawn_seed_is_on_record_and_stays(compose_small: Compose, tmp_path: Path):
+    run = Run(tmp_path / "run")
+    train(compose_small("model=do", "seed=null", "trainer.max_epochs=1"))
+    seed = Run(run.folder).config.seed
+    assert seed == run.config.data.shuffle_seed
+    changed_run(compose_small, "seed=null")
+    assert Run(run.folder).config.seed == seed

@@ -1,0 +1,81 @@
+"""One process at a time works in a folder.
+
+The lock is one of the operating system: it goes with the process that holds it, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from sparse_lightning.errors import SettingError
+
+LOCK_FILE, OWNER_FILE = "run.lock", "run.owner"
+# Who only looks whether a folder is locked has the lock for an instant.
+PATIENCE = 1.0  # seconds
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, and leave word of who does.
+
+    Raises:
+        Timeout: another process has it.
+    """
+    with FileLock(folder / LOCK_FILE).acquire(timeout=PATIENCE):
+        owner = folder / OWNER_FILE
+        owner.write_text(
+            f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
+        )
+        try:
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_alone(setting: str, folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that a setting names, for all processes of a training.
+
+    Of several processes that train one model the first holds it; the others are known by their
+    rank.
+
+    Raises:
+        SettingError: another process works there; it says which.
+    """
+    with contextlib.ExitStack() as stack:
+        if rank_zero_only.rank == 0:
+            try:
+                stack.enter_context(held(folder))
+            except Timeout:
+                raise SettingError(
+                    f"{setting}={folder} is in use by {_owner(folder)}: wait for it to end, or "
+                    "choose another folder."
+                ) from None
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process holds a folder's lock."""
+    if not (folder / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK_FILE).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return (folder / OWNER_FILE).read_text()
+    except OSError:
+        return "another process"

@@ -1,0 +1,219 @@
+"""Settings have the kinds that their places want, before anything is made of them.
+
+A command line knows no types: ``1e3`` is a float where a count belongs, ``'64'`` a text where a
+list belongs. What each place wants is read from the signature of what is made there, and for
+settings at the top from a table. A float that is whole is taken for the whole number; anything else
+of a wrong kind is refused by name.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import math
+import os
+import secrets
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.utils import get_object
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+
+from sparse_lightning.errors import SettingError
+
+# Of settings that others are taken from, and the least value of each.
+AT_THE_TOP: dict[str, tuple[Any, float]] = {
+    "seed": (int | None, 0),
+    "code_dim": (int, 1),
+    "hidden_dim": (int, 1),
+    "step_size": (float, -math.inf),
+    "max_epochs": (int | None, -1),
+    "sparsity_weights": (list[float] | None, -math.inf),
+    "sparsity_level": (int | None, -math.inf),
+}
+HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}
+MOST_SEED = 2**32 - 1
+# By which Lightning hands the seed to the processes that it starts.
+SEED_VARIABLE = "PL_GLOBAL_SEED"
+LIST_TYPES = (list, tuple, collections.abc.Sequence)
+
+
+class _WrongKindError(Exception):
+    """What a place wants instead, in words."""
+
+
+def convert_settings(config: DictConfig) -> None:
+    """Turn whole floats into whole numbers where these belong, in place.
+
+    Args:
+        config: of a training, resolved or not.
+
+    Raises:
+        SettingError: a setting is of a wrong kind, or one at the top is out of range.
+    """
+    with read_write(config), open_dict(config):
+        for name, (kind, least) in AT_THE_TOP.items():
+            if name in config:
+                value = _convert(config, name, name, kind)
+                if isinstance(value, int | float) and value < least:
+                    raise SettingError(f"{name}={value} must be at least {least:g}.")
+        if config.get("seed") is not None and config.seed > MOST_SEED:
+            raise SettingError(f"seed={config.seed} must be at most {MOST_SEED}.")
+        # What the model takes from it is told by its own name.
+        for name in sorted(config, key=lambda name: name == "model"):
+            if OmegaConf.is_config(config._get_node(name)):
+                _convert_arguments(config[name], str(name))
+
+
+def settle_seed(config: DictConfig, recorded: int | None) -> None:
+    """Where ``seed`` is null, set it to that of the run's record, or to a new one.
+
+    Raises:
+        SettingError: in a process that cannot know which seed the first one has drawn.
+    """
+    if config.get("seed") is not None:
+        return
+    if recorded is None and rank_zero_only.rank != 0:
+        if SEED_VARIABLE not in os.environ:
+            raise SettingError(
+                "seed=null cannot be drawn by several processes that were started one by one: "
+                "give a seed."
+            )
+        recorded = int(os.environ[SEED_VARIABLE])
+    with read_write(config):
+        config.seed = secrets.randbelow(MOST_SEED + 1) if recorded is None else recorded
+
+
+def require_seed(config: DictConfig) -> None:
+    """Raise `SettingError` for a job without a seed, which could not be found by its record."""
+    if config.seed is None:
+        raise SettingError(
+            "seed=null in a sweep would make other jobs each time: give seeds, as in seed=0,1,2."
+        )
+
+
+def _convert_arguments(node: DictConfig | ListConfig, prefix: str) -> None:
+    """Convert the arguments of everything that is made at or below a node."""
+    if isinstance(node, DictConfig):
+        kinds = _argument_kinds(node.get("_target_"))
+        for name in list(node):
+            if not OmegaConf.is_missing(node, name) and name in kinds:
+                _convert(node, name, f"{prefix}.{name}", kinds[name])
+    for name, child in _children(node):
+        _convert_arguments(child, f"{prefix}.{name}")
+
+
+def _children(node: DictConfig | ListConfig) -> Iterator[tuple[Any, DictConfig | ListConfig]]:
+    """Nodes below, without those that stand elsewhere and are referred to."""
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        child = node._get_node(key)
+        if OmegaConf.is_config(child) and not child._is_interpolation() and not child._is_none():
+            yield key, child
+
+
+def _argument_kinds(target: Any) -> Mapping[str, Any]:
+    """The annotation of each argument; none where they cannot be told."""
+    if not isinstance(target, str):
+        return {}
+    try:
+        made = get_object(target)
+        function = made.__init__ if inspect.isclass(made) else made
+        return typing.get_type_hints(function)
+    except Exception:  # What is wrong with it shows when it is made.
+        return {}
+
+
+def _convert(parent: DictConfig, key: str, name: str, kind: Any) -> Any:
+    """Give a setting its kind, and return it."""
+    value = parent[key]
+    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    try:
+        converted = _as_kind(plain, kind)
+    except _WrongKindError as wanted:
+        text = ", not text" if isinstance(plain, str) else ""
+        raise SettingError(f"{name}={plain} must be {wanted}{text}.{HINTS.get(name, '')}") from None
+    # An interpolation stays one.
+    if not _is_same(converted, plain):
+        parent[key] = converted
+    return converted
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return repr(one) == repr(other)
+
+
+def _as_kind(value: Any, kind: Any) -> Any:
+    """The value as this annotation has it; annotations of other than plain kinds take all.
+
+    Raises:
+        _WrongKindError: the value is of another kind.
+    """
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _as_one_of(value, typing.get_args(kind))
+    if kind in PLAIN:
+        return PLAIN[kind](value)
+    if origin in LIST_TYPES:
+        return _as_list(value, *typing.get_args(kind))
+    return value
+
+
+def _as_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
+    # 1.0 is all batches, and 1 is one.
+    if type(value) in kinds:
+        return value
+    wanted = []
+    for kind in kinds:
+        if kind is type(None):
+            if value is None:
+                return None
+            wanted.append("null")
+            continue
+        try:
+            return _as_kind(value, kind)
+        except _WrongKindError as error:
+            wanted.append(str(error))
+    raise _WrongKindError(" or ".join(dict.fromkeys(wanted)))
+
+
+def _as_list(value: Any, *kinds: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _WrongKindError("a list, as in [64,32]")
+    if not kinds or (len(kinds) > 1 and kinds[1] is not Ellipsis):
+        return value
+    try:
+        return [_as_kind(item, kinds[0]) for item in value]
+    except _WrongKindError as error:
+        raise _WrongKindError(f"a list whose items are each {error}") from None
+
+
+def _as_whole(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _WrongKindError("a whole number")
+    return value
+
+
+def _as_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _WrongKindError("a number")
+    return value
+
+
+def _as_truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongKindError("true or false")
+    return value
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list | dict):
+        raise _WrongKindError("a text")
+    return value
+
+
+PLAIN = {int: _as_whole, float: _as_number, bool: _as_truth, str: _as_text}

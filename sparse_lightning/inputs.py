@@ -1,0 +1,96 @@
+"""What callers give as inputs and codes, as the method takes it: a tensor with a row per sample.
+
+What is harmless is converted: numpy arrays, another floating type, images that are not yet vectors,
+a single image. What may be a mistake is refused with the shapes that do not fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparse_lightning.errors import InputError
+
+
+def as_inputs(values: Any, decoder: Any) -> Tensor:
+    """Inputs (n, d) for a decoder, on its device and in its floating type.
+
+    Args:
+        values: a tensor or numpy array (n, d), images (n, ..., h, w) of d pixels in all, or one
+            image of any shape.
+        decoder: its ``input_dim`` d says what a sample is; one without it takes (n, d).
+
+    Raises:
+        InputError: they cannot be that.
+    """
+    inputs = _as_floats(values, decoder, "Inputs")
+    dim = getattr(decoder, "input_dim", inputs.shape[-1] if inputs.ndim else 0)
+    if inputs.ndim > 1 and len(inputs) > 0 and inputs[0].numel() == dim:
+        return inputs.flatten(1)
+    if inputs.ndim > 0 and inputs.numel() == dim > 0:
+        return inputs.reshape(1, dim)
+    raise InputError(
+        f"Inputs of shape {tuple(inputs.shape)} do not fit {type(decoder).__name__}, whose "
+        f"input_dim is {dim}: give (n, {dim}), or n images of {dim} pixels in all, n at least 1."
+    )
+
+
+def as_codes(values: Any, decoder: Any) -> Tensor:
+    """Codes (n, l) for a decoder, on its device and in its floating type.
+
+    Raises:
+        InputError: they cannot be that.
+    """
+    codes = _as_floats(values, decoder, "Codes")
+    if codes.ndim > 0 and codes.shape[-1] == decoder.code_dim:
+        return codes
+    raise InputError(
+        f"Codes of shape {tuple(codes.shape)} do not fit {type(decoder).__name__}, whose code_dim "
+        f"is {decoder.code_dim}: give (n, {decoder.code_dim})."
+    )
+
+
+def in_type_of(module: nn.Module, tensor: Tensor) -> Tensor:
+    """A tensor in the floating type of a module's parameters, which may be a half one."""
+    parameter = next(module.parameters(), tensor)
+    return tensor.to(parameter.dtype)
+
+
+def require_finite(inputs: Tensor, where: str) -> None:
+    """Raise `InputError`, saying which row, if inputs (n, d) are not finite numbers."""
+    finite = inputs.isfinite()
+    if finite.all():
+        return
+    per_row = (~finite).sum(1)
+    rows = per_row.nonzero().flatten()
+    row, count = int(rows[0]), int(per_row[rows[0]])
+    raise InputError(
+        f"{len(rows)} of {len(inputs)} inputs of {where} hold NaN or infinity, the first in row "
+        f"{row} ({count} of its {inputs.shape[1]} values): mend these samples or leave them out."
+    )
+
+
+def _as_floats(values: Any, decoder: Any, what: str) -> Tensor:
+    if isinstance(values, np.ndarray):
+        # torch takes neither negative strides nor another machine's order of bytes.
+        native = values.astype(values.dtype.newbyteorder("="), order="C")
+        values = torch.from_numpy(native) if _is_floating(native) else native
+    if not (isinstance(values, Tensor) and values.is_floating_point()):
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise InputError(
+            f"{what} of kind {kind} are no tensor or array of floating-point numbers: convert "
+            "them, and pixels to the scale of the training data, (pixel - mean) / std."
+        )
+    parameter = next(iter(getattr(decoder, "parameters", tuple)()), None)
+    if parameter is None:
+        return values
+    # Half types are those of training; inference is finer.
+    is_fine = parameter.dtype in (torch.float32, torch.float64)
+    return values.to(parameter.device, parameter.dtype if is_fine else values.dtype)
+
+
+def _is_floating(array: np.ndarray) -> bool:
+    return array.dtype in (np.float16, np.float32, np.float64)

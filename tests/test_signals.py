@@ -1,0 +1,98 @@
+"""A process that is ended by a signal says so by its exit code, and how it goes on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from sparse_lightning.experiments.locks import is_locked
+from sparse_lightning.signals import Terminated, exit_codes_of_signals, terminated_in_order
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(SIGTERMException(), 143), (KeyboardInterrupt(), 130), (SystemExit(2), 2)]
+)
+def test_exit_codes(error, code):
+    with pytest.raises(SystemExit) as stopped, exit_codes_of_signals():
+        raise error
+    assert stopped.value.code == code
+
+
+def test_the_interruption_that_lightning_ends_with_one_is_of_sigint():
+    @exit_codes_of_signals()
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    with pytest.raises(SystemExit) as stopped:
+        interrupted()
+    assert stopped.value.code == 130
+
+
+def test_sigterm_closes_what_is_open_and_a_second_one_waits():
+    closed = []
+
+    @terminated_in_order()
+    def terminated() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            closed.append(True)
+
+    with pytest.raises(Terminated) as stopped:
+        terminated()
+    assert closed
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_handler_of_others_is_left_alone():
+    seen = []
+    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with terminated_in_order():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert seen == [signal.SIGTERM]
+
+
+def test_a_terminated_run_is_no_success_and_can_be_continued(mnist_root: Path, tmp_path: Path):
+    """Its folder is its own while it runs, and its last words can be pasted."""
+    folder = tmp_path / "é 3"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "sparse_lightning.train", "model=do", *TINY),
+            *("trainer.max_epochs=100000", f"data.root={mnist_root}", f"hydra.run.dir='{folder}'"),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert is_locked(folder)
+    assert f"process {process.pid} on" in (folder / "run.owner").read_text()
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, errors
+    assert not is_locked(folder)
+    assert "Interrupted. This goes on from the last finished epoch:\n" in errors
+    words = shlex.split(errors.strip().splitlines()[-1])
+    assert words[1:4] == ["-m", "sparse_lightning.train", "model=do"]
+    assert words[-2:] == [f'hydra.run.dir="{folder}"', "resume=true"]
