@@ -11,9 +11,10 @@ from hydra.utils import instantiate
 from problems import DECODERS, ENERGIES, Problem, literal_energy, problem
 from torch import Tensor
 
-from sparse_lightning.energy import Energy
+from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.solvers import FISTA, Adaptive, proximal_newton
+from sparse_lightning.solvers import FISTA, Adaptive, Solution, proximal_newton
+from sparse_lightning.solvers.fista import State
 
 HINGES = {"no hinge": (0.0, 0.0), "encoder": (0.0, 100.0), "hinge": (1e3, 1.0)}
 
@@ -27,12 +28,13 @@ def test_never_uphill(decoder: str, growth: float, dtype: torch.dtype):
             energy = Energy(weight, variance_weight, 0.5, encoder_weight)
             given = problem(decoder, energy, count=10, growth=growth).to(dtype)
             kept = given.start.clone()
-            codes = Adaptive(12)(given.objective, given.start).codes
-            assert torch.equal(given.start, kept)
-            assert codes.dtype == dtype
-            assert (codes >= 0).all()
-            before, after = (exact_energy(given, z) for z in (kept, codes))
-            assert after <= before * (1 + 1e-6)
+            for limit in (1, 12):
+                codes = Adaptive(limit)(given.objective, given.start).codes
+                assert torch.equal(given.start, kept)
+                assert codes.dtype == dtype
+                assert (codes >= 0).all()
+                before, after = (exact_energy(given, z) for z in (kept, codes))
+                assert after <= before * (1 + 1e-6)
 
 
 def exact_energy(given: Problem, codes: Tensor) -> float:
@@ -41,6 +43,26 @@ def exact_energy(given: Problem, codes: Tensor) -> float:
         given.energy, copy.deepcopy(given.decoder), given.inputs, given.encoder_codes, given.start
     ).to(torch.float64)
     return float(literal_energy(exact, codes.double()).detach())
+
+
+@pytest.mark.parametrize("energy", ["DO", "VDL"])
+@pytest.mark.parametrize("decoder", ["one hidden layer", "a user's own"])
+def test_iterations_that_get_lost_lose_nothing(monkeypatch, decoder: str, energy: str):
+    """The codes are those from which iterations started: the first, or those of Newton steps."""
+
+    def lost(self: Adaptive, objective: Objective, state: State, step: float | None) -> Solution:
+        return Solution(state.codes + 100, state.iterations, state.frozen)
+
+    monkeypatch.setattr(Adaptive, "descend", lost)
+    given = problem(decoder, ENERGIES[energy])
+    objective, expected = given.objective, given.start
+    if decoder == "one hidden layer" and energy == "DO":
+        # All units are active.
+        torch.nn.init.constant_(given.decoder.hidden[0].bias, 20.0)
+        objective = given.objective
+        expected = proximal_newton.descend(objective, given.start, 100).codes
+        assert not torch.equal(expected, given.start)
+    assert torch.equal(Adaptive(200)(objective, given.start).codes, expected)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -83,17 +83,17 @@ def test_a_function_that_swaps_tensors_can_be_replayed(graphs: list[Graph]):
     """The new state is where the old one was, and states that others made are copied there."""
 
     def function(pair: Pair) -> Pair:
-        return Pair(pair.right, pair.left + pair.right)
+        return Pair(pair.left + pair.right, pair.left)
 
     replayed, ones = Replayed(function, CUDA), Pair(torch.ones(2), torch.ones(2))
     state = ones
-    for expected in ([1, 2], [2, 3], [3, 5], [5, 8]):
+    for expected in ([2, 1], [3, 2], [5, 3], [8, 5]):
         state = replayed(state)
         assert [int(state.left[0]), int(state.right[0])] == expected
     assert len(graphs) == 1
-    other = replayed(Pair(torch.zeros(2), torch.full((2,), 4.0)))
+    other = replayed(Pair(torch.full((2,), 4.0), torch.zeros(2)))
     assert [int(other.left[0]), int(other.right[0])] == [4, 4]
-    assert torch.equal(ones.right, torch.ones(2)), "what is given is left as it is"
+    assert torch.equal(ones.left, torch.ones(2)), "what is given is left as it is"
 
 
 @pytest.mark.parametrize("energy", ENERGIES)
