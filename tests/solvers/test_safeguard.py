@@ -17,7 +17,7 @@ def largest_curvature(given: Problem) -> float:
     """L of all terms but the penalty at the start: the largest eigenvalue of their Hessian."""
     objective, start = given.objective, given.start
     direction = torch.ones_like(start)
-    for _ in range(40):
+    for _ in range(20):
         spacing = 1e-6 / direction.norm()
         turned = objective.gradient(start + spacing * direction) - objective.gradient(start)
         curvature = float(turned.norm() / spacing / direction.norm())
@@ -29,7 +29,7 @@ def grown(decoder: str, energy: str, step_size: float, target: float) -> Problem
     """A decoder that is scaled up until the step size times its curvature is as asked for."""
     given = problem(decoder, ENERGIES[energy], count=20, growth=1.0)
     start, low, high = copy.deepcopy(given.decoder.state_dict()), 0.0, 64.0
-    for _ in range(18):
+    for _ in range(14):
         middle = (low + high) / 2
         given.decoder.load_state_dict({name: middle * value for name, value in start.items()})
         if step_size * largest_curvature(given) < target:
@@ -45,10 +45,10 @@ def grown(decoder: str, energy: str, step_size: float, target: float) -> Problem
 def test_growth_is_lived_through(decoder, energy, target):
     """Energy never ends above the start, iterations stay bounded, codes finite."""
     given = grown(decoder, energy, 0.5, target)
-    assert 0.5 * largest_curvature(given) == pytest.approx(target, rel=1e-2)
+    assert 0.5 * largest_curvature(given) == pytest.approx(target, rel=3e-2)
     objective = given.objective
     before = float(objective.value(given.start).detach())
-    best = float(objective.value(Adaptive(2_000, 1e-7)(objective, given.start).codes).detach())
+    best = float(objective.value(Adaptive(400, 1e-6)(objective, given.start).codes).detach())
     for solver in (FISTA(0.5), ISTA(0.5), Adaptive()):
         solution = solver(objective, given.start)
         assert solution.codes.isfinite().all()
