@@ -97,7 +97,7 @@ def begin(config: DictConfig) -> None:
     """Record the settings of a run, and take away what an earlier part of it left."""
     run = Run(Path(config.run_dir))
     record_settings(config, run.folder)
-    record_command(run.folder)
+    record_command(config, run.folder)
     run.forget_failure()
     (run.folder / RESULTS_FILE).unlink(missing_ok=True)
 
