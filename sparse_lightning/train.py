@@ -23,6 +23,7 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DivergenceError
 from sparse_lightning.experiments import jobs
 from sparse_lightning.experiments.locks import held_alone
+from sparse_lightning.experiments.resuming import begin, find_beginning, interruption_explained
 from sparse_lightning.experiments.runs import DIVERGED_AT, RESULTS_FILE, Run, recorded_seed
 from sparse_lightning.experiments.settings import convert_settings, settle_seed
 from sparse_lightning.files import require_writable, write_json
@@ -36,7 +37,6 @@ from sparse_lightning.training.preparation import (
     usable_accelerator,
 )
 from sparse_lightning.training.results import best_checkpoint, tested_best
-from sparse_lightning.training.resuming import begin, find_beginning, interruption_explained
 
 
 def train(config: DictConfig) -> dict[str, float]:

@@ -63,4 +63,6 @@ def test_a_run_shows_its_result(command, mnist_root: Path, tmp_path: Path, capsy
     for text in ("psnr", "zeros", "validation", "test", "1 epochs in", "figures"):
         assert text in printed
     found = {path.name for path in (tmp_path / "here").iterdir()}
+    records = {path.name for path in (tmp_path / "here" / ".hydra").iterdir()}
+    assert records == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert {".hydra", "metrics.csv", "metrics.json", "checkpoints", "figures"} <= found

@@ -233,12 +233,16 @@ def recorded_seed(folder: Path) -> int | None:
     return None
 
 
-def record_command(folder: Path) -> None:
+def record_command(config: DictConfig, folder: Path) -> None:
     """Write Hydra's own record of a command, ``.hydra``, once the folder is the command's own."""
     if not HydraConfig.initialized():
         return
     hydra = HydraConfig.get()
-    records = {"overrides.yaml": hydra.overrides.task, "hydra.yaml": {"hydra": hydra}}
+    records = {
+        "config.yaml": config,
+        "hydra.yaml": {"hydra": hydra},
+        "overrides.yaml": hydra.overrides.task,
+    }
     for name, content in records.items():
         with replaced_whole(folder / ".hydra" / name) as temporary:
             OmegaConf.save(OmegaConf.create(content), temporary)

@@ -18,8 +18,7 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.experiments.command_line import continuing_command
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_command, record_settings
-from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.training.same_run import (
+from sparse_lightning.experiments.same_run import (
     FORCE,
     differences,
     require_same_data,
@@ -27,6 +26,7 @@ from sparse_lightning.training.same_run import (
     require_same_settings,
     require_whole,
 )
+from sparse_lightning.model import SparseAutoencoder
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def begin(config: DictConfig) -> None:
     """Record the settings of a run, and take away what an earlier part of it left."""
     run = Run(Path(config.run_dir))
     record_settings(config, run.folder)
-    record_command(run.folder)
+    record_command(config, run.folder)
     run.forget_failure()
     (run.folder / RESULTS_FILE).unlink(missing_ok=True)
 
