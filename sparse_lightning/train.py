@@ -21,8 +21,8 @@ from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DivergenceError
 from sparse_lightning.experiments import jobs
-from sparse_lightning.experiments.runs import DIVERGED_AT, RESULTS_FILE, Run, record_settings
-from sparse_lightning.files import require_writable, write_json
+from sparse_lightning.experiments.runs import DIVERGED_AT, Run, record_settings
+from sparse_lightning.files import require_writable
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.training.preparation import quieten, require_fit, usable_accelerator
@@ -72,16 +72,17 @@ def train(config: DictConfig) -> dict[str, float]:
         results = tested_best(trainer, model, data, table)
         if results is None:
             return {}
-        write_json(run_dir / RESULTS_FILE, results.metrics)
+        Run(run_dir).replace_results(results.metrics)
         results.show(run_dir)
         return results.metrics
 
 
 def _begin(config: DictConfig, run_dir: Path) -> None:
-    """Record the settings; results of an earlier part of the run are not those of the whole."""
+    """Record the settings, and keep what a shorter run has come to until this one has ended."""
+    run = Run(run_dir)
     record_settings(config, run_dir)
-    Run(run_dir).forget_failure()
-    (run_dir / RESULTS_FILE).unlink(missing_ok=True)
+    run.forget_failure()
+    run.keep_results()
 
 
 def _callbacks(config: DictConfig) -> list[lightning.Callback]:
@@ -118,7 +119,7 @@ def _conclude_diverged(
     trainer.loggers = [table]
     results = tested_best(trainer, model, data, table)
     if results is not None:
-        write_json(run_dir / RESULTS_FILE, results.metrics | mark)
+        Run(run_dir).replace_results(results.metrics | mark)
         results.show(run_dir)
     raise DivergenceError(
         f"{str(error).removesuffix('.')}; the best model before, of epoch "

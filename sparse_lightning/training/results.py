@@ -13,6 +13,7 @@ from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.code_identity import code_identity
 from sparse_lightning.training.loggers import MetricsTable
 
 
@@ -21,11 +22,13 @@ class Results:
     """Final metrics.
 
     Attributes:
-        metrics: ``val/...`` and ``test/...`` of the best model, ``epochs`` and ``seconds``.
+        metrics: ``val/...`` and ``test/...`` of the best model, ``epochs``, ``max_epochs`` (what
+            the run was to have, if limited), ``seconds``, ``cpu_seconds`` (of all threads),
+            ``version`` and ``commit`` of the code.
         best_epoch: the epoch that the best model is from, counted from 0.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, float | str | None]
     best_epoch: int
 
     def show(self, run_dir: Path) -> None:
@@ -67,5 +70,10 @@ def tested_best(
     row = rows.set_index("epoch").loc[best_epoch]
     names = [name.removeprefix("test/") for name in tested]
     metrics = {f"val/{name}": float(row[f"val/{name}"]) for name in names} | tested
-    metrics |= {"epochs": len(rows), "seconds": round(float(rows["seconds"].sum()), 3)}
+    metrics |= {"epochs": len(rows)}
+    if trainer.max_epochs not in (None, -1):
+        metrics["max_epochs"] = trainer.max_epochs
+    metrics |= {
+        name: round(float(rows[name].sum()), 3) for name in ("seconds", "cpu_seconds")
+    } | code_identity()
     return Results(metrics, best_epoch)
