@@ -32,7 +32,7 @@ SMALL = {
     "denoising": ["study.compute.num_images=30", "study.compute.num_peer_images=2"],
     "features": ["study.compute.gabors=false"],
     "low_data": [
-        "study.compute.labels_per_class=[1,2]", "study.compute.label_seeds=[0]",
+        "study.compute.labels_per_class=[1,2]", "study.compute.num_draws=[1,1]",
         "study.compute.pca_dim=8", "study.compute.lista.steps=5",
         "study.compute.inverse_penalties=[0.1]",
     ],

@@ -46,7 +46,8 @@ def low_data(
     data: SplitDataModule,
     cache: ResultCache,
     labels_per_class: Sequence[int | str] = (1, 2, 5, 10, 20, 50, 100, ALL),
-    label_seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    num_draws: Sequence[int] = (100, 100, 100, 100, 20, 20, 20, 1),
+    scratch_draws: int = 10,
     inverse_penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
     patience: int | None = 2,
     num_neighbours: Sequence[int] = (1, 3, 5, 10),
@@ -60,7 +61,9 @@ def low_data(
         data: with labels.
         cache: of what has been measured already.
         labels_per_class: labelled samples of each class, or ``all``.
-        label_seeds: draws of the labels.
+        num_draws: of the labels, for each of them, by the seeds 0, 1, …; of all labels there is
+            one.
+        scratch_draws: of methods that begin at random, which begin anew with each draw.
         inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
             number, their root mean square over the training set, so that C means the same for all.
         patience: values of C in a row that may be no better, see `logistic_regression`.
@@ -74,13 +77,18 @@ def low_data(
         labels the λ of lowest validation error, see `summary`.
 
     Raises:
-        SettingError: data without labels, fewer samples of a class than are to be drawn, or a
-            patience below 1.
+        SettingError: data without labels, fewer samples of a class than are to be drawn, not one
+            number of draws for each number of labels, or a patience below 1.
     """
     if patience is not None:
         require_positive("study.compute.patience", patience)
+    if len(labels_per_class) != len(num_draws):
+        raise SettingError(
+            f"study.compute.num_draws={list(num_draws)} must have one number for each of "
+            f"labels_per_class={list(labels_per_class)}: make them equally long."
+        )
+    draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
-    draws = _draws(labels["train"], labels_per_class, label_seeds)
     samples = fingerprint(data)
     penalties = Penalties(tuple(inverse_penalties), patience)
     rows = []
@@ -93,7 +101,7 @@ def low_data(
         found = _classify(linear, labels, draws, cache, samples)
         rows += [trained.columns | {"method": trained.columns["family"]} | row for row in found]
     settings = ScratchSettings(**(lista or {}))
-    methods = _baselines(data, penalties, tuple(num_neighbours), pca_dim, settings)
+    methods = _baselines(data, penalties, tuple(num_neighbours), pca_dim, settings, scratch_draws)
     for name, method in tqdm(methods.items(), desc="pixels classified", unit="method"):
         found = _classify(method, labels, draws, cache, samples)
         rows += [{"data": data.title, "method": name} | row for row in found]
@@ -115,13 +123,13 @@ class Method(NamedTuple):
         classifier: from training samples, splits and a seed to an outcome.
         features: gives the features of each split; only called where something is not known yet.
         settings: what tells it from others, beside the data.
-        is_seeded: whether the outcome depends on the seed where all labels are used.
+        own_draws: how many, where the method begins at random and anew with each draw.
     """
 
     classifier: Callable[[Split, dict[str, Split], int], Outcome]
     features: Callable[[], dict[str, np.ndarray]]
     settings: list
-    is_seeded: bool = False
+    own_draws: int | None = None
 
 
 def _codes(
@@ -142,6 +150,7 @@ def _baselines(
     num_neighbours: tuple[int, ...],
     pca_dim: int,
     scratch: ScratchSettings,
+    scratch_draws: int,
 ) -> dict[str, Method]:
     """Methods that see pixels, by name."""
     inputs = {split: all_inputs(data, split) for split in SPLITS}
@@ -152,7 +161,7 @@ def _baselines(
             functools.partial(_scratch, settings=scratch),
             lambda: inputs,
             ["LISTA", asdict(scratch)],
-            is_seeded=True,
+            own_draws=scratch_draws,
         ),
         "nearest neighbours on raw": Method(
             functools.partial(_nearest, num_neighbours=num_neighbours),
@@ -206,28 +215,19 @@ def draw_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _draws(
-    labels: np.ndarray, labels_per_class: Sequence[int | str], seeds: Sequence[int]
-) -> dict[tuple[str, int], np.ndarray]:
-    """Training samples by (labels per class, seed); ``all`` are the same for every seed."""
-    draws = {}
-    for per_class in labels_per_class:
-        for seed in seeds:
-            if per_class == ALL:
-                draws[ALL, seed] = np.arange(len(labels))
-            else:
-                draws[str(per_class), seed] = draw_labels(labels, int(per_class), seed)
-    return draws
+def _chosen(labels: np.ndarray, per_class: str, seed: int) -> np.ndarray:
+    """Training samples of a draw; ``all`` are the same for every seed."""
+    return np.arange(len(labels)) if per_class == ALL else draw_labels(labels, int(per_class), seed)
 
 
 def _classify(
     method: Method,
     labels: dict[str, np.ndarray],
-    draws: dict[tuple[str, int], np.ndarray],
+    draws: dict[str, int],
     cache: ResultCache,
     samples: str,
 ) -> list[dict]:
-    """Rows of a method's outcome for every draw of labels."""
+    """Rows of a method's outcome for every draw; ``draws``: how many, by labels per class."""
 
     @functools.cache
     def splits() -> dict[str, Split]:
@@ -239,15 +239,14 @@ def _classify(
         return [method.classifier(train, splits(), seed)._asdict()]
 
     rows = []
-    _, first_seed = next(iter(draws))
-    for (per_class, seed), chosen in draws.items():
-        if per_class == ALL and seed != first_seed and not method.is_seeded:
-            continue
+    pairs = [(c, s) for c, number in draws.items() for s in range(method.own_draws or number)]
+    for per_class, seed in pairs:
+        chosen = _chosen(labels["train"], per_class, seed)
         key = ["low_data", method.settings, samples, per_class, seed]
         found = cache.rows(key, functools.partial(outcome_of, chosen, seed))
         drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}
         # What begins at random begins so once for each draw.
-        drawn |= {"seed": seed} if method.is_seeded else {}
+        drawn |= {} if method.own_draws is None else {"seed": seed}
         rows += [drawn | row for row in found]
     return rows
 

@@ -94,6 +94,11 @@ def test_further_guesses_of_one_neighbour_come_from_the_others():
     assert (found.setting, found.top1, found.top3) == (1, pytest.approx(2 / 3), 0)
 
 
+def test_each_number_of_labels_needs_its_number_of_draws():
+    with pytest.raises(SettingError, match=r"num_draws=\[3\] must have one number for each"):
+        low_data([], TinyData(), ResultCache(), labels_per_class=[1, 2], num_draws=[3])
+
+
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_search_without_patience_is_refused(patience):
     with pytest.raises(SettingError, match=f"patience={patience} must be"):
@@ -122,7 +127,8 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
     data, cache = TinyData(), ResultCache(tmp_path)
     trained_models = [TinyModel("sdl", seed=0), TinyModel("do", encoder=False, seed=1)]
     settings = {
-        "labels_per_class": [1, 5, "all"], "label_seeds": [0, 1], "pca_dim": 4, "lista": SCRATCH,
+        "labels_per_class": [1, 5, "all"], "num_draws": [2, 2, 1], "pca_dim": 4,
+        "scratch_draws": 2, "lista": SCRATCH,
     }  # fmt: skip
     first = low_data(trained_models, data, cache, **settings)
     rows = first.table.groupby("method").size()
@@ -130,6 +136,10 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
     assert rows.to_dict() == dict.fromkeys(
         ["sdl", "do", "linear on raw", "linear on PCA", "nearest neighbours on raw"], 5
     ) | {"LISTA + linear on raw": 6}
+    seeds = (
+        first.more["summary"].query("labels_per_class == '5'").set_index("method")["model_seeds"]
+    )
+    assert seeds[["sdl", "LISTA + linear on raw", "linear on raw"]].to_list() == [1, 2, np.inf]
     draws = first.table.query("labels_per_class == '5'").groupby("label_seed")["labels"].unique()
     assert [counts.tolist() for counts in draws] == [[15], [15]]
 
