@@ -8,6 +8,10 @@ it, is chosen by the error on the validation set, whose labels all methods may s
 Beside the families stand classifiers of pixels: linear; LISTA with a linear layer, trained from
 scratch; the nearest neighbours; and linear on as many principal components as there are code
 components.
+
+There are two arms. In the first, validation labels choose what a method leaves open. The second has
+no validation labels: one penalty for every linear classifier, and the λ whose codes are nearest to
+a share of zeros. Methods that need validation to choose or to stop have no part in it.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
 ALL = "all"
+VALIDATED, UNVALIDATED = "validation labels", "no validation labels"
 SPLITS = ("train", "val", "test")
 
 
@@ -50,6 +55,8 @@ def low_data(
     scratch_draws: int = 10,
     inverse_penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
     patience: int | None = 2,
+    fixed_inverse_penalty: float = 1.0,
+    fixed_zeros: float = 0.9,
     num_neighbours: Sequence[int] = (1, 3, 5, 10),
     pca_dim: int = 128,
     lista: Mapping[str, Any] | None = None,
@@ -67,14 +74,16 @@ def low_data(
         inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
             number, their root mean square over the training set, so that C means the same for all.
         patience: values of C in a row that may be no better, see `logistic_regression`.
+        fixed_inverse_penalty: C in the arm without validation labels.
+        fixed_zeros: share of zeros that λ is chosen by there.
         num_neighbours: to choose from.
         pca_dim: principal components.
         lista: arguments of `ScratchSettings`.
 
     Returns:
-        ``table``: one row per method, model, number of labels and draw, with the errors
-        ``val_error``, ``top1`` and ``top3`` (0 to 1); ``summary``: for each method and number of
-        labels the λ of lowest validation error, see `summary`.
+        ``table``: one row per ``arm``, method, model, number of labels and draw, with the errors
+        ``val_error``, ``top1`` and ``top3`` (0 to 1) and the ``zeros`` of a family's validation
+        codes; ``summary``: for each method and number of labels one λ, see `summary`.
 
     Raises:
         SettingError: data without labels, fewer samples of a class than are to be drawn, not one
@@ -90,23 +99,41 @@ def low_data(
     draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
     samples = fingerprint(data)
-    penalties = Penalties(tuple(inverse_penalties), patience)
+    arms = {
+        VALIDATED: Penalties(tuple(inverse_penalties), patience),
+        UNVALIDATED: Penalties((fixed_inverse_penalty,), None),
+    }
     rows = []
     for trained in tqdm(trained_models, desc="codes classified", unit="model"):
-        linear = Method(
-            functools.partial(_linear, penalties=penalties),
-            lambda t=trained: _scaled(_codes(t, data, samples, cache)),
-            [trained.digest, *penalties],
-        )
-        found = _classify(linear, labels, draws, cache, samples)
-        rows += [trained.columns | {"method": trained.columns["family"]} | row for row in found]
+        known = trained.columns | {"method": trained.columns["family"]}
+        known["zeros"] = _zeros(trained, data, samples, cache)
+        for arm, penalties in arms.items():
+            linear = Method(
+                functools.partial(_linear, penalties=penalties),
+                lambda t=trained: _scaled(_codes(t, data, samples, cache)),
+                [trained.digest, *penalties],
+            )
+            found = _classify(linear, labels, draws, cache, samples)
+            rows += [known | {"arm": arm} | row for row in found]
     settings = ScratchSettings(**(lista or {}))
-    methods = _baselines(data, penalties, tuple(num_neighbours), pca_dim, settings, scratch_draws)
-    for name, method in tqdm(methods.items(), desc="pixels classified", unit="method"):
+    inputs = {split: all_inputs(data, split) for split in SPLITS}
+    of_arm = {arm: _linear_baselines(inputs, penalties, pca_dim) for arm, penalties in arms.items()}
+    of_arm[VALIDATED] |= _other_baselines(inputs, tuple(num_neighbours), settings, scratch_draws)
+    methods = [(arm, *named) for arm, found in of_arm.items() for named in found.items()]
+    for arm, name, method in tqdm(methods, desc="pixels classified", unit="method"):
         found = _classify(method, labels, draws, cache, samples)
-        rows += [{"data": data.title, "method": name} | row for row in found]
+        rows += [{"data": data.title, "arm": arm, "method": name} | row for row in found]
     table = pd.DataFrame(rows)
-    return StudyResult(table, {"summary": summary(table)})
+    return StudyResult(table, {"summary": summary(table, fixed_zeros)})
+
+
+def _zeros(trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache) -> float:
+    """Share of zeros of a model's validation codes."""
+
+    def measure() -> list[dict]:
+        return [{"zeros": float((_codes(trained, data, samples, cache)["val"] == 0).mean())}]
+
+    return cache.rows(["zeros of validation codes", trained.digest, samples], measure)[0]["zeros"]
 
 
 class Penalties(NamedTuple):
@@ -144,19 +171,27 @@ def _codes(
     }
 
 
-def _baselines(
-    data: SplitDataModule,
-    penalties: Penalties,
-    num_neighbours: tuple[int, ...],
-    pca_dim: int,
-    scratch: ScratchSettings,
-    scratch_draws: int,
+def _linear_baselines(
+    inputs: dict[str, np.ndarray], penalties: Penalties, pca_dim: int
 ) -> dict[str, Method]:
-    """Methods that see pixels, by name."""
-    inputs = {split: all_inputs(data, split) for split in SPLITS}
+    """Linear classifiers that see pixels, by name."""
     linear = functools.partial(_linear, penalties=penalties)
     return {
         "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", *penalties]),
+        "linear on PCA": Method(
+            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", *penalties, pca_dim]
+        ),
+    }
+
+
+def _other_baselines(
+    inputs: dict[str, np.ndarray],
+    num_neighbours: tuple[int, ...],
+    scratch: ScratchSettings,
+    scratch_draws: int,
+) -> dict[str, Method]:
+    """Methods that see pixels and choose by validation labels, by name."""
+    return {
         "LISTA + linear on raw": Method(
             functools.partial(_scratch, settings=scratch),
             lambda: inputs,
@@ -167,9 +202,6 @@ def _baselines(
             functools.partial(_nearest, num_neighbours=num_neighbours),
             lambda: inputs,
             ["neighbours", num_neighbours],
-        ),
-        "linear on PCA": Method(
-            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", *penalties, pca_dim]
         ),
     }
 
@@ -251,22 +283,27 @@ def _classify(
     return rows
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Each method at its best λ by validation error, for each number of labels.
+def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
+    """Each method at one λ, for each arm and number of labels.
+
+    With validation labels it is the λ of lowest validation error, without them that whose codes
+    have a share of zeros nearest to ``fixed_zeros``.
 
     Draws of the labels are shared by all methods, and are averaged within a model seed: the spread
     is that over model seeds.
 
     Returns:
-        Columns method, labels_per_class, labels, sparsity_weight (NaN for pixels), the means of
-        val_error, top1 and top3, their standard deviations top1_std and top3_std over model seeds
-        (NaN for one), ``model_seeds`` (infinite for a method that has none), ``draws`` and
-        ``epochs`` (of the shortest run).
+        Columns arm, method, labels_per_class, labels, sparsity_weight and zeros (NaN for pixels),
+        the means of val_error, top1 and top3, their standard deviations top1_std and top3_std over
+        model seeds (NaN for one), ``model_seeds`` (infinite for a method that has none), ``draws``
+        and ``epochs`` (of the shortest run).
     """
-    keys = ["method", "labels", "labels_per_class", "sparsity_weight"]
-    errors = ["val_error", "top1", "top3"]
+    keys = ["arm", "method", "labels", "labels_per_class", "sparsity_weight"]
+    errors = ["val_error", "top1", "top3", "zeros"]
     # Pixels have none of these, and grouping would drop their rows.
-    known = table.reindex(columns=table.columns.union(["sparsity_weight", "seed", "max_epochs"]))
+    known = table.reindex(
+        columns=table.columns.union(["sparsity_weight", "seed", "max_epochs", "zeros"])
+    )
     of_seed = known.groupby([*keys, "seed"], dropna=False)
     per_seed = (
         of_seed[errors].mean().assign(draws=of_seed.size(), epochs=of_seed["max_epochs"].min())
@@ -279,5 +316,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         draws=grouped["draws"].min(),
         epochs=grouped["epochs"].min().fillna(np.inf),
     ).reset_index()
-    best = result.groupby(["method", "labels"])["val_error"].idxmin()
-    return result.loc[best].sort_values(["labels", "method"]).reset_index(drop=True)
+    distance = (result["zeros"] - fixed_zeros).abs().fillna(0.0)
+    rank = result["val_error"].where(result["arm"] == VALIDATED, distance)
+    best = rank.groupby([result[name] for name in ("arm", "method", "labels")]).idxmin()
+    return result.loc[best].sort_values(["arm", "labels", "method"]).reset_index(drop=True)
