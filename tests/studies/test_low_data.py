@@ -165,7 +165,8 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
 def test_summary_takes_the_weight_of_lowest_validation_error():
     rows = [
         {"arm": VALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
-         "sparsity_weight": weight, "seed": seed, "max_epochs": 100, "val_error": val, "top1": top1, "top3": 0.1}
+         "sparsity_weight": weight, "seed": seed, "max_epochs": 100, "val_error": val,
+         "top1": top1, "top3": 0.1}
         for weight, val, errors in ((0.1, 0.3, (0.5, 0.7)), (0.2, 0.4, (0.1, 0.1)))
         for seed, top1 in enumerate(errors)
     ]  # fmt: skip
@@ -194,8 +195,8 @@ def test_draws_are_averaged_within_a_model_seed():
     # Draws differ by 0.4, and model seeds by 0.02.
     rows = [
         {"arm": VALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
-         "sparsity_weight": 0.1, "seed": seed, "label_seed": draw, "max_epochs": 100, "val_error": 0.3,
-         "top1": 0.3 + 0.4 * draw + 0.02 * seed, "top3": 0.1}
+         "sparsity_weight": 0.1, "seed": seed, "label_seed": draw, "max_epochs": 100,
+         "val_error": 0.3, "top1": 0.3 + 0.4 * draw + 0.02 * seed, "top3": 0.1}
         for seed, draw in ((0, 0), (0, 1), (1, 0), (1, 1))
     ]  # fmt: skip
     row = summary(pd.DataFrame(rows), 0.9).iloc[0]
