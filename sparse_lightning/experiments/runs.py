@@ -106,7 +106,18 @@ class Run:
         done = self.results.get("epochs")
         if done is None or max_epochs is None or done >= max_epochs:
             return True
-        return done < self.results.get("max_epochs", done)
+        return done < (self._asked_epochs or done)
+
+    @property
+    def _asked_epochs(self) -> int | None:
+        """The epochs that the run with these results was to have; None if unknown."""
+        if "max_epochs" in self.results:
+            return self.results["max_epochs"]
+        with contextlib.suppress(DataError):
+            # Results of earlier versions do not tell, and `record_settings` sees to it that they
+            # do before other settings are recorded.
+            return OmegaConf.select(self.config, EPOCHS)
+        return None
 
     @property
     def state(self) -> State:

@@ -78,6 +78,16 @@ def test_results_from_before_learn_how_many_epochs_were_asked_for(config):
     assert not run.covers(100)
 
 
+def test_an_earlier_run_that_stopped_by_itself_is_done(config):
+    run = Run(Path(config.run_dir))
+    run.folder.mkdir()
+    config.trainer.max_epochs = 50
+    record_settings(config, run.folder)
+    write_json(run.folder / RESULTS_FILE, {"epochs": 20})
+    assert run.covers(50)
+    assert run.covers(100)
+
+
 def test_a_finished_job_is_left_as_it_is(config, capsys):
     training, run = Training(), Run(Path(config.run_dir))
     assert run.state is State.WAITING
