@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
-from sparse_lightning.experiments.fingerprint import digest, effective_settings
+from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
 PACKAGE = Path(__file__).parent
@@ -74,7 +74,7 @@ def wandb_mode() -> str:
 
 def settings_digest(*, _root_: DictConfig) -> str:
     """Resolver: what stands for all settings that can change the result."""
-    return digest(effective_settings(_root_))
+    return digest(of_any_length(effective_settings(_root_)))
 
 
 def number(value: float) -> str:

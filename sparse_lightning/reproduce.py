@@ -14,7 +14,7 @@ from rich.console import Console
 from sparse_lightning import config as configuration
 from sparse_lightning.experiments.runs import find_runs
 from sparse_lightning.experiments.sweep_commands import commands, run_all
-from sparse_lightning.paper.reproduction import run_study, write_pages
+from sparse_lightning.paper.reproduction import require_one_commit, run_study, write_pages
 from sparse_lightning.paper.statistics import Rules
 
 
@@ -22,12 +22,13 @@ def reproduce(config: DictConfig) -> None:
     """Trainings, studies, report.
 
     Raises:
-        SweepError: a training or a study failed.
+        SweepError: a training or a study failed, or trainings are of different commits.
     """
     folder = Path(config.folder)
     trained = folder / "trainings"
     run_all(commands(config.trainings, config.everywhere, trained, config.jobs))
     runs = [run for run in find_runs(trained) if run.is_finished]
+    require_one_commit(runs)
     sections = [run_study(title, study, runs, folder) for title, study in config.studies.items()]
     rules = Rules(**OmegaConf.to_container(config.verdict, resolve=True))
     report = write_pages(sections, runs, folder, config.heading, rules)

@@ -24,9 +24,9 @@ from sparse_lightning.errors import DivergenceError
 from sparse_lightning.experiments import jobs
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.experiments.resuming import begin, find_beginning, interruption_explained
-from sparse_lightning.experiments.runs import DIVERGED_AT, RESULTS_FILE, Run, recorded_seed
+from sparse_lightning.experiments.runs import DIVERGED_AT, Run, recorded_seed
 from sparse_lightning.experiments.settings import convert_settings, settle_seed
-from sparse_lightning.files import require_writable, write_json
+from sparse_lightning.files import require_writable
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.signals import exit_codes_of_signals
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
@@ -95,7 +95,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
         results = tested_best(trainer, model, data, table)
         if results is None:
             return {}
-        write_json(run_dir / RESULTS_FILE, results.metrics)
+        Run(run_dir).replace_results(results.metrics)
         results.show(run_dir)
         return results.metrics
 
@@ -135,7 +135,7 @@ def _conclude_diverged(
     trainer.loggers = [table]
     results = tested_best(trainer, model, data, table)
     if results is not None:
-        write_json(run_dir / RESULTS_FILE, results.metrics | mark)
+        Run(run_dir).replace_results(results.metrics | mark)
         results.show(run_dir)
     raise DivergenceError(
         f"{str(error).removesuffix('.')}; the best model before, of epoch "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ SMALL = {
     "denoising": ["study.compute.num_images=30", "study.compute.num_peer_images=2"],
     "features": ["study.compute.gabors=false"],
     "low_data": [
-        "study.compute.labels_per_class=[1,2]", "study.compute.label_seeds=[0]",
+        "study.compute.labels_per_class=[1,2]", "study.compute.num_draws=[1,1]",
         "study.compute.pca_dim=8", "study.compute.lista.steps=5",
         "study.compute.inverse_penalties=[0.1]",
     ],
@@ -193,6 +194,9 @@ def test_models_that_are_no_seeds_of_one_another_are_refused(
     config = OmegaConf.load(path)
     OmegaConf.update(config, setting, value)
     OmegaConf.save(config, path)
+    if setting == "trainer.max_epochs":
+        results = path.with_name("metrics.json")
+        results.write_text(json.dumps(json.loads(results.read_text()) | {"max_epochs": value}))
     with pytest.raises(SettingError, match=expected):
         evaluate(compose_study("regret", f"runs={tmp_path / 'runs'}"))
     if setting == "trainer.max_epochs":

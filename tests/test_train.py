@@ -18,6 +18,7 @@ from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.solvers import FISTA
 from sparse_lightning.train import train
+from sparse_lightning.training.code_identity import code_identity
 
 
 def test_what_a_run_leaves_behind(compose_small: Compose, tmp_path: Path):
@@ -28,9 +29,12 @@ def test_what_a_run_leaves_behind(compose_small: Compose, tmp_path: Path):
     assert stored == final
     metrics = ("psnr", "zeros", "energy", "reconstruction", "dead_units", "code_std")
     assert {f"{phase}/{m}" for phase in ("val", "test") for m in metrics} <= set(stored)
+    about = {name: stored.pop(name) for name in ("version", "commit")}
     assert all(math.isfinite(value) for value in stored.values())
-    assert stored["epochs"] == 3
+    assert (stored["epochs"], stored["max_epochs"]) == (3, 3)
     assert stored["seconds"] > 0
+    assert stored["cpu_seconds"] > 0
+    assert about == code_identity()
 
     table = pd.read_csv(run / "metrics.csv")
     assert table["epoch"].tolist() == [0, 1, 2]

@@ -4,7 +4,8 @@ Two runs are the same if all settings that can change their result are equal, ho
 typed: λ by its level or by hand, 1 or 1.0, in any order. Where the files go, what is shown and
 what is logged makes no difference. Nor does the age of a record: a class that has moved has its
 path of today, and a setting that a record lacks has the value that the run was made with. A sweep
-finds its jobs by this, and tables and studies group runs by it.
+finds its jobs by this less the number of epochs, since a longer run goes on from a shorter one.
+Tables and studies group runs by all of it.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ EXTENDABLE = (
 # What a run that diverged may go on with besides.
 REMEDIES = ("model.solver", "model.optimizer")
 SEED, SHUFFLE_SEED = "seed", "data.shuffle_seed"
+EPOCHS = "trainer.max_epochs"
 
 
 def effective_settings(config: DictConfig) -> dict[str, Any]:
@@ -155,6 +157,11 @@ def _is_one_of(name: str, settings: tuple[str, ...]) -> bool:
 def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings less the seeds: that of the weights, and that of the order of samples."""
     return {name: value for name, value in settings.items() if name not in (SEED, SHUFFLE_SEED)}
+
+
+def of_any_length(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings less the number of epochs: a longer run goes on from a shorter one."""
+    return {name: value for name, value in settings.items() if name != EPOCHS}
 
 
 def digest(settings: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """A job is one run of a sweep: done once, whoever is asked to do it and however often.
 
 A finished one is left as it is, one that another process has is left to it, an interrupted one
-goes on from its last checkpoint, one that failed or diverged is tried again. What it prints goes to
+goes on from its last checkpoint, and so does one that is to have more epochs than it had; one that
+failed or diverged is tried again. What it prints goes to
 ``output.log`` in its folder.
 """
 
@@ -41,8 +42,8 @@ def run_once(train: Train, config: DictConfig) -> dict[str, float] | None:
     Raises:
         SweepError: training failed; why is in the run's folder.
     """
-    run = Run(Path(config.run_dir))
-    if run.is_finished:
+    run, epochs = Run(Path(config.run_dir)), config.trainer.get("max_epochs")
+    if run.covers(epochs):
         return run.metrics
     run.folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -51,7 +52,7 @@ def run_once(train: Train, config: DictConfig) -> dict[str, float] | None:
         except Timeout:
             return None
         # The lock may have come free because the other process is done.
-        return run.metrics if run.is_finished else _attempt(train, config, run)
+        return run.metrics if run.covers(epochs) else _attempt(train, config, run)
 
 
 def _attempt(train: Train, config: DictConfig, run: Run) -> dict[str, float]:

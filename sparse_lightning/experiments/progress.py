@@ -30,7 +30,7 @@ class SweepProgress:
     def __init__(self, jobs: list[tuple[Run, int]]) -> None:
         self.jobs = jobs
         self.stream = sys.stderr
-        self.states = {run.folder: run.state for run, _ in jobs}
+        self.states = {run.folder: run.state_of(epochs) for run, epochs in jobs}
         self.began, self.done_before = time.monotonic(), self._epochs_done()
         self.epochs = sum(epochs for _, epochs in jobs)
         self._bar = tqdm(
@@ -55,10 +55,10 @@ class SweepProgress:
 
     def update(self) -> None:
         """Look at the folders, and show what has changed."""
-        for run, _ in self.jobs:
+        for run, epochs in self.jobs:
             before = self.states[run.folder]
             # What has ended is not looked at again.
-            now = before if before is State.FINISHED else run.state
+            now = before if before is State.FINISHED else run.state_of(epochs)
             self.states[run.folder] = now
             if now is not before and now in ENDED:
                 self._bar.write(f"{self.counts()}; {ending(run, now)}", file=self.stream)

@@ -94,12 +94,12 @@ class BeginAgain(lightning.Callback):
 
 
 def begin(config: DictConfig) -> None:
-    """Record the settings of a run, and take away what an earlier part of it left."""
+    """Record the settings, and keep what a shorter run has come to until this one has ended."""
     run = Run(Path(config.run_dir))
     record_settings(config, run.folder)
     record_command(config, run.folder)
     run.forget_failure()
-    (run.folder / RESULTS_FILE).unlink(missing_ok=True)
+    run.keep_results()
 
 
 def find_beginning(

@@ -1,9 +1,11 @@
 """A run is a folder: its settings, and once it has ended, its results.
 
 Training writes ``config.yaml``, every setting resolved, when it begins, and ``metrics.json`` when
-it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`. The results of a
-run that diverged are those of its best model until then. They say in which epoch it diverged
-(``diverged_at_epoch``, from 0), and the run does not count as finished.
+it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`. A run that is given
+more epochs goes on: the results of the fewer, and the model that they are of, stay until those of
+the more are whole. The results of a run that diverged are those of its best model until then. They
+say in which epoch it diverged (``diverged_at_epoch``, from 0), and the run does not count as
+finished.
 
 The files alone say how a run stands. Whoever trains holds ``run.lock`` (`locks`); a job of a sweep
 that fails leaves ``failure.json``.
@@ -15,6 +17,7 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ from yaml import YAMLError
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.fingerprint import EPOCHS, effective_settings
 from sparse_lightning.experiments.locks import is_locked
 from sparse_lightning.experiments.moved import translated
 from sparse_lightning.files import replaced_whole, write_json
@@ -37,6 +41,7 @@ from sparse_lightning.model import SparseAutoencoder
 
 CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
 TABLE_FILE = "metrics.csv"
+KEPT_FILE = "finished.ckpt"
 FAILURE_FILE = "failure.json"
 DIVERGED_AT = "diverged_at_epoch"
 
@@ -88,14 +93,44 @@ class Run:
         """The epoch that ended the run, which has results until then; None if none did."""
         return (self.results or {}).get(DIVERGED_AT)
 
+    def covers(self, max_epochs: int | None) -> bool:
+        """Whether the run ended well, after so many epochs or before them by itself.
+
+        A run that early stopping or a limit of time ended has fewer epochs than it was to have.
+
+        Args:
+            max_epochs: None or −1 for whatever it was to have.
+        """
+        if not self.is_finished:
+            return False
+        done = self.results.get("epochs")
+        if done is None or max_epochs is None or done >= max_epochs:
+            return True
+        return done < (self._asked_epochs or done)
+
+    @property
+    def _asked_epochs(self) -> int | None:
+        """The epochs that the run with these results was to have; None if unknown."""
+        if "max_epochs" in self.results:
+            return self.results["max_epochs"]
+        with contextlib.suppress(DataError):
+            # Results of earlier versions do not tell, and `record_settings` sees to it that they
+            # do before other settings are recorded.
+            return OmegaConf.select(self.config, EPOCHS)
+        return None
+
     @property
     def state(self) -> State:
         """How the run stands."""
-        if self.is_finished:
+        return self.state_of(None)
+
+    def state_of(self, max_epochs: int | None) -> State:
+        """How the run stands as one that is to have so many epochs, see `covers`."""
+        if self.covers(max_epochs):
             return State.FINISHED
         if is_locked(self.folder):
             # It may have ended since.
-            return State.FINISHED if self.is_finished else State.RUNNING
+            return State.FINISHED if self.covers(max_epochs) else State.RUNNING
         if self.diverged_at_epoch is not None:
             return State.DIVERGED
         if self.failure is not None:
@@ -159,8 +194,31 @@ class Run:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The model of lowest validation energy."""
-        return self.folder / "checkpoints" / "best.ckpt"
+        """The model of lowest validation energy, of the epochs that the results are of."""
+        kept = self._kept_checkpoint
+        return kept if kept.is_file() else self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def _kept_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / KEPT_FILE
+
+    def keep_results(self) -> None:
+        """Keep the model that the results are of beside the one that training goes on with."""
+        if self.is_finished and self.best_checkpoint.is_file():
+            with replaced_whole(self._kept_checkpoint) as temporary:
+                shutil.copyfile(self.best_checkpoint, temporary)
+
+    def replace_results(self, results: dict[str, object]) -> None:
+        """Write the results of a run that has ended, in place of those of fewer epochs."""
+        write_json(self.folder / RESULTS_FILE, results)
+        self._kept_checkpoint.unlink(missing_ok=True)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """`effective_settings`, with the number of epochs that the results are of."""
+        settings = effective_settings(self.config)
+        asked = (self.results or {}).get("max_epochs")
+        return settings if asked is None else settings | {EPOCHS: asked}
 
     @property
     def last_checkpoint(self) -> Path:
@@ -249,7 +307,15 @@ def record_command(config: DictConfig, folder: Path) -> None:
 
 
 def record_settings(config: DictConfig, folder: Path) -> None:
-    """Write a run's settings, resolved, into its folder."""
+    """Write a run's settings, resolved, into its folder.
+
+    Results that do not tell how many epochs the run was to have learn it from the settings before.
+    """
+    run = Run(folder)
+    if run.results is not None and "epochs" in run.results and "max_epochs" not in run.results:
+        with contextlib.suppress(DataError):
+            asked = OmegaConf.select(run.config, EPOCHS)
+            write_json(folder / RESULTS_FILE, run.results | {"max_epochs": asked})
     with replaced_whole(folder / CONFIG_FILE) as temporary:
         resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
         OmegaConf.save(resolved, temporary)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from sparse_lightning.errors import DataError, SweepError
 from sparse_lightning.experiments import wandb_summary
 from sparse_lightning.experiments.command_line import hydra_value, same_command
-from sparse_lightning.experiments.fingerprint import digest, effective_settings
+from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, require_one_device
 from sparse_lightning.experiments.progress import ENDED, SweepProgress
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
@@ -53,7 +53,12 @@ class Job:
 
     overrides: tuple[str, ...]
     run: Run
-    max_epochs: int
+    max_epochs: int | None
+
+    @property
+    def state(self) -> State:
+        """How the run stands as one that is to have so many epochs."""
+        return self.run.state_of(self.max_epochs)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -85,9 +90,10 @@ class Sweep:
     ) -> Sweep:
         """Compose every combination of overrides, so that mistakes show before work starts.
 
-        A job whose settings a run in the folder has on record is that run, whatever its name. Any
-        other job has a new folder, whose name follows from its settings, so that processes which
-        begin one sweep at once agree on it.
+        A job whose settings a run in the folder has on record is that run, whatever its name and
+        its number of epochs: a longer job goes on from a shorter one, and of two the longer counts.
+        Any other job has a new folder, whose name follows from its settings, so that processes
+        which begin one sweep at once agree on it.
 
         Args:
             config: Hydra's configuration of the whole sweep.
@@ -112,24 +118,29 @@ class Sweep:
             convert_settings(settings)
             require_seed(settings)
             require_one_device(settings)
-            fingerprint = digest(effective_settings(settings))
+            fingerprint = digest(of_any_length(effective_settings(settings)))
             run = recorded.get(fingerprint) or Run(Path(settings.run_dir))
-            jobs[run.folder] = Job(tuple(overrides), run, settings.trainer.max_epochs or 1)
+            job, other = (
+                Job(tuple(overrides), run, settings.trainer.max_epochs),
+                jobs.get(run.folder),
+            )
+            if other is None or (job.max_epochs or 0) > (other.max_epochs or 0):
+                jobs[run.folder] = job
         return cls(folder, list(jobs.values()), settings)
 
     def states(self) -> dict[Path, State]:
         """How each job stands, by its folder."""
-        return {job.run.folder: job.run.state for job in self.jobs}
+        return {job.run.folder: job.state for job in self.jobs}
 
 
 def recorded_runs(folder: Path) -> dict[str, Run]:
     """The runs in a sweep's folder that have readable settings, by the digest of these."""
     runs = (Run(path.parent) for path in folder.glob(f"*/{CONFIG_FILE}"))
     recorded: dict[str, Run] = {}
-    # Of several with the same settings the last counts, a finished one if there is one.
-    for run in sorted(runs, key=lambda run: (run.is_finished, run.folder)):
+    # Of several with the same settings the one that has come furthest counts.
+    for run in sorted(runs, key=lambda run: (run.epochs_done, run.is_finished, run.folder)):
         with contextlib.suppress(DataError, OmegaConfBaseException):
-            recorded[digest(effective_settings(run.config))] = run
+            recorded[digest(of_any_length(effective_settings(run.config)))] = run
     return recorded
 
 
@@ -167,13 +178,13 @@ def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[
     record_plan(sweep.folder, {job.run.folder.name: list(job.overrides) for job in sweep.jobs})
     _announce(sweep)
     for job in sweep.jobs:
-        if job.run.state in (State.FAILED, State.DIVERGED):
+        if job.state in (State.FAILED, State.DIVERGED):
             job.run.forget_failure()
     rounds = _Rounds(launcher, batch_size)
     with (
         _interruption_explained(),
         _launchers_quiet(),
-        SweepProgress([(j.run, j.max_epochs) for j in sweep.jobs]),
+        SweepProgress([(j.run, j.max_epochs or 1) for j in sweep.jobs]),
     ):
         while (jobs := [job for job in sweep.jobs if rounds.is_open(job)]) or _any_running(
             sweep.jobs
@@ -188,7 +199,7 @@ def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[
 
 
 def _announce(sweep: Sweep) -> None:
-    counts = Counter(job.run.state for job in sweep.jobs)
+    counts = Counter(job.state for job in sweep.jobs)
     detail = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     print(f"Sweep of {len(sweep.jobs)} jobs in {sweep.folder}: {detail}", file=sys.stderr)
 
@@ -236,7 +247,7 @@ class _Rounds:
 
     def is_open(self, job: Job) -> bool:
         """Whether a job is still to be launched; one launched in vain too often has failed."""
-        if job.run.state not in (State.WAITING, State.INTERRUPTED):
+        if job.state not in (State.WAITING, State.INTERRUPTED):
             return False
         if self.vain[job.run.folder] < ATTEMPTS:
             return True
@@ -269,7 +280,7 @@ class _Rounds:
                 self.returns += results
                 _record_failures_outside_training(batch, results)
             for job in batch:
-                if job.run.state in (State.WAITING, State.INTERRUPTED):
+                if job.state in (State.WAITING, State.INTERRUPTED):
                     self.vain[job.run.folder] += _output_size(job) != before[job.run.folder]
 
 
@@ -285,12 +296,12 @@ def _output_size(job: Job) -> int:
 
 
 def _any_running(jobs: Iterable[Job]) -> bool:
-    return any(job.run.state is State.RUNNING for job in jobs)
+    return any(job.state is State.RUNNING for job in jobs)
 
 
 def _record_failures_outside_training(jobs: list[Job], results: Sequence[JobReturn]) -> None:
     for job, result in zip(jobs, results):
-        if result.status is JobStatus.FAILED and job.run.state not in ENDED:
+        if result.status is JobStatus.FAILED and job.state not in ENDED:
             job.run.folder.mkdir(parents=True, exist_ok=True)
             job.run.record_failure(result._return_value)
 
@@ -301,21 +312,20 @@ def _conclude(sweep: Sweep) -> None:
     summary = summarize(table)
     write_results(sweep.folder, table, summary)
     wandb_summary.log(sweep.example, sweep.folder, table, summary)
-    bad = [job for job in sweep.jobs if not job.run.is_finished]
+    bad = [job for job in sweep.jobs if not job.run.covers(job.max_epochs)]
     print(
         f"{len(sweep.jobs) - len(bad)} of {len(sweep.jobs)} jobs finished; "
         f"table, summary and regret curve in {sweep.folder}",
         file=sys.stderr,
     )
     if bad:
-        reasons = "\n".join(f"  {job.run.folder.name}: {_reason(job.run)}" for job in bad)
+        reasons = "\n".join(f"  {job.run.folder.name}: {_reason(job)}" for job in bad)
         raise SweepError(
             f"{len(bad)} of {len(sweep.jobs)} jobs did not end well:\n{reasons}\n"
             "Once mended, the same command again does only these."
         )
 
 
-def _reason(run: Run) -> str:
-    if run.failure is None:
-        return str(run.state)
-    return f"{run.failure['error']}: {run.failure['message']}"
+def _reason(job: Job) -> str:
+    failure = job.run.failure
+    return str(job.state) if failure is None else f"{failure['error']}: {failure['message']}"

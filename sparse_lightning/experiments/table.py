@@ -19,7 +19,6 @@ from sparse_lightning.experiments.fingerprint import (
     SEED,
     SHUFFLE_SEED,
     digest,
-    effective_settings,
     without_seed,
 )
 from sparse_lightning.experiments.runs import DIVERGED_AT, Run, State, find_runs
@@ -41,7 +40,9 @@ COLUMNS = {
 FIRST = ("run", "state", "data", *COLUMNS)
 LAST = ("decoder", "failure", "settings")
 SEEDS = ("seed", "shuffle_seed")
-PER_RUN = ("run", "state", *SEEDS, DIVERGED_AT, "failure")
+LENGTHS = ("epochs", "seconds", "cpu_seconds")
+CODE = ("version", "commit")
+PER_RUN = ("run", "state", *SEEDS, *CODE, DIVERGED_AT, "failure")
 RESULT = "test/psnr"
 REGRET_FILE = "regret.png"
 HEADINGS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}
@@ -53,10 +54,11 @@ def collect(folder: str | Path) -> pd.DataFrame:
     Columns: ``run`` (its folder, below this one), ``state``, ``data``, ``family``, λ
     ``sparsity_weight``, β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
     ``seed``, ``shuffle_seed``, ``max_epochs``; every other setting that tells runs apart which
-    these do not, by its dotted name; ``epochs``, ``seconds`` and every final metric; ``decoder``;
-    ``failure``, a sentence; and ``settings``, equal for runs that differ in the seeds alone. A run
-    that diverged has the metrics of its best model until then, and where there is one the table
-    has the column ``diverged_at_epoch``.
+    these do not, by its dotted name; ``epochs``, ``seconds``, ``cpu_seconds``, ``version``,
+    ``commit`` and every final metric; ``decoder``; ``failure``, a sentence; and ``settings``, equal
+    for runs that differ in the seeds alone. A run that is going on has the ``max_epochs`` that its
+    results are of. A run that diverged has the metrics of its best model until then, and where
+    there is one the table has the column ``diverged_at_epoch``.
 
     Raises:
         DataError: there is no run and no plan in the folder, or a run's files are damaged.
@@ -68,7 +70,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     unbegun = [run for run in planned if run.folder not in known]
     if not runs and not unbegun:
         raise DataError(f"{folder} holds no run: give the folder of a sweep, or one above it.")
-    settings = [effective_settings(run.config) for run in runs]
+    settings = [run.settings for run in runs]
     rows = [_row(folder, run, own) for run, own in zip(runs, settings)]
     telling = _telling_settings(rows, settings)
     for row, own in zip(rows, settings):
@@ -77,7 +79,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     for name in telling:
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")
-    results = [name for name in table if "/" in name or name in ("epochs", "seconds", DIVERGED_AT)]
+    results = [name for name in table if "/" in name or name in (*LENGTHS, *CODE, DIVERGED_AT)]
     first = [name for name in FIRST if name in table]
     last = [name for name in LAST if name in table]
     return table[[*first, *telling, *results, *last]]
@@ -90,6 +92,7 @@ def _row(folder: Path, run: Run, settings: dict[str, Any]) -> dict[str, Any]:
         **{column: settings.get(setting) for column, setting in COLUMNS.items()},
         "decoder": str(settings.get("model.decoder._target_", "")).rpartition(".")[2],
         "settings": digest(without_seed(settings)),
+        # What has been asked for since is not what the results are of.
         **(run.results or {}),
     }
 
@@ -137,7 +140,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     runs = runs.drop_duplicates(["settings", *SEEDS])
     metrics = [name for name in runs if name.startswith(("val/", "test/"))]
-    metrics += [name for name in ("epochs", "seconds") if name in runs]
+    metrics += [name for name in LENGTHS if name in runs]
     about = [name for name in runs if name not in {*metrics, *PER_RUN}]
     groups = runs.groupby("settings", sort=False)
     summary = groups[about].first()

@@ -14,6 +14,7 @@ from sparse_lightning.figures.style import (
     family_style,
     tidy,
 )
+from sparse_lightning.studies.low_data import VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
 
 BASELINE_STYLES = {
@@ -25,8 +26,10 @@ BASELINE_STYLES = {
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
-    """Top-1 and top-3 error side by side."""
-    yield "low_data", error_curves(result.more["summary"], result.data)
+    """Top-1 and top-3 error side by side, for each arm."""
+    for arm, rows in result.more["summary"].groupby("arm"):
+        name = "low_data" if arm == VALIDATED else "low_data_unvalidated"
+        yield name, error_curves(rows, f"{result.data}, {arm}")
 
 
 def error_curves(summary: pd.DataFrame, data: str) -> Figure:
@@ -51,8 +54,7 @@ def error_curves(summary: pd.DataFrame, data: str) -> Figure:
     handles, labels = axes_pair[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
     figure.suptitle(
-        f"Classification of {data} with few labels; λ, penalty and neighbours chosen on "
-        "validation data",
+        f"Classification with few labels, {data}",
         fontsize=10,
     )
     return figure

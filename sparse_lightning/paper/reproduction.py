@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -53,6 +54,32 @@ def run_study(title: str, study: DictConfig, runs: Sequence[Run], folder: Path) 
     )
 
 
+def require_one_commit(runs: Sequence[Run]) -> None:
+    """Refuse to report on trainings by different states of the code.
+
+    Raises:
+        SweepError: naming a training of each of two commits.
+    """
+    first: dict[object, Run] = {}
+    for run in runs:
+        first.setdefault(run.metrics.get("commit"), run)
+    if len(first) > 1:
+        (one, ours), (other, theirs), *_ = first.items()
+        raise SweepError(
+            f"{ours.folder} was trained by commit {one} and {theirs.folder} by {other}: one report "
+            "is about one state of the code, so train one of them again in another folder=."
+        )
+
+
+def cpu_hours(runs: Sequence[Run]) -> str:
+    """Those of each family's trainings, such as ``sdl 1.5, vdl 2.0``."""
+    hours: dict[str, float] = {}
+    for run in runs:
+        family = run.config.model.family
+        hours[family] = hours.get(family, 0.0) + run.metrics.get("cpu_seconds", math.nan) / 3600
+    return ", ".join(f"{family} {spent:.1f}" for family, spent in hours.items())
+
+
 def _done(folder: Path) -> dict:
     path = folder / DONE_FILE
     return json.loads(path.read_text()) if path.is_file() else {}
@@ -74,7 +101,8 @@ def write_pages(
     studied = sum(section.seconds for section in sections)
     about = (
         f"{len(runs)} trainings, {seconds / 60:.0f} minutes of training in all, on "
-        f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies."
+        f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies. "
+        f"CPU hours of training: {cpu_hours(runs)}."
     )
     with replaced_whole(folder / "report.html") as temporary:
         temporary.write_text(write_report(sections, heading, about, rules))

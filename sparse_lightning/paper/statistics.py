@@ -46,6 +46,7 @@ class Rules:
         rivals_by_inference: further ones, whose codes take an inference.
         few_labels: labels per class that the paper's claim is about.
         few_label_rivals: methods that VDL-NL is compared with there.
+        needs_validation: those of them that cannot do without validation labels.
         growth: factor by which the extent of atoms must grow with λ.
         gabor_share: share of atoms that must be Gabor-like.
         collapse_epochs: over which collapse is followed, at least.
@@ -62,6 +63,7 @@ class Rules:
     rivals_by_inference: Sequence[str]
     few_labels: Sequence[int]
     few_label_rivals: Sequence[str]
+    needs_validation: Sequence[str]
     growth: float
     gabor_share: float
     collapse_epochs: int

@@ -8,6 +8,10 @@ it, is chosen by the error on the validation set, whose labels all methods may s
 Beside the families stand classifiers of pixels: linear; LISTA with a linear layer, trained from
 scratch; the nearest neighbours; and linear on as many principal components as there are code
 components.
+
+There are two arms. In the first, validation labels choose what a method leaves open. The second has
+no validation labels: one penalty for every linear classifier, and the λ whose codes are nearest to
+a share of zeros. Methods that need validation to choose or to stop have no part in it.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
 ALL = "all"
+VALIDATED, UNVALIDATED = "validation labels", "no validation labels"
 SPLITS = ("train", "val", "test")
 
 
@@ -46,9 +51,12 @@ def low_data(
     data: SplitDataModule,
     cache: ResultCache,
     labels_per_class: Sequence[int | str] = (1, 2, 5, 10, 20, 50, 100, ALL),
-    label_seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    num_draws: Sequence[int] = (100, 100, 100, 100, 20, 20, 20, 1),
+    scratch_draws: int = 10,
     inverse_penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
     patience: int | None = 2,
+    fixed_inverse_penalty: float = 1.0,
+    fixed_zeros: float = 0.9,
     num_neighbours: Sequence[int] = (1, 3, 5, 10),
     pca_dim: int = 128,
     lista: Mapping[str, Any] | None = None,
@@ -60,45 +68,72 @@ def low_data(
         data: with labels.
         cache: of what has been measured already.
         labels_per_class: labelled samples of each class, or ``all``.
-        label_seeds: draws of the labels.
+        num_draws: of the labels, for each of them, by the seeds 0, 1, …; of all labels there is
+            one.
+        scratch_draws: of methods that begin at random, which begin anew with each draw.
         inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
             number, their root mean square over the training set, so that C means the same for all.
         patience: values of C in a row that may be no better, see `logistic_regression`.
+        fixed_inverse_penalty: C in the arm without validation labels.
+        fixed_zeros: share of zeros that λ is chosen by there.
         num_neighbours: to choose from.
         pca_dim: principal components.
         lista: arguments of `ScratchSettings`.
 
     Returns:
-        ``table``: one row per method, model, number of labels and draw, with the errors
-        ``val_error``, ``top1`` and ``top3`` (0 to 1); ``summary``: for each method and number of
-        labels the λ of lowest validation error, see `summary`.
+        ``table``: one row per ``arm``, method, model, number of labels and draw, with the errors
+        ``val_error``, ``top1`` and ``top3`` (0 to 1) and the ``zeros`` of a family's validation
+        codes; ``summary``: for each method and number of labels one λ, see `summary`.
 
     Raises:
-        SettingError: data without labels, fewer samples of a class than are to be drawn, or a
-            patience below 1.
+        SettingError: data without labels, fewer samples of a class than are to be drawn, not one
+            number of draws for each number of labels, or a patience below 1.
     """
     if patience is not None:
         require_positive("study.compute.patience", patience)
+    if len(labels_per_class) != len(num_draws):
+        raise SettingError(
+            f"study.compute.num_draws={list(num_draws)} must have one number for each of "
+            f"labels_per_class={list(labels_per_class)}: make them equally long."
+        )
+    draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
-    draws = _draws(labels["train"], labels_per_class, label_seeds)
     samples = fingerprint(data)
-    penalties = Penalties(tuple(inverse_penalties), patience)
+    arms = {
+        VALIDATED: Penalties(tuple(inverse_penalties), patience),
+        UNVALIDATED: Penalties((fixed_inverse_penalty,), None),
+    }
     rows = []
     for trained in tqdm(trained_models, desc="codes classified", unit="model"):
-        linear = Method(
-            functools.partial(_linear, penalties=penalties),
-            lambda t=trained: _scaled(_codes(t, data, samples, cache)),
-            [trained.digest, *penalties],
-        )
-        found = _classify(linear, labels, draws, cache, samples)
-        rows += [trained.columns | {"method": trained.columns["family"]} | row for row in found]
+        known = trained.columns | {"method": trained.columns["family"]}
+        known["zeros"] = _zeros(trained, data, samples, cache)
+        for arm, penalties in arms.items():
+            linear = Method(
+                functools.partial(_linear, penalties=penalties),
+                lambda t=trained: _scaled(_codes(t, data, samples, cache)),
+                [trained.digest, *penalties],
+            )
+            found = _classify(linear, labels, draws, cache, samples)
+            rows += [known | {"arm": arm} | row for row in found]
     settings = ScratchSettings(**(lista or {}))
-    methods = _baselines(data, penalties, tuple(num_neighbours), pca_dim, settings)
-    for name, method in tqdm(methods.items(), desc="pixels classified", unit="method"):
+    inputs = {split: all_inputs(data, split) for split in SPLITS}
+    of_arm = {arm: _linear_baselines(inputs, penalties, pca_dim) for arm, penalties in arms.items()}
+    of_arm[VALIDATED] |= _other_baselines(inputs, tuple(num_neighbours), settings, scratch_draws)
+    methods = [(arm, *named) for arm, found in of_arm.items() for named in found.items()]
+    for arm, name, method in tqdm(methods, desc="pixels classified", unit="method"):
         found = _classify(method, labels, draws, cache, samples)
-        rows += [{"data": data.title, "method": name} | row for row in found]
+        rows += [{"data": data.title, "arm": arm, "method": name} | row for row in found]
     table = pd.DataFrame(rows)
-    return StudyResult(table, {"summary": summary(table)})
+    return StudyResult(table, {"summary": summary(table, fixed_zeros)})
+
+
+def _zeros(trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache) -> float:
+    """Share of zeros of a model's validation codes."""
+
+    def measure() -> list[dict]:
+        return [{"zeros": float((_codes(trained, data, samples, cache)["val"] == 0).mean())}]
+
+    return cache.rows(["zeros of validation codes", trained.digest, samples], measure)[0]["zeros"]
 
 
 class Penalties(NamedTuple):
@@ -115,13 +150,13 @@ class Method(NamedTuple):
         classifier: from training samples, splits and a seed to an outcome.
         features: gives the features of each split; only called where something is not known yet.
         settings: what tells it from others, beside the data.
-        is_seeded: whether the outcome depends on the seed where all labels are used.
+        own_draws: how many, where the method begins at random and anew with each draw.
     """
 
     classifier: Callable[[Split, dict[str, Split], int], Outcome]
     features: Callable[[], dict[str, np.ndarray]]
     settings: list
-    is_seeded: bool = False
+    own_draws: int | None = None
 
 
 def _codes(
@@ -136,31 +171,37 @@ def _codes(
     }
 
 
-def _baselines(
-    data: SplitDataModule,
-    penalties: Penalties,
-    num_neighbours: tuple[int, ...],
-    pca_dim: int,
-    scratch: ScratchSettings,
+def _linear_baselines(
+    inputs: dict[str, np.ndarray], penalties: Penalties, pca_dim: int
 ) -> dict[str, Method]:
-    """Methods that see pixels, by name."""
-    inputs = {split: all_inputs(data, split) for split in SPLITS}
+    """Linear classifiers that see pixels, by name."""
     linear = functools.partial(_linear, penalties=penalties)
     return {
         "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", *penalties]),
+        "linear on PCA": Method(
+            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", *penalties, pca_dim]
+        ),
+    }
+
+
+def _other_baselines(
+    inputs: dict[str, np.ndarray],
+    num_neighbours: tuple[int, ...],
+    scratch: ScratchSettings,
+    scratch_draws: int,
+) -> dict[str, Method]:
+    """Methods that see pixels and choose by validation labels, by name."""
+    return {
         "LISTA + linear on raw": Method(
             functools.partial(_scratch, settings=scratch),
             lambda: inputs,
             ["LISTA", asdict(scratch)],
-            is_seeded=True,
+            own_draws=scratch_draws,
         ),
         "nearest neighbours on raw": Method(
             functools.partial(_nearest, num_neighbours=num_neighbours),
             lambda: inputs,
             ["neighbours", num_neighbours],
-        ),
-        "linear on PCA": Method(
-            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", *penalties, pca_dim]
         ),
     }
 
@@ -206,28 +247,19 @@ def draw_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _draws(
-    labels: np.ndarray, labels_per_class: Sequence[int | str], seeds: Sequence[int]
-) -> dict[tuple[str, int], np.ndarray]:
-    """Training samples by (labels per class, seed); ``all`` are the same for every seed."""
-    draws = {}
-    for per_class in labels_per_class:
-        for seed in seeds:
-            if per_class == ALL:
-                draws[ALL, seed] = np.arange(len(labels))
-            else:
-                draws[str(per_class), seed] = draw_labels(labels, int(per_class), seed)
-    return draws
+def _chosen(labels: np.ndarray, per_class: str, seed: int) -> np.ndarray:
+    """Training samples of a draw; ``all`` are the same for every seed."""
+    return np.arange(len(labels)) if per_class == ALL else draw_labels(labels, int(per_class), seed)
 
 
 def _classify(
     method: Method,
     labels: dict[str, np.ndarray],
-    draws: dict[tuple[str, int], np.ndarray],
+    draws: dict[str, int],
     cache: ResultCache,
     samples: str,
 ) -> list[dict]:
-    """Rows of a method's outcome for every draw of labels."""
+    """Rows of a method's outcome for every draw; ``draws``: how many, by labels per class."""
 
     @functools.cache
     def splits() -> dict[str, Split]:
@@ -239,35 +271,39 @@ def _classify(
         return [method.classifier(train, splits(), seed)._asdict()]
 
     rows = []
-    _, first_seed = next(iter(draws))
-    for (per_class, seed), chosen in draws.items():
-        if per_class == ALL and seed != first_seed and not method.is_seeded:
-            continue
+    pairs = [(c, s) for c, number in draws.items() for s in range(method.own_draws or number)]
+    for per_class, seed in pairs:
+        chosen = _chosen(labels["train"], per_class, seed)
         key = ["low_data", method.settings, samples, per_class, seed]
         found = cache.rows(key, functools.partial(outcome_of, chosen, seed))
         drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}
         # What begins at random begins so once for each draw.
-        drawn |= {"seed": seed} if method.is_seeded else {}
+        drawn |= {} if method.own_draws is None else {"seed": seed}
         rows += [drawn | row for row in found]
     return rows
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Each method at its best λ by validation error, for each number of labels.
+def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
+    """Each method at one λ, for each arm and number of labels.
+
+    With validation labels it is the λ of lowest validation error, without them that whose codes
+    have a share of zeros nearest to ``fixed_zeros``.
 
     Draws of the labels are shared by all methods, and are averaged within a model seed: the spread
     is that over model seeds.
 
     Returns:
-        Columns method, labels_per_class, labels, sparsity_weight (NaN for pixels), the means of
-        val_error, top1 and top3, their standard deviations top1_std and top3_std over model seeds
-        (NaN for one), ``model_seeds`` (infinite for a method that has none), ``draws`` and
-        ``epochs`` (of the shortest run).
+        Columns arm, method, labels_per_class, labels, sparsity_weight and zeros (NaN for pixels),
+        the means of val_error, top1 and top3, their standard deviations top1_std and top3_std over
+        model seeds (NaN for one), ``model_seeds`` (infinite for a method that has none), ``draws``
+        and ``epochs`` (of the shortest run).
     """
-    keys = ["method", "labels", "labels_per_class", "sparsity_weight"]
-    errors = ["val_error", "top1", "top3"]
+    keys = ["arm", "method", "labels", "labels_per_class", "sparsity_weight"]
+    errors = ["val_error", "top1", "top3", "zeros"]
     # Pixels have none of these, and grouping would drop their rows.
-    known = table.reindex(columns=table.columns.union(["sparsity_weight", "seed", "max_epochs"]))
+    known = table.reindex(
+        columns=table.columns.union(["sparsity_weight", "seed", "max_epochs", "zeros"])
+    )
     of_seed = known.groupby([*keys, "seed"], dropna=False)
     per_seed = (
         of_seed[errors].mean().assign(draws=of_seed.size(), epochs=of_seed["max_epochs"].min())
@@ -280,5 +316,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         draws=grouped["draws"].min(),
         epochs=grouped["epochs"].min().fillna(np.inf),
     ).reset_index()
-    best = result.groupby(["method", "labels"])["val_error"].idxmin()
-    return result.loc[best].sort_values(["labels", "method"]).reset_index(drop=True)
+    distance = (result["zeros"] - fixed_zeros).abs().fillna(0.0)
+    rank = result["val_error"].where(result["arm"] == VALIDATED, distance)
+    best = rank.groupby([result[name] for name in ("arm", "method", "labels")]).idxmin()
+    return result.loc[best].sort_values(["arm", "labels", "method"]).reset_index(drop=True)

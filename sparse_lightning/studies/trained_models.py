@@ -15,7 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
-from sparse_lightning.experiments.fingerprint import SHUFFLE_SEED, effective_settings, without_seed
+from sparse_lightning.experiments.fingerprint import (
+    EPOCHS,
+    SHUFFLE_SEED,
+    effective_settings,
+    without_seed,
+)
 from sparse_lightning.experiments.runs import Run, find_runs
 from sparse_lightning.model import SparseAutoencoder
 
@@ -51,7 +56,7 @@ class TrainedModel:
             "variance_weight": energy.variance_weight,
             "encoder_weight": energy.encoder_weight,
             "seed": config.seed,
-            "max_epochs": config.trainer.max_epochs,
+            "max_epochs": self.run.settings.get(EPOCHS),
             "run": str(self.run.folder),
         }
 
@@ -137,7 +142,7 @@ def _require_seeds_of_one_another(trained_models: Sequence[TrainedModel]) -> Non
 
 
 def _settings(trained: TrainedModel) -> dict[str, object]:
-    settings = without_seed(effective_settings(trained.run.config))
+    settings = without_seed(trained.run.settings)
     with contextlib.suppress(DataError):  # Of another package's data nothing is known.
         if trained.run.data_class().is_the_same_everywhere:
             settings.pop("data.root", None)

@@ -22,15 +22,16 @@ from sparse_lightning.files import replaced_whole
 class MetricsTable(Logger):
     """``metrics.csv``: one row per epoch, all of its training and validation metrics.
 
-    ``seconds`` is the time since the row before. A resumed run goes on with the rows of the
-    epochs that it does not repeat.
+    ``seconds`` is the time since the row before, and ``cpu_seconds`` what all threads of the
+    process took of it, which a pause of the machine leaves alone. A resumed run goes on with the
+    rows of the epochs that it does not repeat.
     """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
         self.rows: dict[int, dict[str, float]] = {}
-        self._row_began = time.monotonic()
+        self._row_began, self._cpu_began = time.monotonic(), time.process_time()
 
     @property
     def name(self) -> str:
@@ -48,7 +49,7 @@ class MetricsTable(Logger):
         if first_epoch > 0 and self.path.exists():
             kept = pd.read_csv(self.path).query("epoch < @first_epoch")
             self.rows = {int(row["epoch"]): row for row in kept.to_dict("records")}
-        self._row_began = time.monotonic()
+        self._row_began, self._cpu_began = time.monotonic(), time.process_time()
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -59,11 +60,12 @@ class MetricsTable(Logger):
             return
         epoch = int(metrics["epoch"])
         if epoch not in self.rows:
-            self.rows[epoch] = {"epoch": epoch, "seconds": 0.0}
-        now = time.monotonic()
+            self.rows[epoch] = {"epoch": epoch, "seconds": 0.0, "cpu_seconds": 0.0}
+        now, cpu = time.monotonic(), time.process_time()
         row = self.rows[epoch]
         row["seconds"] += now - self._row_began
-        self._row_began = now
+        row["cpu_seconds"] += cpu - self._cpu_began
+        self._row_began, self._cpu_began = now, cpu
         row.update(measured)
         with replaced_whole(self.path) as temporary:
             self.frame().to_csv(temporary, index=False)

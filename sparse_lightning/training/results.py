@@ -13,6 +13,7 @@ from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.code_identity import code_identity
 from sparse_lightning.training.loggers import MetricsTable
 
 
@@ -21,13 +22,15 @@ class Results:
     """Final metrics.
 
     Attributes:
-        metrics: ``val/...`` and ``test/...`` of the best model, ``epochs`` and ``seconds``. A split
-            whose batches the Trainer was told to leave out has none.
+        metrics: ``val/...`` and ``test/...`` of the best model, ``epochs``, ``max_epochs`` (what
+            the run was to have, if limited), ``seconds``, ``cpu_seconds`` (of all threads),
+            ``version`` and ``commit`` of the code. A split whose batches the Trainer was told to
+            leave out has none.
         best_epoch: the epoch that the best model is from, counted from 0.
         is_chosen: whether it is the best of several; else it is that of the last epoch.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, float | str | None]
     best_epoch: int
     is_chosen: bool
 
@@ -85,6 +88,11 @@ def tested_best(
     row = rows.set_index("epoch").loc[best_epoch]
     metrics = {name: float(value) for name, value in row.items() if name.startswith("val/")}
     metrics = {name: value for name, value in metrics.items() if value == value} | test
-    metrics |= {"epochs": len(rows), "seconds": round(float(rows["seconds"].sum()), 3)}
+    metrics |= {"epochs": len(rows)}
+    if trainer.max_epochs not in (None, -1):
+        metrics["max_epochs"] = trainer.max_epochs
+    metrics |= {
+        name: round(float(rows[name].sum()), 3) for name in ("seconds", "cpu_seconds")
+    } | code_identity()
     is_chosen = bool(best) and trainer.checkpoint_callback.monitor is not None
     return Results(metrics, best_epoch, is_chosen)

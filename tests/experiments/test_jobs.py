@@ -53,6 +53,42 @@ class Training:
         return {"test/psnr": 1.0}
 
 
+def test_a_job_is_done_when_its_results_cover_the_epochs_asked_for(config):
+    training, run = Training(), Run(Path(config.run_dir))
+    run.folder.mkdir()
+    config.trainer.max_epochs = 5
+    write_json(run.folder / RESULTS_FILE, {"epochs": 5, "max_epochs": 5})
+    assert run_once(training, config) == run.results
+    config.trainer.max_epochs = 3
+    assert run_once(training, config) == run.results
+    assert not training.configs
+    config.trainer.max_epochs = 10
+    run_once(training, config)
+    assert len(training.configs) == 1
+
+
+def test_results_from_before_learn_how_many_epochs_were_asked_for(config):
+    run = Run(Path(config.run_dir))
+    run.folder.mkdir()
+    config.trainer.max_epochs = 50
+    record_settings(config, run.folder)
+    write_json(run.folder / RESULTS_FILE, {"epochs": 50})
+    config.trainer.max_epochs = 100
+    record_settings(config, run.folder)
+    assert run.results == {"epochs": 50, "max_epochs": 50}
+    assert not run.covers(100)
+
+
+def test_an_earlier_run_that_stopped_by_itself_is_done(config):
+    run = Run(Path(config.run_dir))
+    run.folder.mkdir()
+    config.trainer.max_epochs = 50
+    record_settings(config, run.folder)
+    write_json(run.folder / RESULTS_FILE, {"epochs": 20})
+    assert run.covers(50)
+    assert run.covers(100)
+
+
 def test_a_finished_job_is_left_as_it_is(config, capsys):
     training, run = Training(), Run(Path(config.run_dir))
     assert run.state is State.WAITING

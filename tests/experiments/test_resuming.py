@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import Compose
 from interruptions import Interrupted, StopAfter, train_with, weights_of
+from omegaconf import DictConfig
 
 from sparse_lightning.data.mnist import MNIST
 from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
-from sparse_lightning.experiments.runs import Run
+from sparse_lightning.experiments.runs import Run, State
 from sparse_lightning.train import start, train
 
 
@@ -37,7 +38,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(family, compose_small: Com
     for name, weight in expected.items():
         assert torch.equal(weight, found[name]), name
     first, second = (
-        pd.read_csv(tmp_path / run / "metrics.csv").drop(columns="seconds")
+        pd.read_csv(tmp_path / run / "metrics.csv").drop(columns=["seconds", "cpu_seconds"])
         for run in ("whole", "parts")
     )
     pd.testing.assert_frame_equal(first, second)
@@ -136,11 +137,54 @@ def test_results_are_of_the_model_that_was_kept(compose_small: Compose, tmp_path
     final = train(compose_small(*settings, "trainer.max_epochs=2"))
     first = pd.read_csv(tmp_path / "run" / "metrics.csv").set_index("epoch").loc[0]
     assert final["val/energy"] == pytest.approx(first["val/energy"])
-    # While more is trained, the old results are not those of the run.
-    config = compose_small(*settings, "trainer.max_epochs=4", "resume=true")
+
+
+def test_longer_goes_on_from_shorter_and_keeps_its_results_until_then(
+    compose_small: Compose, tmp_path: Path
+):
+    def config(epochs: int, folder: str, *more: str) -> DictConfig:
+        limit = f"trainer.max_epochs={epochs}"
+        return compose_small("model=vdl", limit, *more, run_dir=tmp_path / folder)
+
+    whole = train(config(4, "whole"))
+    first = train(config(2, "parts"))
+    run = Run(tmp_path / "parts")
+    shorter = weights_of(run.best_checkpoint)
+    assert (run.covers(2), run.covers(4), run.state) == (True, False, State.FINISHED)
     with pytest.raises(Interrupted):
-        train_with(config, StopAfter(epochs=3))
-    assert not (tmp_path / "run" / "metrics.json").exists()
+        train_with(config(4, "parts", "resume=true"), StopAfter(epochs=3))
+    # Results, and the model that they are of, are still those of two epochs.
+    run = Run(tmp_path / "parts")
+    assert (run.results, run.settings["trainer.max_epochs"], run.epochs_done) == (first, 2, 3)
+    assert (run.state, run.state_of(4)) == (State.FINISHED, State.INTERRUPTED)
+    kept = weights_of(run.best_checkpoint)
+    assert all(torch.equal(shorter[name], kept[name]) for name in shorter)
+    assert torch.load(run.best_checkpoint, weights_only=True)["epoch"] < 2
+
+    longer = train(config(4, "parts", "resume=true"))
+    times = {"seconds", "cpu_seconds"}
+    assert {k: v for k, v in longer.items() if k not in times} == {
+        k: v for k, v in whole.items() if k not in times
+    }
+    for name in ("best", "last"):
+        expected, found = (
+            weights_of(tmp_path / folder / "checkpoints" / f"{name}.ckpt")
+            for folder in ("whole", "parts")
+        )
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert run.covers(4)
+    assert run.best_checkpoint.name == "best.ckpt"
+    assert longer["cpu_seconds"] > first["cpu_seconds"] > 0
+
+
+def test_a_run_that_early_stopping_ended_is_done(compose_small: Compose, tmp_path: Path):
+    settings = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1")
+    final = train(
+        compose_small("model=sdl", *settings, "callbacks.early_stopping.mode=max",
+                      "trainer.max_epochs=6")
+    )  # fmt: skip
+    assert (final["epochs"], final["max_epochs"]) == (2, 6)
+    assert Run(tmp_path / "run").covers(100)
 
 
 def test_a_limit_of_steps_cannot_be_resumed(compose_small: Compose):

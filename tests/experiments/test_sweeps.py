@@ -100,6 +100,23 @@ def test_of_several_records_of_a_job_the_finished_one_counts(tmp_path: Path):
     assert list(recorded_runs(tmp_path).values()) == [records[1]]
 
 
+def test_a_longer_job_is_the_shorter_run_and_of_two_lengths_the_longer_counts(
+    sweep_command, tmp_path: Path, capsys
+):
+    sweep_command("model=sdl", "trainer.max_epochs=1")
+    (run,) = find_runs(tmp_path / "sweep")
+    assert run.results["epochs"] == 1
+    sweep_command("model=sdl", "trainer.max_epochs=1,2")
+    printed = capsys.readouterr().err
+    assert "Sweep of 1 jobs" in printed
+    assert "1 interrupted" in printed
+    (same,) = find_runs(tmp_path / "sweep")
+    assert (same.folder, same.results["epochs"]) == (run.folder, 2)
+    table = pd.read_parquet(tmp_path / "sweep" / "table.parquet")
+    assert table["max_epochs"].to_list() == [2]
+    assert table["cpu_seconds"].iloc[0] > 0
+
+
 @pytest.mark.parametrize(
     "content",
     [

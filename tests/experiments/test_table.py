@@ -57,6 +57,17 @@ def test_mean_and_spread_over_seeds_alone(add_run, tmp_path: Path):
     assert alone["test/psnr_std"].isna().all()
 
 
+def test_runs_of_different_lengths_are_never_averaged(add_run, tmp_path: Path):
+    add_run("a", "model=sdl", "seed=0", "trainer.max_epochs=50", psnr=15.0)
+    going_on = add_run("b", "model=sdl", "seed=1", "trainer.max_epochs=100", psnr=16.0)
+    # It is to have 100 epochs, and its results are of 50.
+    write_json(going_on.folder / RESULTS_FILE, going_on.results | {"max_epochs": 50})
+    add_run("c", "model=sdl", "seed=2", "trainer.max_epochs=100", psnr=17.0)
+    summary = summarize(collect(tmp_path / "sweep")).set_index("max_epochs")
+    assert summary["n"].to_dict() == {50: 2, 100: 1}
+    assert summary.loc[50, "test/psnr_mean"] == 15.5
+
+
 def test_a_setting_that_differs_with_the_seed_is_told(add_run, tmp_path: Path):
     for seed, step in ((0, 0.5), (1, 1.0)):
         add_run(f"a{seed}", "model=sdl", f"seed={seed}", f"solver.step_size={step}", psnr=15.0)

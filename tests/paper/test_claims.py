@@ -10,6 +10,7 @@ import pytest
 
 from sparse_lightning.paper import claims
 from sparse_lightning.paper.statistics import Word
+from sparse_lightning.studies.low_data import UNVALIDATED, VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
 
 HOLDS, FAILS, OPEN = Word.HOLDS, Word.FAILS, Word.OPEN
@@ -131,10 +132,15 @@ def classified(ours: float, **more: float) -> StudyResult:
     errors = {"vdl_nl": ours, "sdl": 0.4, "vdl": 0.42, "sdl_nl": 0.41, "linear on raw": 0.5,
               "LISTA + linear on raw": 0.5} | more  # fmt: skip
     rows = [
-        {"method": method, "labels_per_class": count, "top1": error,
+        {"arm": arm, "method": method, "labels_per_class": count, "top1": error,
          "top1_std": math.nan if method == "linear on raw" else 0.005, "epochs": 100,
          "model_seeds": math.inf if method == "linear on raw" else 3}
-        for method, error in errors.items()
+        for arm, method, error in (
+            *((VALIDATED, *item) for item in errors.items()),
+            # What is best with validation labels is not without them.
+            *((UNVALIDATED, method, 0.9 - error) for method, error in errors.items()
+              if method != "LISTA + linear on raw"),
+        )
         for count in (1, 2, 5, 10)
     ]  # fmt: skip
     return StudyResult(MNIST, {"summary": pd.DataFrame(rows)})
@@ -148,6 +154,8 @@ def test_classifies_best_at_every_small_count(rules):
     assert claims.classifies_best(classified(0.3, **inferred), rules).word is HOLDS
     apart = claims.classifies_best(classified(0.3, **inferred), rules, by_inference=True)
     assert apart.word is FAILS
+    assert claims.classifies_best(classified(0.3), rules, arm=UNVALIDATED).word is FAILS
+    assert claims.classifies_best(classified(0.6), rules, arm=UNVALIDATED).word is HOLDS
     few = classified(0.3).more["summary"].query("labels_per_class == 1")
     assert claims.classifies_best(StudyResult(MNIST, {"summary": few}), rules).word is OPEN
 

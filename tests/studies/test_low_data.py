@@ -19,7 +19,13 @@ from sparse_lightning.studies.classifiers import (
     nearest_neighbours,
     top_error,
 )
-from sparse_lightning.studies.low_data import draw_labels, low_data, summary
+from sparse_lightning.studies.low_data import (
+    UNVALIDATED,
+    VALIDATED,
+    draw_labels,
+    low_data,
+    summary,
+)
 from sparse_lightning.studies.result_cache import ResultCache
 
 SCRATCH = {"code_dim": 8, "steps": 40, "check_every": 10, "learning_rates": [1e-2]}
@@ -94,6 +100,11 @@ def test_further_guesses_of_one_neighbour_come_from_the_others():
     assert (found.setting, found.top1, found.top3) == (1, pytest.approx(2 / 3), 0)
 
 
+def test_each_number_of_labels_needs_its_number_of_draws():
+    with pytest.raises(SettingError, match=r"num_draws=\[3\] must have one number for each"):
+        low_data([], TinyData(), ResultCache(), labels_per_class=[1, 2], num_draws=[3])
+
+
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_search_without_patience_is_refused(patience):
     with pytest.raises(SettingError, match=f"patience={patience} must be"):
@@ -122,14 +133,22 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
     data, cache = TinyData(), ResultCache(tmp_path)
     trained_models = [TinyModel("sdl", seed=0), TinyModel("do", encoder=False, seed=1)]
     settings = {
-        "labels_per_class": [1, 5, "all"], "label_seeds": [0, 1], "pca_dim": 4, "lista": SCRATCH,
+        "labels_per_class": [1, 5, "all"], "num_draws": [2, 2, 1], "pca_dim": 4,
+        "scratch_draws": 2, "lista": SCRATCH,
     }  # fmt: skip
     first = low_data(trained_models, data, cache, **settings)
-    rows = first.table.groupby("method").size()
+    linear = ["do", "linear on PCA", "linear on raw", "sdl"]
+    unvalidated = first.table[first.table["arm"] == UNVALIDATED]
+    assert sorted(unvalidated["method"].unique()) == linear
+    assert set(unvalidated["setting"]) == {1.0}
+    rows = first.table[first.table["arm"] == VALIDATED].groupby("method").size()
     # Of all labels there is one draw; only LISTA's own start depends on the seed there.
     assert rows.to_dict() == dict.fromkeys(
         ["sdl", "do", "linear on raw", "linear on PCA", "nearest neighbours on raw"], 5
     ) | {"LISTA + linear on raw": 6}
+    summarised = first.more["summary"].query("labels_per_class == '5'")
+    seeds = summarised[summarised["arm"] == VALIDATED].set_index("method")["model_seeds"]
+    assert seeds[["sdl", "LISTA + linear on raw", "linear on raw"]].to_list() == [1, 2, np.inf]
     draws = first.table.query("labels_per_class == '5'").groupby("label_seed")["labels"].unique()
     assert [counts.tolist() for counts in draws] == [[15], [15]]
 
@@ -145,14 +164,15 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
 
 def test_summary_takes_the_weight_of_lowest_validation_error():
     rows = [
-        {"method": "sdl", "labels": 10, "labels_per_class": "1", "sparsity_weight": weight,
-         "seed": seed, "max_epochs": 100, "val_error": val, "top1": top1, "top3": 0.1}
+        {"arm": VALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
+         "sparsity_weight": weight, "seed": seed, "max_epochs": 100, "val_error": val,
+         "top1": top1, "top3": 0.1}
         for weight, val, errors in ((0.1, 0.3, (0.5, 0.7)), (0.2, 0.4, (0.1, 0.1)))
         for seed, top1 in enumerate(errors)
     ]  # fmt: skip
-    rows.append({"method": "raw", "labels": 10, "labels_per_class": "1", "val_error": 0.9,
-                 "top1": 0.8, "top3": 0.6})  # fmt: skip
-    result = summary(pd.DataFrame(rows)).set_index("method")
+    rows.append({"arm": VALIDATED, "method": "raw", "labels": 10, "labels_per_class": "1",
+                 "val_error": 0.9, "top1": 0.8, "top3": 0.6})  # fmt: skip
+    result = summary(pd.DataFrame(rows), 0.9).set_index("method")
     assert result.loc["sdl", "sparsity_weight"] == 0.1
     assert result.loc["sdl", "top1"] == pytest.approx(0.6)
     assert (result.loc["sdl", "model_seeds"], result.loc["sdl", "epochs"]) == (2, 100)
@@ -160,15 +180,26 @@ def test_summary_takes_the_weight_of_lowest_validation_error():
     assert (result.loc["raw", "model_seeds"], result.loc["raw", "epochs"]) == (np.inf, np.inf)
 
 
+def test_without_validation_labels_the_weight_is_that_nearest_to_a_share_of_zeros():
+    rows = [
+        {"arm": UNVALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
+         "sparsity_weight": weight, "seed": 0, "max_epochs": 100, "val_error": error,
+         "top1": error, "top3": 0.1, "zeros": zeros}
+        for weight, zeros, error in ((0.1, 0.8, 0.1), (0.2, 0.92, 0.3), (0.3, 0.97, 0.2))
+    ]  # fmt: skip
+    assert summary(pd.DataFrame(rows), 0.9)["sparsity_weight"].to_list() == [0.2]
+    assert summary(pd.DataFrame(rows), 0.8)["sparsity_weight"].to_list() == [0.1]
+
+
 def test_draws_are_averaged_within_a_model_seed():
     # Draws differ by 0.4, and model seeds by 0.02.
     rows = [
-        {"method": "sdl", "labels": 10, "labels_per_class": "1", "sparsity_weight": 0.1,
-         "seed": seed, "label_seed": draw, "max_epochs": 100, "val_error": 0.3,
-         "top1": 0.3 + 0.4 * draw + 0.02 * seed, "top3": 0.1}
+        {"arm": VALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
+         "sparsity_weight": 0.1, "seed": seed, "label_seed": draw, "max_epochs": 100,
+         "val_error": 0.3, "top1": 0.3 + 0.4 * draw + 0.02 * seed, "top3": 0.1}
         for seed, draw in ((0, 0), (0, 1), (1, 0), (1, 1))
     ]  # fmt: skip
-    row = summary(pd.DataFrame(rows)).iloc[0]
+    row = summary(pd.DataFrame(rows), 0.9).iloc[0]
     assert row["top1"] == pytest.approx(0.51)
     assert row["top1_std"] == pytest.approx(0.02 / np.sqrt(2))
     assert (row["model_seeds"], row["draws"]) == (2, 2)

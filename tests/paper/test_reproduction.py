@@ -1,0 +1,37 @@
+"""What a report asks of its trainings, and what it tells of their cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from sparse_lightning.errors import SweepError
+from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_settings
+from sparse_lightning.files import write_json
+from sparse_lightning.paper.reproduction import cpu_hours, require_one_commit
+
+
+def trained(folder: Path, family: str, **results: object) -> Run:
+    record_settings(OmegaConf.create({"model": {"family": family}}), folder)
+    write_json(folder / RESULTS_FILE, results)
+    return Run(folder)
+
+
+@pytest.mark.parametrize("other", ["b" * 40, "a" * 40 + "-dirty", None])
+def test_trainings_of_two_commits_are_refused(tmp_path: Path, other):
+    first = trained(tmp_path / "first", "sdl", commit="a" * 40)
+    second = trained(tmp_path / "second", "sdl", commit="a" * 40)
+    require_one_commit([first, second])
+    third = trained(tmp_path / "third", "sdl", commit=other)
+    with pytest.raises(SweepError, match=f"first was trained by commit a*.*third by {other}"):
+        require_one_commit([first, second, third])
+
+
+def test_hours_are_those_of_each_family(tmp_path: Path):
+    runs = [
+        trained(tmp_path / f"{i}", family, cpu_seconds=seconds)
+        for i, (family, seconds) in enumerate([("sdl", 3600), ("vdl", 7200), ("sdl", 1800)])
+    ]
+    assert cpu_hours(runs) == "sdl 1.5, vdl 2.0"
