@@ -11,10 +11,11 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.data.mnist import seed_mnist
+from sparse_lightning.paper.statistics import Rules
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -95,3 +96,10 @@ def compose_small(compose: Compose, mnist_root: Path) -> Compose:
         )
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def rules() -> Rules:
+    """The rules of verdicts, as `reproduce` has them."""
+    config = OmegaConf.load(CONFIG_DIR / "reproduce.yaml")
+    return Rules(**OmegaConf.to_container(config.verdict))
