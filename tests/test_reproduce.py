@@ -45,6 +45,7 @@ def first_value(override: Override) -> str:
     return override.get_value_element_as_str()
 
 
+@pytest.mark.slow
 def test_a_study_is_run_once_and_reported(tmp_path: Path, capfd):
     register_resolvers()
     GlobalHydra.instance().clear()

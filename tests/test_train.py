@@ -73,7 +73,9 @@ def test_precisions(precision, family, compose_small: Compose):
     final = train(
         compose_small(f"model={family}", f"trainer.precision={precision}", "trainer.max_epochs=1")
     )
-    assert all(math.isfinite(value) for value in final.values())
+    numbers = [value for value in final.values() if isinstance(value, int | float)]
+    assert len(numbers) > 20
+    assert all(map(math.isfinite, numbers))
 
 
 def test_gradients_are_clipped_in_mixed_precision(compose_small: Compose):

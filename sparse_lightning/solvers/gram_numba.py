@@ -105,6 +105,7 @@ def applies(objective: Any, codes: Tensor) -> bool:
     return (
         codes.device.type == "cpu"
         and type(getattr(objective, "datafit", None)) is QuadraticDataFit
+        and codes.shape == objective.datafit.linear.shape
         and type(objective.penalty) is NonNegativeL1
         and objective.processes is None
         and objective.frozen is None

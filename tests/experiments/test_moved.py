@@ -40,7 +40,7 @@ def test_an_old_run_has_the_settings_of_a_new_one(compose: Compose, tmp_path: Pa
     present = recorded = (tmp_path / "new" / CONFIG_FILE).read_text()
     for old, new in MOVED.items():
         recorded = recorded.replace(f"_target_: {new}\n", f"_target_: {old}\n")
-    assert recorded.count(".training.") == 0 < present.count(".training.")
+    assert recorded != present
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / CONFIG_FILE).write_text(recorded)
     old, new = Run(tmp_path / "old").config, Run(tmp_path / "new").config

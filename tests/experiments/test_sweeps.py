@@ -77,6 +77,7 @@ def test_the_same_command_does_only_what_is_left(sweep_command, tmp_path: Path, 
     assert (folder / "regret.png").exists()
 
 
+@pytest.mark.slow
 def test_a_job_is_found_by_its_record_whatever_its_folder_is_called(sweep_command, tmp_path: Path):
     sweep_command("model=sdl")
     (run,) = find_runs(tmp_path / "sweep")

@@ -35,7 +35,12 @@ SOLVERS = {
     "Adaptive": Adaptive(15, 3e-2),
 }
 SAMPLES = 5
-NAMES = list(itertools.product(SOLVERS, DECODERS, ENERGIES, ["l1", *PENALTIES]))
+FAST = ("FISTA", "Adaptive")
+NAMES = [
+    # Penalties of a user's own with every solver are for the slow tests.
+    pytest.param(*names, marks=[] if names[3] == "l1" or names[0] in FAST else [pytest.mark.slow])
+    for names in itertools.product(SOLVERS, DECODERS, ENERGIES, ["l1", *PENALTIES])
+]
 
 
 @pytest.mark.parametrize(("solver", "decoder", "energy", "penalty"), NAMES)

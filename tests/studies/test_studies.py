@@ -124,8 +124,6 @@ def test_references_of_denoising():
         assert found[name] == pytest.approx(mean_psnr(pixels(clean), pixels(image)), abs=1e-3)
     clipped = pixels(noisy).clip(0, 1)
     assert found["clipped noisy"] == pytest.approx(mean_psnr(pixels(clean), clipped), abs=1e-3)
-    noise = result.more["best"]["psnr_noisy"].iloc[0]
-    assert found["clipped noisy"] > noise
     labels = next(draw_denoising(result))[1].axes[0].get_xticklabels()
     assert "clipped\nnoisy" in [label.get_text() for label in labels]
 

@@ -181,6 +181,7 @@ def test_the_command_line_says_one_sentence(command_line, tmp_path: Path, capsys
     assert "Best model: epoch 0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_tries_a_diverged_job_once_per_command(command_line, tmp_path: Path, capsys):
     folder = tmp_path / "sweep"
     command = ("-m", "model=sdl", "sparsity_level=0,2", f"hydra.sweep.dir={folder}")

@@ -87,6 +87,7 @@ def test_a_resumed_run_is_the_same_run(compose_small: Compose, tmp_path: Path):
     assert ids == {(tmp_path / "run" / "wandb_id").read_text()}
 
 
+@pytest.mark.slow
 def test_a_sweeps_runs_share_a_group_and_nothing_else(compose_small: Compose, tmp_path: Path):
     found = []
     for weight in (1, 10):
