@@ -38,13 +38,17 @@ def with_normal_squares(matrix: Tensor) -> Tensor:
     return functional.hardshrink(matrix, torch.finfo(matrix.dtype).tiny ** 0.5)
 
 
-def largest_eigenvalue_bound(matrix: Tensor) -> float:
+def largest_eigenvalue_bound(matrix: Tensor, enough: float = 0.0) -> float:
     r"""An upper bound of the largest eigenvalue of a positive semi-definite matrix (l, l).
+
+    The Frobenius norm where that is ``enough`` or less, else
 
     :math:`\|G^p\|_F^{1/p}` with :math:`p = 32`: never too small, and too large by at most a factor
     of :math:`l^{1/2p}`, 1.08 for l = 128.
     """
     norms = [torch.linalg.matrix_norm(matrix)]
+    if enough > 0 and (first := float(norms[0])) <= enough:
+        return first
     for squarings in (3, 2):
         matrix = matrix / torch.where(norms[-1] > 0, norms[-1], 1.0)
         for _ in range(squarings):
@@ -73,8 +77,12 @@ class DataFit(ABC):
     def gradient(self, codes: Tensor) -> Tensor:
         return self.value_and_gradient(codes)[1]
 
-    def lipschitz(self) -> float | None:
-        """A bound of the gradient's Lipschitz constant L, None where none is known."""
+    def lipschitz(self, enough: float = 0.0) -> float | None:
+        """A bound of the gradient's Lipschitz constant L, None where none is known.
+
+        Args:
+            enough: a bound up to which none that is closer is needed.
+        """
         return None
 
     def average_hessian(self, codes: Tensor) -> Tensor | None:
@@ -114,8 +122,8 @@ class QuadraticDataFit(DataFit):
         gradient = self.gradient(codes)
         return torch.linalg.vecdot(codes, gradient - self.linear) / 2 + self.offset, gradient
 
-    def lipschitz(self) -> float:
-        return largest_eigenvalue_bound(self.gram)
+    def lipschitz(self, enough: float = 0.0) -> float:
+        return largest_eigenvalue_bound(self.gram, enough)
 
     def restrict(self, rows: Tensor) -> Self:
         return replace(self, linear=self.linear[rows], offset=self.offset[rows])

@@ -240,17 +240,21 @@ class Objective:
         total = self.total(energies.sum())
         return (total + self.energy.hinge.value(self._moments(codes))).reshape(1, 1)
 
-    def lipschitz(self, codes: Tensor) -> float | None:
-        """A bound of the gradient's Lipschitz constant, None where the data fit knows none."""
+    def lipschitz(self, codes: Tensor, enough: float = 0.0) -> float | None:
+        """A bound of the gradient's Lipschitz constant, None where the data fit knows none.
+
+        Args:
+            codes: (n, l).
+            enough: a bound up to which none that is closer is needed.
+        """
         self._require_shape(codes)
-        bound = self.datafit.lipschitz()
-        if bound is None:
-            return None
+        others = 0.0
         if self.encoder_penalty is not None:
-            bound += self.encoder_penalty.curvature
+            others += self.encoder_penalty.curvature
         if self.energy.hinge is not None:
-            bound += self.energy.hinge.curvature_bound(self._moments(codes).count)
-        return bound
+            others += self.energy.hinge.curvature_bound(self._moments(codes).count)
+        bound = self.datafit.lipschitz(max(enough - others, 0.0))
+        return None if bound is None else bound + others
 
     def average_hessian(self, codes: Tensor) -> Tensor | None:
         """One Hessian (l, l) of a separable E that nearly holds for all samples, None if none."""

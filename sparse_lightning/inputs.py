@@ -61,6 +61,9 @@ def in_type_of(module: nn.Module, tensor: Tensor) -> Tensor:
 
 def require_finite(inputs: Tensor, where: str) -> None:
     """Raise `InputError`, saying which row, if inputs (n, d) are not finite numbers."""
+    # One number tells of nearly all batches, in a tenth of the time.
+    if inputs.sum().isfinite():
+        return
     finite = inputs.isfinite()
     if finite.all():
         return

@@ -340,10 +340,11 @@ class ISTA(ProximalGradient):
         return no_higher(objective, solution, initial_codes, energies)
 
     def constant_step(self, objective: SolvableObjective, codes: Tensor) -> float | None:
-        bound = objective.lipschitz(codes) if self.safeguard else 0.0
+        stable = self.STABLE / self.step_size
+        bound = objective.lipschitz(codes, enough=stable) if self.safeguard else 0.0
         if bound is None:
             return None
-        return self.step_size if self.step_size * bound <= self.STABLE else 1 / bound
+        return self.step_size if bound <= stable else 1 / bound
 
     def updated_curvature(self, state: State, gradient: Tensor) -> Tensor:
         return torch.maximum(state.curvature, state.measured_curvature(gradient, self.tolerance))

@@ -117,7 +117,8 @@ def descend(objective: Any, initial_codes: Tensor, step: float, solver: SolverSe
     """Minimise from ``initial_codes`` (n, l) with a constant step, as ``solver`` would."""
     gram, linear = objective.datafit.gram, objective.datafit.linear
     if (encoder := objective.encoder_penalty) is not None:
-        gram = gram + encoder.curvature * torch.eye(len(gram), dtype=gram.dtype)
+        gram = gram.clone()
+        gram.diagonal().add_(encoder.curvature)
         linear = linear + encoder.curvature * encoder.encoder_codes
     sizes = linear.new_full((len(linear),), step)
     thresholds = sizes * objective.sparsity_weight
