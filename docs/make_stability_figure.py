@@ -104,13 +104,21 @@ def main() -> None:
         panel.grid(alpha=0.3)
     for panel in grid[1]:
         panel.set_xlabel("epoch")
-    axes["train/iterations"].set_yscale("log")
+    for name, ticks in (("train/iterations", (3, 5, 10, 20)), ("curvature", (2, 5, 10, 20, 50))):
+        axes[name].set_yscale("log")
+        axes[name].set_yticks(ticks, map(str, ticks))
+        axes[name].minorticks_off()
     axes["column_norms"].set_title("thin: hidden layer, thick: output layer", fontsize=9)
     axes["curvature"].set_title("thick: maximum over 250 samples, thin: mean", fontsize=9)
     for bound, text in ((4 / 3, "4/3"), (2.0, "2")):
         axes["curvature"].axhline(bound / step_size, color="black", linewidth=0.8, linestyle=":")
         axes["curvature"].annotate(
-            f"ηL = {text}", (0, bound / step_size), xytext=(2, 3), textcoords="offset points"
+            f"ηL = {text}",
+            xy=(1, bound / step_size),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            ha="right",
         )
     axes["val/psnr"].legend(fontsize=8)
     figure.suptitle("VDL-NL on MNIST with the paper's numbers, η = 0.5")
