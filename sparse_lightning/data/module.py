@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -31,6 +32,8 @@ class SplitDataModule(lightning.LightningDataModule):
         SettingError: a size that is no whole number, or below 1.
 
     Attributes:
+        positions: where in their file the samples of ``train`` and ``val`` stand, each (n,); empty
+            where files have no order.
         is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
     """
 
@@ -49,6 +52,7 @@ class SplitDataModule(lightning.LightningDataModule):
         self.sizes, self.batch_size = sizes, batch_size
         self.shuffle_seed, self.drop_last = shuffle_seed, drop_last
         self.splits: dict[str, TensorSlices] = {}
+        self.positions: dict[str, np.ndarray] = {}
         self._state: dict[str, str] = {}
 
     def fingerprint(self) -> str:
