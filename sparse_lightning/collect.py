@@ -1,8 +1,9 @@
 """Runs add up to one table: ``python -m sparse_lightning.collect DIR``.
 
-Writes into DIR ``table.parquet`` and ``table.csv`` (one row per run), ``summary.parquet`` and
-``summary.csv`` (mean, standard deviation and number over seeds) and ``regret.png``, and says what
-is missing. Runs that differ in anything but the seed are never averaged.
+Writes into DIR ``table.parquet`` and ``table.csv`` (one row per run), ``epochs.parquet`` (one row
+per epoch of each finished run), ``summary.parquet`` and ``summary.csv`` (mean, standard deviation
+and number over seeds) and ``regret.png``, and says what is missing. Runs that differ in anything
+but the seed are never averaged.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from rich.console import Console
 
 from sparse_lightning.errors import FOR_THE_USER
 from sparse_lightning.experiments.runs import State
-from sparse_lightning.experiments.table import collect, show, summarize, write_results
+from sparse_lightning.experiments.table import (
+    collect,
+    histories,
+    show,
+    summarize,
+    write_results,
+)
+from sparse_lightning.files import replaced_whole
 
 
 def main() -> None:
@@ -29,6 +37,8 @@ def main() -> None:
         table = collect(folder)
         summary = summarize(table)
         write_results(folder, table, summary)
+        with replaced_whole(folder / "epochs.parquet") as temporary:
+            histories(folder).to_parquet(temporary, index=False)
     except FOR_THE_USER as error:
         sys.exit(f"error: {error}")
     show(table, summary, Console())

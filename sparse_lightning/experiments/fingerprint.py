@@ -46,6 +46,7 @@ WITHOUT_EFFECT = (
     "callbacks.figures",
     "callbacks.inference_watch",
     "callbacks.learning_rate",
+    "callbacks.milestones",
     "callbacks.progress_bar",
     "data.cache_dir",
     "data.num_workers",

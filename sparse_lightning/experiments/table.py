@@ -21,7 +21,13 @@ from sparse_lightning.experiments.fingerprint import (
     digest,
     without_seed,
 )
-from sparse_lightning.experiments.runs import DIVERGED_AT, Run, State, find_runs
+from sparse_lightning.experiments.runs import (
+    DIVERGED_AT,
+    TABLE_FILE,
+    Run,
+    State,
+    find_runs,
+)
 from sparse_lightning.figures.sweep import regret_curve
 from sparse_lightning.files import replaced_whole, write_figure, write_json
 
@@ -168,6 +174,17 @@ def record_plan(folder: Path, jobs: dict[str, list[str]]) -> None:
     """Add jobs to what is to be done in a folder; the same overrides have one folder, the last."""
     others = {name: job for name, job in read_plan(folder).items() if job not in jobs.values()}
     write_json(folder / PLAN_FILE, others | jobs)
+
+
+def histories(folder: str | Path) -> pd.DataFrame:
+    """One row per epoch of each finished run at or below a folder: ``run`` and its record."""
+    folder = Path(folder)
+    found = [
+        pd.read_csv(run.folder / TABLE_FILE).assign(run=run.folder.relative_to(folder).as_posix())
+        for run in find_runs(folder)
+        if run.state == State.FINISHED and (run.folder / TABLE_FILE).is_file()
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["run"])
 
 
 def write_results(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:

@@ -177,11 +177,18 @@ def test_regret_curve_has_a_line_per_family_and_dashes_for_linear(add_run, tmp_p
 
 
 def test_command_line(add_run, tmp_path: Path, monkeypatch, capsys):
-    add_run("a", "model=sdl", "seed=0", psnr=15.0)
-    add_run("b", "model=sdl", "seed=1", psnr=16.0)
-    add_run("c", "model=sdl", "seed=2")
+    runs = [
+        add_run("a", "model=sdl", "seed=0", psnr=15.0),
+        add_run("b", "model=sdl", "seed=1", psnr=16.0),
+        add_run("c", "model=sdl", "seed=2"),
+    ]
+    for run, last in zip(runs, (15.5, 16.5, 17.5)):
+        (run.folder / "metrics.csv").write_text(f"epoch,val/psnr\n0,14.0\n1,{last}\n")
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "sweep")])
     main()
+    epochs = pd.read_parquet(tmp_path / "sweep" / "epochs.parquet")
+    assert epochs["run"].to_list() == ["a", "a", "b", "b"], "c is not finished"
+    assert epochs["val/psnr"].to_list() == [14.0, 15.5, 14.0, 16.5]
     printed = capsys.readouterr().out
     for text in ("15.50 ± 0.71", "90.0", "interrupted: c", "2 of 3 runs finished"):
         assert text in printed
