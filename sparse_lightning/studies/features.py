@@ -1,8 +1,8 @@
 r"""What the code components stand for (Figs. 2 to 5 and 11 to 14 of the paper).
 
-The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest value that the
-component takes on validation images: the response of a non-linear decoder depends on it. Encoder
-filters are the rows of U. Each atom's orientation, frequency and size are those of the Gabor
+The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest magnitude that
+the component takes on validation images: the response of a non-linear decoder depends on it.
+Encoder filters are the rows of U. Each atom's orientation, frequency and size are those of the Gabor
 function nearest to it.
 """
 
@@ -100,7 +100,7 @@ def features(
 
 
 def _scales(codes: np.ndarray) -> torch.Tensor:
-    largest = torch.from_numpy(codes).amax(0)
+    largest = torch.from_numpy(codes).abs().amax(0)
     # A component that is never active is shown at a scale of 1, to see what it would draw.
     return torch.where(largest > 0, largest, 1.0)
 
@@ -119,8 +119,8 @@ def _measure(
 ) -> list[dict]:
     """What is measured of each atom; without a seed no Gabor function is fitted."""
     columns = {
-        "scale": codes.max(0),
-        "active": (codes > 0).mean(0),
+        "scale": np.abs(codes).max(0),
+        "active": (codes != 0).mean(0),
         "orientation_share": orientation_share(torch.from_numpy(atoms)),
         "extent": extents(atoms, smoothing, part_level),
         "likeness": likeness(atoms, images, smoothing),
