@@ -2,8 +2,8 @@ r"""What the code components stand for (Figs. 2 to 5 and 11 to 14 of the paper).
 
 The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest magnitude that
 the component takes on validation images: the response of a non-linear decoder depends on it.
-Encoder filters are the rows of U. Each atom's orientation, frequency and size are those of the Gabor
-function nearest to it.
+Encoder filters are the rows of U. Each atom's orientation, frequency and size are those of the
+Gabor function nearest to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint
+from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, largest_codes
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import orientation_share
 from sparse_lightning.studies.result_cache import ResultCache
@@ -74,7 +74,7 @@ def features(
             ["codes", trained.digest, samples, "val", num_images],
             lambda t=trained: all_codes(t.model, data, "val", num_images),
         )
-        atoms = _tiles(trained.model.decoder.atoms(_scales(codes)), data)
+        atoms = _tiles(trained.model.decoder.atoms(largest_codes(codes)), data)
         seed = scramble_seed if gabors else None
         measured = cache.rows(
             ["features", trained.digest, samples, num_images, seed, smoothing, part_level],
@@ -97,12 +97,6 @@ def features(
         table["gabor_like_scrambled"] = are_gabor_like(scrambled, *rule)
     pictures = Pictures(pd.DataFrame(index), np.concatenate(pixels))
     return StudyResult(table, {"summary": summary(table)}, pictures)
-
-
-def _scales(codes: np.ndarray) -> torch.Tensor:
-    largest = torch.from_numpy(codes).abs().amax(0)
-    # A component that is never active is shown at a scale of 1, to see what it would draw.
-    return torch.where(largest > 0, largest, 1.0)
 
 
 def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
