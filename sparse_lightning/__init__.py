@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder, UnitColumns
-    from sparse_lightning.encoders import LISTA, Encoder
+    from sparse_lightning.encoders import LISTA, Encoder, SignedLISTA
     from sparse_lightning.energy import Energy, Objective
     from sparse_lightning.model import SparseAutoencoder
     from sparse_lightning.optimizers import AdamSettings
-    from sparse_lightning.penalties import NonNegativeL1, Penalty
+    from sparse_lightning.penalties import (
+        L1,
+        GroupLasso,
+        NonNegativeGroupLasso,
+        NonNegativeL0,
+        NonNegativeL1,
+        NonNegativeLogSum,
+        Penalty,
+    )
     from sparse_lightning.registry import register
     from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution
 
@@ -24,17 +32,23 @@ __version__ = "0.1.0"
 __all__ = [
     "FISTA",
     "ISTA",
+    "L1",
     "LISTA",
     "AdamSettings",
     "Adaptive",
     "Decoder",
     "Encoder",
     "Energy",
+    "GroupLasso",
     "LinearDecoder",
     "MultiLayerDecoder",
+    "NonNegativeGroupLasso",
+    "NonNegativeL0",
     "NonNegativeL1",
+    "NonNegativeLogSum",
     "Objective",
     "Penalty",
+    "SignedLISTA",
     "Solution",
     "SparseAutoencoder",
     "UnitColumns",
@@ -43,11 +57,19 @@ __all__ = [
 
 _MODULES = {
     "decoders": ("Decoder", "LinearDecoder", "MultiLayerDecoder", "UnitColumns"),
-    "encoders": ("LISTA", "Encoder"),
+    "encoders": ("LISTA", "Encoder", "SignedLISTA"),
     "energy": ("Energy", "Objective"),
     "model": ("SparseAutoencoder",),
     "optimizers": ("AdamSettings",),
-    "penalties": ("NonNegativeL1", "Penalty"),
+    "penalties": (
+        "L1",
+        "GroupLasso",
+        "NonNegativeGroupLasso",
+        "NonNegativeL0",
+        "NonNegativeL1",
+        "NonNegativeLogSum",
+        "Penalty",
+    ),
     "registry": ("register",),
     "solvers": ("FISTA", "ISTA", "Adaptive", "Solution"),
 }

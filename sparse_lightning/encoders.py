@@ -4,6 +4,8 @@ LISTA (Gregor & LeCun 2010) unrolls a few steps of shrinkage with free weights:
 
 .. math:: u = U x + b, \qquad z^0 = \mathrm{relu}(u), \qquad
           z^{k+1} = \mathrm{relu}(u + S z^k), \quad k = 0, \dots, L - 1 .
+
+Codes with signs take the soft threshold, as Gregor & LeCun have it, in place of the relu.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_lightning.errors import SettingError, require_count
+from sparse_lightning.penalties import L1
 from sparse_lightning.registry import register
 
 
@@ -59,6 +62,54 @@ class LISTA(Encoder):
         codes = torch.relu(drive)
         for _ in range(self.num_layers):
             codes = torch.relu(drive + self.lateral(codes))
+        return codes
+
+    def filters(self) -> Tensor:
+        """The rows of U, (l, d): what each code component looks for first."""
+        return self.input.weight.detach()
+
+
+@register
+class SignedLISTA(Encoder):
+    r"""Learned ISTA for codes with signs: the soft threshold with a learned threshold of each unit.
+
+    .. math:: u = U x, \qquad z^0 = h_\theta(u), \qquad z^{k+1} = h_\theta(u + S z^k), \qquad
+              h_\theta(v) = \mathrm{sign}(v) (|v| - |\theta|)_+
+
+    Gregor & LeCun, "Learning fast approximations of sparse coding", 2010, eq. 5.
+
+    Args:
+        input_dim: d, pixels.
+        code_dim: l, code components.
+        num_layers: L, applications of the lateral weight S.
+
+    Attributes:
+        input: U (l, d), no bias.
+        lateral: S (l, l), no bias, shared by all layers.
+        threshold: :math:`\theta` (l,), shared by all layers.
+    """
+
+    is_signed = True
+
+    def __init__(self, input_dim: int, code_dim: int, num_layers: int = 3) -> None:
+        super().__init__()
+        if num_layers < 0:
+            raise SettingError(f"model.encoder.num_layers={num_layers} must be 0 or more.")
+        require_count("model.encoder.input_dim", input_dim)
+        require_count("model.encoder.code_dim", code_dim)
+        self.input_dim, self.code_dim, self.num_layers = input_dim, code_dim, num_layers
+        self.input = nn.Linear(input_dim, code_dim, bias=False)
+        self.lateral = nn.Linear(code_dim, code_dim, bias=False)
+        # At 0 it would have no gradient.
+        self.threshold = nn.Parameter(torch.full((code_dim,), input_dim**-0.5))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(n, d) -> codes (n, l)."""
+        soft_threshold, threshold = L1().prox, self.threshold.abs()
+        drive = self.input(inputs)
+        codes = soft_threshold(drive, threshold)
+        for _ in range(self.num_layers):
+            codes = soft_threshold(drive + self.lateral(codes), threshold)
         return codes
 
     def filters(self) -> Tensor:

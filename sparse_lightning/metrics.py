@@ -109,7 +109,7 @@ class CodeStatistics(Metric):
         self.l1.add_(torch.linalg.vector_norm(precise, ord=1))
         # Sums of booleans are several times as slow as sums of numbers.
         self.active.add_(precise.ne_(0).sum(0))
-        torch.maximum(self.largest, codes.amax(0), out=self.largest)
+        torch.maximum(self.largest, codes.abs().amax(0), out=self.largest)
 
     def standard_deviation(self) -> Tensor:
         """Unbiased standard deviation of each component over the set, (l,)."""

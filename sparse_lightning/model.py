@@ -94,14 +94,16 @@ class SparseAutoencoder(lightning.LightningModule):
                 f"model.energy.encoder_weight={self.energy.encoder_weight} needs an encoder, and "
                 "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
             )
+        penalty = self.energy.penalty
+        penalty.require_fit(self.decoder.code_dim)
         if self.encoder is None:
             return
-        penalty = self.energy.penalty
         if penalty.is_signed and not self.encoder.is_signed:
             raise SettingError(
                 f"model.energy.penalty={type(penalty).__name__} gives codes with signs, which "
-                f"model.encoder={type(self.encoder).__name__} cannot predict: choose an encoder "
-                "whose is_signed is true, or model.encoder=null."
+                f"model.encoder={type(self.encoder).__name__} cannot predict: set "
+                "model/encoder=signed_lista or another encoder whose is_signed is true, or "
+                "model.encoder=null."
             )
         for name in ("code_dim", "input_dim"):
             ours, theirs = getattr(self.decoder, name), getattr(self.encoder, name)

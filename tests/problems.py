@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.penalties import Penalty
+from sparse_lightning.penalties import (
+    L1,
+    GroupLasso,
+    NonNegativeGroupLasso,
+    NonNegativeL0,
+    NonNegativeLogSum,
+    Penalty,
+)
 from sparse_lightning.solvers import FISTA, ISTA, Adaptive
 
 INPUT_DIM, CODE_DIM = 30, 12
@@ -43,27 +50,6 @@ class SignedL1(Penalty):
         return codes.sign() * torch.relu(codes.abs() - threshold)
 
 
-@dataclass(frozen=True)
-class NonNegativeLogSum(Penalty):
-    r"""A penalty of a user's own that is not convex: :math:`\sum_j \log(1 + z_j/\epsilon)`."""
-
-    epsilon: float = 0.3
-    is_convex = False
-
-    def value(self, codes: Tensor) -> Tensor:
-        return torch.log1p(codes.clamp_min(0) / self.epsilon).sum(-1)
-
-    def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
-        threshold = torch.as_tensor(threshold, dtype=codes.dtype)
-        root = ((codes + self.epsilon).square() - 4 * threshold).clamp_min(0).sqrt()
-        inner = ((codes - self.epsilon + root) / 2).clamp_min(0)
-
-        def cost(z: Tensor) -> Tensor:
-            return (z - codes).square() / 2 + threshold * torch.log1p(z / self.epsilon)
-
-        return torch.where(cost(inner) < cost(torch.zeros_like(inner)), inner, 0.0)
-
-
 DECODERS = {
     "linear": lambda: LinearDecoder(CODE_DIM, INPUT_DIM),
     "one hidden layer": lambda: MultiLayerDecoder(CODE_DIM, [24], INPUT_DIM),
@@ -77,7 +63,15 @@ ENERGIES = {
     "VDL": Energy(0.02, 10.0, 0.5, 5.0),
     "hinge alone": Energy(0.02, 3.0, 2.0),
 }
-PENALTIES = {"log-sum": NonNegativeLogSum(), "signed": SignedL1()}
+# All but the one of `ENERGIES`, and one of a user's own.
+PENALTIES = {
+    "log-sum": NonNegativeLogSum(0.3),
+    "signed": L1(),
+    "l0": NonNegativeL0(),
+    "groups": NonNegativeGroupLasso(3),
+    "signed groups": GroupLasso(4),
+    "a user's own": SignedL1(),
+}
 
 
 @dataclass(frozen=True)

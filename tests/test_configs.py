@@ -10,11 +10,17 @@ from conftest import FAMILIES
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from sparse_lightning.config import CONFIG_DIR, nearest_names
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.penalties import (
+    GroupLasso,
+    NonNegativeLogSum,
+)
 from sparse_lightning.train import train
 
 
@@ -22,6 +28,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
+GROUPS = ("model", "data", "solver", "trainer", "callbacks", "logger", "experiment")
 # decoder rate, encoder rate, λ, γ, β, η, decay of hidden bias, of encoder bias, epochs of decay
 MNIST = {
     "sdl": (1e-3, 3e-4, 0.005, 1, 0, 1.0, 0, 0, None),
@@ -64,7 +71,7 @@ def test_numbers_of_the_paper_for_mnist(family, compose):
     ("group", "option"),
     [
         (group, option)
-        for group in ("model", "data", "solver", "trainer", "callbacks", "logger", "experiment")
+        for group in (*GROUPS, "model/encoder", "model/energy/penalty")
         for option in options(group)
         if (group, option) != ("model", "base")
     ],
@@ -135,6 +142,32 @@ def test_fast_dev_run(family, compose, mnist_root):
         f"data.root={mnist_root}",
     )
     assert train(config) == {}
+
+
+SIGNED = ["model/energy/penalty=group_lasso", "model/encoder=signed_lista"]
+CHOSEN = [
+    (
+        ["model/energy/penalty=non_negative_log_sum", "model.energy.penalty.epsilon=0.2"],
+        NonNegativeLogSum(0.2),
+    ),
+    ([*SIGNED, "model.energy.penalty.group_size=8.0"], GroupLasso(8)),
+]
+
+
+@pytest.mark.parametrize(("overrides", "penalty"), CHOSEN)
+def test_penalties_are_chosen_by_name_and_travel_in_checkpoints(overrides, penalty, compose_small):
+    config = compose_small("model=vdl", *overrides)
+    assert train(config)["test/sparsity"] > 0
+    model = SparseAutoencoder.load_from_checkpoint(f"{config.run_dir}/checkpoints/best.ckpt")
+    assert model.energy.penalty == penalty
+    assert type(model.energy.penalty) is type(penalty)
+
+
+def test_a_penalty_with_signs_needs_an_encoder_with_signs(compose_small):
+    config = compose_small("model=vdl", "model/energy/penalty=l1")
+    with pytest.raises(InstantiationException, match=r"penalty=L1 .* model/encoder=signed_lista"):
+        instantiate(config.model)
+    assert instantiate(compose_small("model=do", "model/energy/penalty=l1").model).energy.penalty
 
 
 def test_level_picks_from_the_familys_grid_and_a_number_by_hand_wins(compose):

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
-from problems import NonNegativeLogSum, SignedL1
+from problems import SignedL1
+from scipy.optimize import minimize
 from torch import Tensor
 
 from sparse_lightning.decoders import LinearDecoder
-from sparse_lightning.encoders import LISTA
+from sparse_lightning.encoders import LISTA, SignedLISTA
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import SettingError
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
-from sparse_lightning.penalties import NonNegativeL1, Penalty
+from sparse_lightning.penalties import (
+    L1,
+    GroupLasso,
+    NonNegativeGroupLasso,
+    NonNegativeL0,
+    NonNegativeL1,
+    NonNegativeLogSum,
+    Penalty,
+)
 from sparse_lightning.solvers import Adaptive
 
-# Each penalty of one component, as its formula has it.
-PENALTIES = {
+# Each penalty that is a sum over components, of one component, as its formula has it.
+SEPARABLE = {
     NonNegativeL1(): lambda z: z,
+    L1(): lambda z: z.abs(),
     SignedL1(): lambda z: z.abs(),
     NonNegativeLogSum(0.3): lambda z: torch.log1p(z / 0.3),
+    NonNegativeL0(): lambda z: (z != 0).double(),
 }
-every_penalty = pytest.mark.parametrize("penalty", PENALTIES, ids=lambda p: type(p).__name__)
+every_penalty = pytest.mark.parametrize("penalty", SEPARABLE, ids=lambda p: type(p).__name__)
+GROUPED = [GroupLasso(3), NonNegativeGroupLasso(3), GroupLasso(1), NonNegativeGroupLasso(6)]
 
 
 @every_penalty
@@ -43,7 +59,7 @@ def test_prox_has_the_least_cost_of_all_codes(penalty: Penalty, threshold: float
 
     def cost(z: Tensor) -> Tensor:
         distance = (z - codes[..., None]).square() / 2
-        return distance + thresholds[..., None] * PENALTIES[penalty](z)
+        return distance + thresholds[..., None] * SEPARABLE[penalty](z)
 
     least, best = cost(grid).min(-1)
     assert (cost(found[..., None]).squeeze(-1) <= least + 1e-12).all()
@@ -55,8 +71,82 @@ def test_prox_has_the_least_cost_of_all_codes(penalty: Penalty, threshold: float
 def test_value_is_summed_over_the_components_of_each_sample(penalty: Penalty):
     codes = torch.randn(3, 7).double()
     codes = codes if penalty.is_signed else codes.relu()
-    expected = torch.stack([PENALTIES[penalty](code).sum() for code in codes])
+    expected = torch.stack([SEPARABLE[penalty](code).sum() for code in codes])
     torch.testing.assert_close(penalty.value(codes), expected)
+
+
+def group_cost(z: np.ndarray, size: int, v: np.ndarray, threshold: float) -> float:
+    """What the proximal step minimises, of one sample, literally."""
+    groups = [z[start : start + size] for start in range(0, len(z), size)]
+    norms = sum(math.sqrt(sum(value**2 for value in group)) for group in groups)
+    return float(((z - v) ** 2).sum() / 2 + threshold * math.sqrt(size) * norms)
+
+
+@pytest.mark.parametrize("penalty", GROUPED, ids=str)
+def test_prox_of_groups_has_the_least_cost(penalty: GroupLasso):
+    """Against a numerical minimiser with bounds, from several starts."""
+    size, codes = penalty.group_size, torch.randn(5, 6).double()
+    thresholds = torch.tensor([[0.3], [0.0], [1.0], [2.0], [0.3]]).double()
+    found = penalty.prox(codes, thresholds)
+    bounds = None if penalty.is_signed else [(0, None)] * 6
+    for z, v, own in zip(found.numpy(), codes.numpy(), thresholds.flatten().tolist()):
+        cost = partial(group_cost, size=size, v=v, threshold=own)
+        starts = [np.full(6, 1e-3), np.abs(v) + 0.1, np.where(v > 0, v, 0.01)]
+        least = min(float(minimize(cost, x, bounds=bounds, tol=1e-12).fun) for x in starts)
+        assert cost(z) == pytest.approx(least, abs=1e-5)
+        assert cost(z) <= least + 1e-9
+        assert penalty.is_signed or (z >= 0).all()
+    torch.testing.assert_close(penalty.prox(codes, 0.3)[[0, 4]], found[[0, 4]])
+    expected = [group_cost(z, size, z, 1.0) for z in found.numpy()]
+    torch.testing.assert_close(penalty.value(found), torch.tensor(expected).double())
+
+
+@pytest.mark.parametrize("penalty", [*SEPARABLE, *GROUPED], ids=str)
+def test_prox_in_single_precision_is_that_in_double(penalty: Penalty):
+    """Whatever the size of a code is."""
+    codes = torch.randn(4, 600).double() * torch.logspace(-6, 3, 600).double()
+    fine, coarse = penalty.prox(codes, 0.1), penalty.prox(codes.float(), 0.1)
+    assert coarse.dtype == torch.float32
+    torch.testing.assert_close(coarse.double(), fine, rtol=1e-4, atol=1e-5)
+    assert torch.equal(coarse == 0, fine == 0)
+
+
+def test_settings_of_penalties_are_checked():
+    with pytest.raises(SettingError, match=r"penalty\.epsilon=0"):
+        NonNegativeLogSum(0.0)
+    with pytest.raises(SettingError, match=r"penalty\.group_size=2\.5"):
+        GroupLasso(2.5)
+    energy = Energy(0.1, penalty=NonNegativeGroupLasso(4))
+    with pytest.raises(SettingError, match=r"group_size=4 must divide .*code_dim=6"):
+        SparseAutoencoder(LinearDecoder(6, 10), None, energy, Adaptive(), AdamSettings(1e-3, 1e-3))
+
+
+def test_signed_lista_unrolls_the_soft_threshold():
+    """As Gregor & LeCun write it, one sample and one unit after another."""
+    encoder, theta = SignedLISTA(7, 5, 2).double(), [0.3, 0.0, -0.2, 0.1, 2.0]
+    with torch.no_grad():
+        encoder.threshold.copy_(torch.tensor(theta))
+    inputs = torch.randn(6, 7).double()
+    u, s = encoder.input.weight.detach().numpy(), encoder.lateral.weight.detach().numpy()
+
+    def h(v: np.ndarray) -> np.ndarray:
+        return np.array([math.copysign(max(abs(x) - abs(t), 0.0), x) for x, t in zip(v, theta)])
+
+    for x, found in zip(inputs.numpy(), encoder(inputs).detach().numpy()):
+        z = h(u @ x)
+        for _ in range(2):
+            z = h(u @ x + s @ z)
+        np.testing.assert_allclose(found, z, atol=1e-6)
+    assert (encoder(inputs) < 0).any()
+    encoder(inputs).square().sum().backward()
+    assert encoder.threshold.grad[0] != 0
+
+
+def test_the_largest_of_a_component_with_signs_is_its_largest_magnitude():
+    statistics = CodeStatistics(2)
+    statistics.update(torch.tensor([[-3.0, 0.0], [2.0, 0.0]]))
+    assert statistics.largest.tolist() == [3.0, 0.0]
+    assert int(statistics.compute()["dead_units"]) == 1
 
 
 class Linear(LISTA):
@@ -80,7 +170,11 @@ def test_an_encoder_without_signs_cannot_predict_codes_with_signs():
         model(LISTA(10, 6))
 
 
-@pytest.mark.parametrize("encoder", [None, Linear(10, 6)], ids=["without", "signed"])
+@pytest.mark.parametrize(
+    "encoder",
+    [None, Linear(10, 6), SignedLISTA(10, 6)],
+    ids=["without", "a user's own", "signed LISTA"],
+)
 def test_codes_with_signs_are_inferred_and_counted(encoder: LISTA | None):
     inputs = torch.randn(30, 10)
     codes = model(encoder).infer(inputs).codes

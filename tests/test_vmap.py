@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from problems import CODE_DIM, DECODERS, INPUT_DIM
+from problems import CODE_DIM, DECODERS, INPUT_DIM, PENALTIES
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from sparse_lightning.encoders import LISTA
+from sparse_lightning.encoders import LISTA, SignedLISTA
 from sparse_lightning.energy import Energy
+from sparse_lightning.penalties import Penalty
 
 PROBLEMS, SAMPLES = 3, 7
 
@@ -54,6 +55,17 @@ def of_all(modules: list[nn.Module], *arguments: Tensor) -> Any:
     return vmap(call)(parameters | buffers, *arguments)
 
 
+@pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+def test_penalties_and_their_proximal_steps(penalty: Penalty):
+    codes = torch.randn(PROBLEMS, SAMPLES, CODE_DIM).double()
+    thresholds = torch.rand(PROBLEMS, SAMPLES, 1).double()
+    for threshold in (thresholds, thresholds[:, 0, 0]):
+        expected = [penalty.prox(*own) for own in zip(codes, threshold)]
+        torch.testing.assert_close(vmap(penalty.prox)(codes, threshold), torch.stack(expected))
+    values = torch.stack([penalty.value(own) for own in codes])
+    torch.testing.assert_close(vmap(penalty.value)(codes), values)
+
+
 @pytest.mark.parametrize("variance_weight", [0.0, 3.0])
 @pytest.mark.parametrize("make", DECODERS.values(), ids=DECODERS)
 def test_energies_gradients_and_proximal_steps(make: Callable, variance_weight: float):
@@ -67,7 +79,8 @@ def test_energies_gradients_and_proximal_steps(make: Callable, variance_weight: 
     torch.testing.assert_close(of_all(modules, *arguments), of_each(modules, *arguments))
 
 
-def test_predictions_of_lista():
-    modules = [LISTA(INPUT_DIM, CODE_DIM).double() for _ in range(PROBLEMS)]
+@pytest.mark.parametrize("kind", [LISTA, SignedLISTA])
+def test_predictions_of_lista(kind: type):
+    modules = [kind(INPUT_DIM, CODE_DIM).double() for _ in range(PROBLEMS)]
     inputs = torch.randn(PROBLEMS, SAMPLES, INPUT_DIM).double()
     torch.testing.assert_close(of_all(modules, inputs), of_each(modules, inputs))

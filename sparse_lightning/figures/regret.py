@@ -14,18 +14,24 @@ from sparse_lightning.studies.study_result import StudyResult
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """The regret curves, PSNR at equal zeros, also against epochs, and what the encoder costs."""
-    yield "regret", regret_curves(result.table, result.more["references"], result.data)
+    references = result.more["references"], result.more["classics"]
+    yield "regret", regret_curves(result.table, *references, result.data)
     yield "psnr_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
     if result.more["epochs"]["psnr"].notna().any():
         yield "psnr_against_epochs", psnr_against_epochs(result.more["epochs"], result.data)
     if not result.more["amortisation"].empty:
         yield "amortisation", amortisation(result.table, result.data)
+    if not result.more["pursuit"].empty:
+        yield "pursuit", pursuit(result.table, result.more["pursuit"], result.data)
 
 
-def regret_curves(table: pd.DataFrame, references: pd.DataFrame, data: str) -> Figure:
+def regret_curves(
+    table: pd.DataFrame, references: pd.DataFrame, classics: pd.DataFrame, data: str
+) -> Figure:
     """Mean over seeds of each family and λ, with bars of one standard deviation both ways.
 
-    Principal components stand beside them, as many as codes are active. One seed has no bar.
+    Principal components stand beside them, as many as codes are active, and dictionaries that were
+    fitted and coded by orthogonal matching pursuit. One seed has no bar.
     """
     figure = Figure(figsize=(8.2, 5.0), layout="constrained")
     axes = figure.subplots()
@@ -36,6 +42,10 @@ def regret_curves(table: pd.DataFrame, references: pd.DataFrame, data: str) -> F
         label = family_name(family) + ("" if family in has_encoder else " (by inference)")
         _curve(axes, chosen, label=label, **family_style(family))
     _reference_lines(axes, table, references)
+    for (method, rows), marker in zip(classics.groupby("method", sort=False), "^vx"):
+        rows = rows.sort_values("zeros")
+        style = {"color": "0.4", "linestyle": ":", "marker": marker, "markersize": 4}
+        axes.plot(100 * rows["zeros"], rows["psnr"], label=f"{method}, OMP", **style)
     _label(axes)
     axes.legend(fontsize=8, handlelength=3.5)
     figure.suptitle(f"Reconstruction against sparsity, test images of {data}", fontsize=10)
@@ -128,6 +138,19 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
 def amortisation(table: pd.DataFrame, data: str) -> Figure:
     """Each family with an encoder twice: its codes, and inference at γ = 0 and β = 0."""
     families = families_in_order(table.loc[table["codes"] == "encoder", "family"])
+    ways = {way: table[table["codes"] == way] for way in ("encoder", "inference")}
+    return _two_ways(families, ways, f"What predicting the codes costs, test images of {data}")
+
+
+def pursuit(table: pd.DataFrame, pursued: pd.DataFrame, data: str) -> Figure:
+    """Each linear family twice: inference, and pursuit with as many atoms as its own codes have."""
+    ways = {"inference": table[table["codes"] == "inference"], "OMP, same dictionary": pursued}
+    title = f"What shrinkage costs: orthogonal matching pursuit, test images of {data}"
+    return _two_ways(families_in_order(pursued["family"]), ways, title)
+
+
+def _two_ways(families: list[str], ways: dict[str, pd.DataFrame], title: str) -> Figure:
+    """A panel for each family, with a curve for each way of finding codes."""
     columns = min(len(families), 3)
     rows = -(-len(families) // columns)
     figure = Figure(figsize=(2.9 * columns + 0.4, 2.5 * rows + 0.5), layout="constrained")
@@ -135,15 +158,14 @@ def amortisation(table: pd.DataFrame, data: str) -> Figure:
     for axes in grid.flat[len(families) :]:
         axes.set_visible(False)
     for axes, family in zip(grid.flat, families):
-        chosen = table[table["family"] == family]
         colour = family_style(family)["color"]
-        for way, style in (("encoder", "-"), ("inference", ":")):
-            rows_of_way = chosen[chosen["codes"] == way]
-            _curve(axes, rows_of_way, color=colour, linestyle=style, marker="o", label=way)
+        for (way, table), style in zip(ways.items(), ("-", ":")):
+            chosen = table[table["family"] == family]
+            _curve(axes, chosen, color=colour, linestyle=style, marker="o", label=way)
         axes.set_title(family_name(family), fontsize=9)
         axes.legend(fontsize=7)
         tidy(axes)
     figure.supxlabel("zeros among code components (%)", fontsize=9)
     figure.supylabel("PSNR (dB)", fontsize=9)
-    figure.suptitle(f"What predicting the codes costs, test images of {data}", fontsize=10)
+    figure.suptitle(title, fontsize=10)
     return figure

@@ -59,6 +59,15 @@ def all_codes(
     return torch.cat(found).numpy()
 
 
+def largest_codes(codes: np.ndarray) -> Tensor:
+    """The largest magnitude that each component takes in codes (n, l), at which atoms are drawn.
+
+    A component that is never active is drawn at a scale of 1, to see what it would draw.
+    """
+    largest = torch.from_numpy(codes).abs().amax(0)
+    return torch.where(largest > 0, largest, 1.0)
+
+
 def all_inputs(data: SplitDataModule, split: str, count: int | None = None) -> np.ndarray:
     """The standardised inputs of a split, (n, d)."""
     return torch.cat([batch.inputs for batch in batches(data, split, count)]).numpy()

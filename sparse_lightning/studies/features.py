@@ -1,9 +1,9 @@
 r"""What the code components stand for (Figs. 2 to 5 and 11 to 14 of the paper).
 
-The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest value that the
-component takes on validation images: the response of a non-linear decoder depends on it. Encoder
-filters are the rows of U. Each atom's orientation, frequency and size are those of the Gabor
-function nearest to it.
+The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest magnitude that
+the component takes on validation images: the response of a non-linear decoder depends on it.
+Encoder filters are the rows of U. Each atom's orientation, frequency and size are those of the
+Gabor function nearest to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint
+from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, largest_codes
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import mean_frequency, orientation_share
 from sparse_lightning.studies.result_cache import ResultCache
@@ -75,7 +75,7 @@ def features(
             ["codes", trained.digest, samples, "val", num_images],
             lambda t=trained: all_codes(t.model, data, "val", num_images),
         )
-        atoms = _tiles(trained.model.decoder.atoms(_scales(codes)), data)
+        atoms = _tiles(trained.model.decoder.atoms(largest_codes(codes)), data)
         seed = scramble_seed if gabors else None
         measured = cache.rows(
             ["atoms", trained.digest, samples, num_images, seed, smoothing, part_level],
@@ -105,12 +105,6 @@ def features(
     return StudyResult(table, {"summary": summary(table)}, pictures)
 
 
-def _scales(codes: np.ndarray) -> torch.Tensor:
-    largest = torch.from_numpy(codes).amax(0)
-    # A component that is never active is shown at a scale of 1, to see what it would draw.
-    return torch.where(largest > 0, largest, 1.0)
-
-
 def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
     return vectors.reshape(-1, *data.image_shape).numpy()
 
@@ -125,8 +119,8 @@ def _measure(
 ) -> list[dict]:
     """What is measured of each atom; without a seed no Gabor function is fitted."""
     columns = {
-        "scale": codes.max(0),
-        "active": (codes > 0).mean(0),
+        "scale": np.abs(codes).max(0),
+        "active": (codes != 0).mean(0),
         "orientation_share": orientation_share(torch.from_numpy(atoms)),
         "mean_frequency": mean_frequency(torch.from_numpy(atoms)),
         "extent": extents(atoms, smoothing, part_level),

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import ImagePSNR
+from sparse_lightning.studies.classics import ClassicSettings
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint, free_codes
 from sparse_lightning.studies.epochs import validation_history
 from sparse_lightning.studies.equal_sparsity import (
@@ -29,6 +30,7 @@ from sparse_lightning.studies.equal_sparsity import (
     last_doubling,
     over_seeds,
 )
+from sparse_lightning.studies.pursuit import of_classics, of_models
 from sparse_lightning.studies.references import PrincipalComponents
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
@@ -45,6 +47,8 @@ def regret(
     at_zeros: Sequence[float] = (0.8, 0.9, 0.95),
     largest_gap: float = 2.5,
     num_components: Sequence[int] = (0, 2, 4, 8, 16, 32),
+    classics: ClassicSettings | None = None,
+    most_pursued: int = 0,
 ) -> StudyResult:
     """Test PSNR against zeros.
 
@@ -58,13 +62,19 @@ def regret(
             closer than.
         num_components: numbers of principal components that rebuild the images for reference; 0
             is the mean image.
+        classics: dictionaries that other methods fit, with as many atoms as the models' codes have
+            components; None for none.
+        most_pursued: largest number of active components at which linear dictionaries of the
+            models are coded by orthogonal matching pursuit as well; 0 for none.
 
     Returns:
         ``table``: one row per model and way of finding codes (``codes``: encoder or inference),
         with ``psnr`` in dB, ``zeros`` and ``dead_units``; ``at_zeros``: see `psnr_at_zeros`;
         ``epochs``: interpolated validation PSNR of each family after each epoch;
         ``amortisation``: mean loss of the encoder against inference for each family and λ;
-        ``references``: PSNR of principal components.
+        ``references``: PSNR of principal components; ``classics``: PSNR and zeros of each other
+        method and number of active atoms; ``pursuit``: one row per model, with PSNR and zeros of
+        orthogonal matching pursuit with as many atoms as its own codes have on average.
     """
     samples = fingerprint(data)
     rows = []
@@ -83,6 +93,10 @@ def regret(
         "epochs": over_seeds(curves, ["zeros", "family", "epochs"]),
         "amortisation": amortisation(table),
         "references": pd.DataFrame(references),
+        "classics": of_classics(int(table["code_dim"].max()), data, cache, num_images, classics),
+        "pursuit": of_models(
+            trained_models, own_codes(table), data, cache, num_images, most_pursued
+        ),
     }
     return StudyResult(table, more)
 

@@ -12,7 +12,6 @@ from problems import (
     DECODERS,
     ENERGIES,
     PENALTIES,
-    SignedL1,
     literal_energy,
     literal_solution,
     problem,
@@ -35,11 +34,13 @@ SOLVERS = {
     "Adaptive": Adaptive(15, 3e-2),
 }
 SAMPLES = 5
-FAST = ("FISTA", "Adaptive")
+EACH = list(itertools.product(SOLVERS, DECODERS, ENERGIES, ["l1", *PENALTIES]))
+# Of the penalties other than l1 some pairs of each are fast tests.
+FAST = {"FISTA", "Adaptive"}, {"linear", "one hidden layer"}, {"SDL, WDL, none", "VDL"}
 NAMES = [
-    # Penalties of a user's own with every solver are for the slow tests.
-    pytest.param(*names, marks=[] if names[3] == "l1" or names[0] in FAST else [pytest.mark.slow])
-    for names in itertools.product(SOLVERS, DECODERS, ENERGIES, ["l1", *PENALTIES])
+    pytest.param(*names, marks=[] if is_fast or names[3] == "l1" else [pytest.mark.slow])
+    for names in EACH
+    for is_fast in [all(name in fast for name, fast in zip(names, FAST))]
 ]
 
 
@@ -100,7 +101,7 @@ def test_convex_energies_end_at_their_minimum(penalty, solver, energy):
     """Brute force: projected gradient on positive and negative parts, for very long."""
     weights = ENERGIES[energy]
     if penalty == "signed":
-        weights = replace(weights, penalty=SignedL1())
+        weights = replace(weights, penalty=PENALTIES["signed"])
     given = problem("linear", weights, count=6)
     objective = given.objective
     parts = torch.zeros(2, 6, 12).double()

@@ -1,0 +1,64 @@
+"""Agreement of seeds against zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.studies.study_result import StudyResult
+
+PANELS = {
+    "mean_cosine": "mean cosine of matched atoms",
+    "shared": "matched atoms above the threshold (share)",
+    "correlation": "mean correlation of their codes",
+}
+NULLS = {
+    "mean_cosine": {
+        "null_white": "random atoms, matched",
+        "null_coloured": "random atoms, covariance of the data, matched",
+    },
+    "correlation": {"null_correlation": "matched units, paired at random"},
+}
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """One figure, a panel for each measure."""
+    yield "stability", agreement(result.more["summary"], result.data)
+
+
+def agreement(summary: pd.DataFrame, data: str) -> Figure:
+    """Mean over pairs of seeds, with bars of one standard deviation; nulls in grey."""
+    figure = Figure(figsize=(10.4, 4.2), layout="constrained")
+    for axes, (name, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
+        for family in families_in_order(summary["family"]):
+            rows = summary[summary["family"] == family].sort_values("zeros")
+            axes.errorbar(
+                100 * rows["zeros"],
+                rows[name],
+                yerr=rows[f"{name}_std"],
+                label=family_name(family),
+                markersize=4,
+                capsize=2,
+                linewidth=1.4,
+                **family_style(family),
+            )
+        _nulls(axes, summary, name)
+        axes.set(xlabel="zeros among code components (%)", ylabel=label, ylim=(0, 1.02))
+        tidy(axes)
+    found = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for pair in found for handle, label in zip(*pair)}
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=4, fontsize=8, handlelength=3
+    )
+    figure.suptitle(f"Agreement of seeds, pairs of models of {data}", fontsize=10)
+    return figure
+
+
+def _nulls(axes: Axes, summary: pd.DataFrame, name: str) -> None:
+    """Means over all families: nulls depend on little but the number of atoms in use."""
+    for (column, label), style in zip(NULLS.get(name, {}).items(), (":", "-.")):
+        axes.axhline(summary[column].mean(), color="0.4", linestyle=style, label=label)

@@ -1,0 +1,123 @@
+"""Test images coded by orthogonal matching pursuit, for the study of regret.
+
+With the dictionaries of other methods it tells what classical sparse coding makes of the data. With
+the dictionary of a model it tells what the l1 penalty costs, which shrinks every active component:
+pursuit takes as many atoms as the model's own codes have on average, and fits their weights by least
+squares. Its codes have signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.decoders import LinearDecoder
+from sparse_lightning.metrics import ImagePSNR
+from sparse_lightning.studies.classics import ClassicSettings, fitted_dictionary, pursued
+from sparse_lightning.studies.coding import all_inputs, batches, fingerprint
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.trained_models import TrainedModel
+
+MODEL = ["data", "family", "sparsity_weight", "seed", "run"]
+MEASURED = ["active", "psnr", "zeros"]
+
+
+def of_classics(
+    num_atoms: int,
+    data: SplitDataModule,
+    cache: ResultCache,
+    num_images: int | None,
+    settings: ClassicSettings | None,
+) -> pd.DataFrame:
+    """Dictionaries of other methods.
+
+    Args:
+        num_atoms: l, of each dictionary.
+        data: whose training images are fitted, and whose test images are coded.
+        cache: of what has been measured already.
+        num_images: the first so many test images, None for all.
+        settings: of the methods, None for none.
+
+    Returns:
+        Columns method, active (atoms that a code may use), psnr in dB, zeros.
+    """
+    rows = []
+    for method in [] if settings is None else settings.installed():
+        for number in settings.num_active:
+            shape = num_atoms, number
+            key = ["classics", method, *shape, fingerprint(data), num_images, settings.key()]
+            measured = cache.rows(
+                key, lambda m=method, s=shape: [_classic(m, *s, data, num_images, settings)]
+            )
+            rows += [{"method": method} | row for row in measured]
+    return pd.DataFrame(rows, columns=["method", *MEASURED])
+
+
+def _classic(
+    method: str,
+    num_atoms: int,
+    num_active: int,
+    data: SplitDataModule,
+    num_images: int | None,
+    settings: ClassicSettings,
+) -> dict:
+    train = all_inputs(data, "train", settings.num_images)
+    atoms = fitted_dictionary(method, train, num_atoms, num_active, settings)
+    return _point(atoms, num_active, data, num_images)
+
+
+def of_models(
+    trained_models: Sequence[TrainedModel],
+    own_points: pd.DataFrame,
+    data: SplitDataModule,
+    cache: ResultCache,
+    num_images: int | None,
+    most_active: int,
+) -> pd.DataFrame:
+    """Dictionaries of models with a linear decoder.
+
+    Args:
+        trained_models: of any decoders.
+        own_points: ``zeros`` and ``code_dim`` of the own codes of each ``run``.
+        data: whose test images are coded.
+        cache: of what has been measured already.
+        num_images: the first so many test images, None for all.
+        most_active: models whose codes have more active components on average are left out.
+
+    Returns:
+        Columns of the model, active, psnr in dB, zeros.
+    """
+    own, rows = own_points.set_index("run"), []
+    for trained in trained_models:
+        point, decoder = own.loc[trained.columns["run"]], trained.model.decoder
+        number = round((1 - point["zeros"]) * point["code_dim"])
+        if not isinstance(decoder, LinearDecoder) or not 1 <= number <= most_active:
+            continue
+        key = ["pursuit", trained.digest, fingerprint(data), num_images, number]
+        measured = cache.rows(
+            key,
+            lambda d=decoder, k=number: [_point(d.atoms().numpy(), k, data, num_images)],
+        )
+        rows += [{name: trained.columns[name] for name in MODEL} | row for row in measured]
+    return pd.DataFrame(rows, columns=[*MODEL, *MEASURED])
+
+
+def _point(
+    atoms: np.ndarray, num_active: int, data: SplitDataModule, num_images: int | None
+) -> dict:
+    """What pursuit with k of the atoms (l, d) makes of the test images."""
+    psnr, zeros = ImagePSNR(), []
+    for batch in batches(data, "test", num_images):
+        codes = pursued(batch.inputs.numpy(), atoms, num_active)
+        rebuilt = torch.from_numpy(codes @ atoms).to(batch.inputs.dtype)
+        psnr.update(batch.squared_errors(rebuilt - batch.inputs))
+        zeros.append((codes == 0).mean(1))
+    return {
+        "active": num_active,
+        "psnr": float(psnr.compute()["psnr"]),
+        "zeros": float(np.concatenate(zeros).mean()),
+    }
