@@ -40,6 +40,8 @@ class Batch(NamedTuple):
 
     def to_pixels(self, standardised: Tensor) -> Tensor:
         """Undo the normalisation of this batch for inputs or reconstructions of them, (n, d)."""
+        if self.scale is None:
+            return standardised
         return torch.addcmul(self.shift, standardised, self.scale)
 
     def squared_errors(self, standardised: Tensor, mean_squares: Tensor | None = None) -> Tensor:
@@ -59,7 +61,11 @@ class TensorSlices(Dataset[Batch]):
     """Whole tensors in, batches out; the arguments are the fields of `Batch`, over all samples."""
 
     def __init__(
-        self, inputs: Tensor, scale: Tensor, shift: Tensor, labels: Tensor | None = None
+        self,
+        inputs: Tensor,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         self.tensors = Batch(inputs, scale, shift, labels)
 
@@ -69,10 +75,13 @@ class TensorSlices(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
+    def _has_rows(self, field: Tensor | None) -> bool:
+        return field is not None and field.ndim > 0 and len(field) == len(self)
+
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = torch.as_tensor(indices)
         return Batch(
-            *(field if field is None or field.ndim == 0 else field[rows] for field in self.tensors)
+            *(field[rows] if self._has_rows(field) else field for field in self.tensors)
         )
 
 
