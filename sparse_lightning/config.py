@@ -68,9 +68,9 @@ def input_dim(*, _root_: DictConfig) -> int:
     return input_dim_of(_root_.data)
 
 
-def code_dim(*, _root_: DictConfig) -> int:
-    """Resolver: l where nothing else says it, twice the size of an input, and 1,024 at most."""
-    return min(2 * input_dim(_root_=_root_), MOST_CODE_DIM)
+def code_dim(given: int | None, *, _root_: DictConfig) -> int:
+    """Resolver: l, where none is given twice the size of an input, and 1,024 at most."""
+    return min(2 * input_dim(_root_=_root_), MOST_CODE_DIM) if given is None else given
 
 
 def wandb_mode() -> str:
@@ -115,7 +115,7 @@ def unique() -> str:
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("input_dim", input_dim, replace=True)
-    OmegaConf.register_new_resolver("code_dim", code_dim, replace=True)
+    OmegaConf.register_new_resolver("code_dim_of", code_dim, replace=True)
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)

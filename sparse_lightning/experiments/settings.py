@@ -28,7 +28,7 @@ from sparse_lightning.errors import SettingError
 # Of settings that others are taken from, and the least value of each.
 AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "seed": (int | None, 0),
-    "code_dim": (int, 1),
+    "code_dim": (int | None, 1),
     "hidden_dim": (int, 1),
     "step_size": (float, -math.inf),
     "max_epochs": (int | None, -1),
