@@ -238,8 +238,9 @@ class Run:
     @property
     def data_label(self) -> str:
         """The name of the data, and what must be said of it beside that, for tables."""
+        data = self.config.data
         try:
-            tags = self.data_class().tags_of(self.config.data.get("root"))
+            tags = self.data_class().tags_of(data.get("root") or data.get("path"))
         except DataError:  # Another package's.
             tags = []
         return " ".join([self.config.data_name, *(f"({tag})" for tag in tags)])
