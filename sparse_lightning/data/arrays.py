@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sparse_lightning.data.array_pipeline.formats import read_column
+from sparse_lightning.data.array_pipeline.formats import Choice, read_column
 from sparse_lightning.data.array_pipeline.rows import Rows, Source, files_of
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
 from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, scan
@@ -123,7 +123,8 @@ class Arrays(SplitDataModule):
         if path is None:
             raise SettingError("data.path=null: set data.path to a file of numbers, or a folder.")
         self.path, self.cache_dir = Path(path), Path(cache_dir)
-        self.key, self.columns = key, None if columns is None else list(columns)
+        name = None if groups is None else str(groups)
+        self.choice = Choice(key, None if columns is None else list(columns), name)
         self.paths = {"val": path_val, "test": path_test}
         self.groups, self.split_seed = groups, split_seed
         self.shares = {"val": val_share, "test": test_share}
@@ -169,7 +170,7 @@ class Arrays(SplitDataModule):
         return self._source("data.path", self.path)
 
     def _source(self, setting: str, path: str | Path) -> Source:
-        return Source.open(setting, Path(path), self.key, self.columns)
+        return Source.open(setting, Path(path), self.choice)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -271,9 +272,7 @@ class Arrays(SplitDataModule):
             )
         return values
 
-    def _statistics(
-        self, rows: dict[str, Rows], orders: dict[str, np.ndarray]
-    ) -> ColumnStatistics:
+    def _statistics(self, rows: dict[str, Rows], orders: dict[str, np.ndarray]) -> ColumnStatistics:
         """Of the training rows; every row of every file is looked at."""
 
         def computed() -> ColumnStatistics:

@@ -80,9 +80,7 @@ class TensorSlices(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = torch.as_tensor(indices)
-        return Batch(
-            *(field[rows] if self._has_rows(field) else field for field in self.tensors)
-        )
+        return Batch(*(field[rows] if self._has_rows(field) else field for field in self.tensors))
 
 
 class EpochShuffle(Sampler[int]):

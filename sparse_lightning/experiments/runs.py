@@ -83,7 +83,8 @@ class Run:
         if "${" in path.read_text():
             # What is interpolated may be made, and a file does not say what is made.
             raise DataError(
-                f"{path} has settings that are not resolved ($" "{...}): give the folder of a run "
+                f"{path} has settings that are not resolved ($"
+                "{...}): give the folder of a run "
                 "of sparse_lightning.train, which resolves them."
             )
         return OmegaConf.create(translated(OmegaConf.to_container(recorded)))

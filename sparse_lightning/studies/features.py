@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint
+from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, require_images
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import orientation_share
 from sparse_lightning.studies.result_cache import ResultCache
@@ -66,6 +66,7 @@ def features(
         `GaborFit`, also of the scrambled atom, and ``gabor_like`` and ``gabor_like_scrambled``;
         ``summary``: one row per model, see `summary`; pictures of atoms and filters.
     """
+    require_images(data, "features")
     samples = fingerprint(data)
     images = all_inputs(data, "val", num_images).reshape(-1, *data.image_shape)
     rows, index, pixels = [], [], []

@@ -50,20 +50,34 @@ class FileArray:
     pieces: Callable[[], Iterator[np.ndarray]]
 
 
-def open_array(path: Path, key: str | None = None, columns: Sequence[str] | None = None) -> FileArray:
+@dataclass(frozen=True)
+class Choice:
+    """What to take of a file that holds several things.
+
+    Args:
+        key: name of the array; None where there is one.
+        columns: of a Parquet file; None for all columns of numbers.
+        groups: name of what says which group a row is of, which is no part of the rows.
+    """
+
+    key: str | None = None
+    columns: Sequence[str] | None = None
+    groups: str | None = None
+
+
+def open_array(path: Path, choice: Choice) -> FileArray:
     """The array of a file, without reading its values.
 
     Args:
         path: a file whose suffix is one of `FORMATS`.
-        key: name of the array, in formats that hold several; None where there is one.
-        columns: of a Parquet file; None for all columns of numbers.
+        choice: what to take of it.
 
     Raises:
         SettingError: a key or columns that are not in the file.
         DataError: a file that is damaged, or is not what its suffix says.
     """
     try:
-        return FORMATS[path.suffix.lower()](path, key, columns)
+        return FORMATS[path.suffix.lower()](path, choice)
     except (SettingError, DataError):
         raise
     except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, OverflowError,
@@ -80,7 +94,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].strip(" .")
 
 
-def _npy(path: Path, key: str | None, columns: Sequence[str] | None) -> FileArray:
+def _npy(path: Path, choice: Choice) -> FileArray:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     # A plain view, because each slice of a memmap is a slow object of its own.
     return _of_array(path, array.view(np.ndarray))
@@ -96,10 +110,10 @@ def _of_array(path: Path, array: np.ndarray) -> FileArray:
     return FileArray(path, array.shape, array.dtype, mapped, pieces)
 
 
-def _npz(path: Path, key: str | None, columns: Sequence[str] | None) -> FileArray:
+def _npz(path: Path, choice: Choice) -> FileArray:
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-        chosen = _the_key(path, key, names)
+        chosen = _the_key(path, choice, names)
         with archive.open(f"{chosen}.npy") as member:
             shape, is_fortran, dtype = _npy_header(member)
     if is_fortran and len(shape) > 1:
@@ -127,19 +141,21 @@ def _npz_pieces(path: Path, key: str) -> Iterator[np.ndarray]:
             yield np.frombuffer(content, dtype).reshape(rows, *shape[1:])
 
 
-def _the_key(path: Path, key: str | None, names: Sequence[str]) -> str:
+def _the_key(path: Path, choice: Choice, names: Sequence[str]) -> str:
+    key = choice.key
     if key in names:
         return key
+    names = [name for name in names if name != choice.groups]
     if key is None and len(names) == 1:
         return names[0]
     given = "is not given" if key is None else f"{key} is not among them"
     raise SettingError(
-        f"{path} holds {len(names)} arrays ({', '.join(names)}), and data.key={key} {given}: set "
-        "data.key to the one to use."
+        f"{path} holds {len(names)} arrays ({', '.join(names)}), and data.key {given}: set data.key "
+        "to the one to use."
     )
 
 
-def _pt(path: Path, key: str | None, columns: Sequence[str] | None) -> FileArray:
+def _pt(path: Path, choice: Choice) -> FileArray:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError:
@@ -147,7 +163,7 @@ def _pt(path: Path, key: str | None, columns: Sequence[str] | None) -> FileArray
         content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, dict):
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-        content = tensors[_the_key(path, key, list(tensors))]
+        content = tensors[_the_key(path, choice, list(tensors))]
     if not isinstance(content, Tensor):
         raise DataError(
             f"{path} holds a {type(content).__name__}, not a tensor or a dictionary of tensors: "
@@ -162,7 +178,7 @@ def _pt(path: Path, key: str | None, columns: Sequence[str] | None) -> FileArray
     return FileArray(path, tuple(content.shape), np.dtype(np.float32), None, pieces)
 
 
-def _safetensors(path: Path, key: str | None, columns: Sequence[str] | None) -> FileArray:
+def _safetensors(path: Path, choice: Choice) -> FileArray:
     """By the format itself: 8 bytes of length, a header in JSON, and the values."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -170,11 +186,13 @@ def _safetensors(path: Path, key: str | None, columns: Sequence[str] | None) -> 
             raise DataError(f"{path} is no safetensors file, or is cut short: save it again.")
         header = json.loads(file.read(length))
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    entry = tensors[_the_key(path, key, list(tensors))]
+    entry = tensors[_the_key(path, choice, list(tensors))]
     kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if kind not in SAFETENSORS_TYPES:
         raise DataError(f"{path} has values of type {kind}: convert them to float32.")
-    array = np.memmap(path, SAFETENSORS_TYPES[kind], "r", 8 + length + start, shape).view(np.ndarray)
+    array = np.memmap(path, SAFETENSORS_TYPES[kind], "r", 8 + length + start, shape).view(
+        np.ndarray
+    )
     if array.nbytes != end - start:
         raise DataError(f"{path} is damaged (its header contradicts itself): save it again.")
     if kind != "BF16":
@@ -188,15 +206,19 @@ def _safetensors(path: Path, key: str | None, columns: Sequence[str] | None) -> 
     return FileArray(path, shape, np.dtype(np.float32), None, pieces)
 
 
-def _parquet(path: Path, key: str | None, columns: Sequence[str] | None) -> FileArray:
+def _parquet(path: Path, choice: Choice) -> FileArray:
     file = pyarrow.parquet.ParquetFile(path)
     types = {field.name: field.type for field in file.schema_arrow}
+    columns = choice.columns
     if columns is None:
-        columns = [name for name, kind in types.items() if _width(kind) is not None]
+        numbers = [name for name, kind in types.items() if _width(kind) is not None]
+        columns = [name for name in numbers if name != choice.groups]
     missing = [name for name in columns if name not in types]
     wrong = [name for name in columns if name not in missing and _width(types[name]) is None]
     if missing or wrong or not columns:
-        told = f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
+        told = (
+            f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
+        )
         raise SettingError(
             f"data.columns={list(columns)} do not fit {path} ({told or 'it has no column of numbers'})"
             f": its columns are {', '.join(f'{name} ({kind})' for name, kind in types.items())}."
@@ -259,7 +281,7 @@ def read_column(path: Path, name: str) -> np.ndarray:
         if values.dtype == object:
             values = values.astype(str)
     else:
-        values = np.concatenate([*open_array(path, name).pieces()])
+        values = np.concatenate([*open_array(path, Choice(key=name)).pieces()])
     if values.ndim != 1:
         raise DataError(
             f"data.groups={name} has the shape {values.shape} in {path}: give one value for each row."

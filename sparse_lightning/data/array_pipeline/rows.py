@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_lightning.data.array_pipeline.formats import FORMATS, FileArray, open_array
+from sparse_lightning.data.array_pipeline.formats import FORMATS, Choice, FileArray, open_array
 from sparse_lightning.data.patch_pipeline.cache import built_once, require_room
 from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.files import digest
@@ -29,7 +29,9 @@ def files_of(setting: str, path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if _is_shard(p))
         if not found:
-            raise SettingError(f"{setting}={path} holds no file of numbers ({known}): check the path.")
+            raise SettingError(
+                f"{setting}={path} holds no file of numbers ({known}): check the path."
+            )
         return found
     if not path.exists():
         raise SettingError(f"{setting}={path} does not exist: check the path.")
@@ -57,15 +59,13 @@ class Source:
     arrays: Sequence[FileArray]
 
     @classmethod
-    def open(
-        cls, setting: str, path: Path, key: str | None, columns: Sequence[str] | None
-    ) -> Source:
+    def open(cls, setting: str, path: Path, choice: Choice) -> Source:
         """Look at the files.
 
         Raises:
             SettingError, DataError: what cannot be rows of numbers.
         """
-        arrays = [open_array(file, key, columns) for file in files_of(setting, path)]
+        arrays = [open_array(file, choice) for file in files_of(setting, path)]
         for array in arrays:
             _require_rows(array)
             if array.shape[1:] != arrays[0].shape[1:]:
