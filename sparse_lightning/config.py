@@ -32,6 +32,9 @@ CONFIG_DIR = next(
 )
 
 
+MOST_CODE_DIM = 1024
+
+
 def level_of(grid: ListConfig | None, level: int | None, otherwise: float) -> float:
     """Resolver of λ: the grid's value at a level, or a default where no level is asked for."""
     if level is None:
@@ -52,6 +55,22 @@ def level_of(grid: ListConfig | None, level: int | None, otherwise: float) -> fl
 def from_on(bound: float, value: float, below: float, number: float) -> float:
     """Resolver: ``value`` for a number from ``bound`` on, ``below`` for a smaller one."""
     return value if number >= bound else below
+
+
+def input_dim(*, _root_: DictConfig) -> int:
+    """Resolver: d, the size of an input, as the data of the settings have it.
+
+    A class that has one size for all says so without being made.
+    """
+    # Settings are composed and checked before torch is imported.
+    from sparse_lightning.data.own import input_dim_of
+
+    return input_dim_of(_root_.data)
+
+
+def code_dim(given: int | None, *, _root_: DictConfig) -> int:
+    """Resolver: l, where none is given twice the size of an input, and 1,024 at most."""
+    return min(2 * input_dim(_root_=_root_), MOST_CODE_DIM) if given is None else given
 
 
 def wandb_mode() -> str:
@@ -95,6 +114,8 @@ def unique() -> str:
 
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
+    OmegaConf.register_new_resolver("input_dim", input_dim, replace=True)
+    OmegaConf.register_new_resolver("code_dim_of", code_dim, replace=True)
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)

@@ -57,6 +57,58 @@ class ImagePSNR(Metric):
         return {"psnr": self.total / self.count}
 
 
+class ExplainedVariance(Metric):
+    r"""How much of inputs that are no images is rebuilt, pooled over rows.
+
+    .. math:: R^2 = 1 - \frac{\sum_i \|x_i - \hat x_i\|^2}{\sum_i \|x_i - \bar x\|^2}, \qquad
+              e = \sqrt{\frac{\sum_i \|x_i - \hat x_i\|^2}{\sum_i \|x_i\|^2}}
+
+    with :math:`\bar x` the mean of the training rows, in the units of the inputs (standardised,
+    where they are). 1 is an exact reconstruction, 0 as good as the mean.
+
+    Args:
+        input_dim: d.
+
+    Attributes:
+        reference: the mean of the training rows, (d,); None for the mean of the rows themselves,
+            which of training rows is the same.
+        mean: of the rows of the last ``compute``, (d,).
+
+    Results of ``compute``:
+        r2: :math:`R^2`; relative_error: e.
+    """
+
+    full_state_update = False
+
+    def __init__(self, input_dim: int) -> None:
+        super().__init__()
+        self.reference: Tensor | None = None
+        self.mean: Tensor | None = None
+        zeros = torch.zeros(input_dim, dtype=torch.float64)
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        for state in ("errors", "squares"):
+            self.add_state(state, zeros.new_zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", zeros, dist_reduce_fx="sum")
+
+    def update(self, inputs: Tensor, squared_errors: Tensor) -> None:
+        """Take rows (n, d) and the squared norms of their errors, (n,), into account."""
+        precise = inputs.double()
+        self.count.add_(len(inputs))
+        self.errors.add_(squared_errors.double().sum())
+        self.squares.add_(precise.square().sum())
+        self.total.add_(precise.sum(0))
+
+    def compute(self) -> dict[str, Tensor]:
+        self.mean = self.total / self.count
+        reference = self.mean if self.reference is None else self.reference.to(self.total)
+        # The sum of ||x - reference||² by its three terms.
+        around = self.squares - 2 * reference @ self.total + self.count * reference.square().sum()
+        return {
+            "r2": 1 - self.errors / around,
+            "relative_error": (self.errors / self.squares).sqrt(),
+        }
+
+
 class EnergyTerms(Metric):
     """Energy and each of its weighted terms per sample: batch sums over the number of samples."""
 

@@ -31,8 +31,14 @@ from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.energy import Energy, Objective, at_least_float32
 from sparse_lightning.errors import DivergenceError, SettingError
-from sparse_lightning.inputs import as_codes, as_inputs, in_type_of, require_finite
-from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
+from sparse_lightning.inputs import as_batch, as_codes, as_inputs, in_type_of, require_finite
+from sparse_lightning.metrics import (
+    CodeStatistics,
+    EnergyTerms,
+    ExplainedVariance,
+    ImagePSNR,
+    InferenceEffort,
+)
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.registry import build, describe
 from sparse_lightning.solvers import Solution, Solver
@@ -86,6 +92,7 @@ class SparseAutoencoder(lightning.LightningModule):
         )
         if self.constraint is not None:
             self.constraint(self.decoder)
+        self.training_mean: Tensor | None = None
         self.meters = nn.ModuleDict({f"{phase}_meters": self._meters() for phase in PHASES})
 
     def _require_fit(self) -> None:
@@ -118,6 +125,7 @@ class SparseAutoencoder(lightning.LightningModule):
             {
                 "energy": EnergyTerms(),
                 "psnr": ImagePSNR(),
+                "r2": ExplainedVariance(self.decoder.input_dim),
                 "codes": CodeStatistics(self.decoder.code_dim, threshold),
                 "effort": InferenceEffort(),
             }
@@ -208,7 +216,13 @@ class SparseAutoencoder(lightning.LightningModule):
 
     # Learning.
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def on_fit_start(self) -> None:
+        known = getattr(self.trainer.datamodule, "training_mean", None)
+        if known is not None:
+            self.training_mean = known
+
+    def training_step(self, batch: AnyBatch, batch_index: int) -> Tensor:
+        batch = as_batch(batch, self.decoder)
         inputs = batch.inputs
         require_finite(inputs, self._position())
         prediction = None if self.encoder is None else self.encoder(inputs)
@@ -239,17 +253,19 @@ class SparseAutoencoder(lightning.LightningModule):
 
     # Measuring.
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: AnyBatch, batch_index: int) -> None:
+        batch = as_batch(batch, self.decoder)
         require_finite(batch.inputs, f"validation batch {batch_index}")
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_index: int) -> None:
+    def test_step(self, batch: AnyBatch, batch_index: int) -> None:
+        batch = as_batch(batch, self.decoder)
         require_finite(batch.inputs, f"test batch {batch_index}")
         self._evaluate("test", batch)
 
-    def predict_step(self, batch: Batch | Tensor | Sequence[Tensor], batch_index: int) -> Tensor:
-        """The codes of `encode`, of a batch that is a tensor or begins with one."""
-        return self.encode(batch if isinstance(batch, Tensor) else batch[0])
+    def predict_step(self, batch: AnyBatch, batch_index: int) -> Tensor:
+        """The codes of `encode`."""
+        return self.encode(as_batch(batch, self.decoder).inputs)
 
     def _evaluate(self, phase: str, batch: Batch) -> None:
         if self.encoder is None:
@@ -281,20 +297,36 @@ class SparseAutoencoder(lightning.LightningModule):
             terms = objective.terms(codes, squared_errors)
             self._require_descent(inputs, objective, initial, terms, Processes.present())
             meters["energy"].update(terms, len(codes))
-            meters["psnr"].update(batch.squared_errors(errors, squared_errors))
+            if batch.is_of_images:
+                meters["psnr"].update(batch.squared_errors(errors, squared_errors))
+            else:
+                meters["r2"].update(inputs, squared_errors * inputs.shape[1])
             meters["codes"].update(codes)
 
     def _log(self, phase: str) -> None:
         results: dict[str, Tensor] = {}
+        self.meters[f"{phase}_meters"]["r2"].reference = self._mean_of_training(phase)
         for meter in self.meters[f"{phase}_meters"].values():
             if meter.update_called:
                 results |= meter.compute()
             meter.reset()
         if phase == "train":
             results |= self._column_norms()
-        shown = ("iterations", "converged") if phase == "train" else ("energy", "psnr", "zeros")
+        quality = ("energy", "psnr", "r2", "zeros")
+        shown = ("iterations", "converged") if phase == "train" else quality
         for name, value in results.items():
             self.log(f"{phase}/{name}", value.float(), prog_bar=name in shown)
+
+    def _mean_of_training(self, phase: str) -> Tensor | None:
+        """Mean of the training rows: what the data tell, else of the rows of the first epoch."""
+        meter = self.meters["train_meters"]["r2"]
+        if self.training_mean is not None or not meter.update_called:
+            return self.training_mean
+        meter.compute()
+        # Validation comes before the end of the epoch whose rows it is compared with.
+        if phase == "train":
+            self.training_mean = meter.mean
+        return meter.mean
 
     def _column_norms(self) -> dict[str, Tensor]:
         """Mean norm of the decoder's columns, and that of each layer where there are several."""
@@ -324,6 +356,11 @@ class SparseAutoencoder(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[FORMAT_KEY] = FORMAT
+        if self.training_mean is not None:
+            checkpoint[TRAINING_MEAN] = self.training_mean.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_mean = checkpoint.get(TRAINING_MEAN)
 
     @classmethod
     def load_from_checkpoint(
@@ -346,3 +383,5 @@ class SparseAutoencoder(lightning.LightningModule):
 
 
 PHASES = ("train", "val", "test")
+TRAINING_MEAN = "training_mean"
+AnyBatch = Batch | Tensor | Sequence[Tensor]

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from sparse_lightning import config as configuration
 from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import DivergenceError
 from sparse_lightning.experiments import jobs
 from sparse_lightning.experiments.locks import held_alone
@@ -62,7 +63,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     convert_settings(config)
     require_trainable(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    data = instantiate(config.data)
+    data = data_of(config.data)
     model = instantiate(config.model)
     require_fit(model, data)
     # The first process says so for all: the mark is gone once it has begun.

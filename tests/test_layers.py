@@ -22,7 +22,7 @@ PACKAGE = ROOT / "sparse_lightning"
 METHOD = "the method"
 COMMANDS = {"config", "train", "evaluate", "collect", "reproduce"}
 FLOORS = [
-    {"errors", "files", "checkpoint_format"}
+    {"errors", "files", "checkpoint_format", "quality"}
     # Figures of arrays and tables alone, which training and sweeps draw as well.
     | {"figures.style", "figures.tiles", "figures.histograms", "figures.sweep"},
     {"data"},

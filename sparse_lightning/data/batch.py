@@ -22,18 +22,26 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (n, d), standardised.
-        scale, shift: pixels on the scale of [0, 1] are ``inputs * scale + shift``; scalars, or
-            (n, d) where each sample has been normalised by its own local statistics.
+        scale, shift: pixels on the scale of [0, 1] are ``inputs * scale + shift``; scalars, (1, d)
+            where each pixel has statistics of its own, or (n, d) where each sample has been
+            normalised by its own local statistics. None where inputs are no images.
         labels: (n,), or None where the data have none.
     """
 
     inputs: Tensor
-    scale: Tensor
-    shift: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
     labels: Tensor | None = None
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether the inputs are images, whose reconstructions have a PSNR."""
+        return self.scale is not None
 
     def to_pixels(self, standardised: Tensor) -> Tensor:
         """Undo the normalisation of this batch for inputs or reconstructions of them, (n, d)."""
+        if self.scale is None:
+            return standardised
         return torch.addcmul(self.shift, standardised, self.scale)
 
     def squared_errors(self, standardised: Tensor, mean_squares: Tensor | None = None) -> Tensor:
@@ -53,7 +61,11 @@ class TensorSlices(Dataset[Batch]):
     """Whole tensors in, batches out; the arguments are the fields of `Batch`, over all samples."""
 
     def __init__(
-        self, inputs: Tensor, scale: Tensor, shift: Tensor, labels: Tensor | None = None
+        self,
+        inputs: Tensor,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         self.tensors = Batch(inputs, scale, shift, labels)
 
@@ -63,17 +75,19 @@ class TensorSlices(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
+    def _has_rows(self, field: Tensor | None) -> bool:
+        return field is not None and field.ndim > 0 and len(field) == len(self)
+
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = torch.as_tensor(indices)
-        return Batch(
-            *(field if field is None or field.ndim == 0 else field[rows] for field in self.tensors)
-        )
+        return Batch(*(field[rows] if self._has_rows(field) else field for field in self.tensors))
 
 
 class EpochShuffle(Sampler[int]):
     """A new order each epoch that depends on the seed and the epoch alone.
 
-    A resumed run therefore sees the batches that the uninterrupted one would have seen. Lightning
+    The order is a full shuffle: whatever order the samples are in, each batch is a random draw
+    without replacement. A resumed run therefore sees the batches that the uninterrupted one would have seen. Lightning
     calls ``set_epoch``.
     """
 
@@ -90,7 +104,10 @@ class EpochShuffle(Sampler[int]):
         generator = torch.Generator()
         # Far enough apart that no run's epochs reach the orders of the next seed.
         generator.manual_seed((1_000_003 * self.seed + self.epoch) % 2**63)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        order = torch.randperm(self.size, generator=generator)
+        # Piece by piece: a list of Python's numbers takes five times the memory of the tensor.
+        for part in order.split(2**16):
+            yield from part.tolist()
 
 
 class Share(Sampler[int]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparse_lightning.data.batch import TensorSlices, require_no_single_sample, slice_loader
@@ -20,7 +21,9 @@ FINGERPRINT_SAMPLES = 2000
 class SplitDataModule(lightning.LightningDataModule):
     """Base of the data modules; a subclass fills ``splits`` in ``setup``.
 
-    It also says ``input_dim``, ``image_shape`` and ``title``, what figures call the data.
+    It also says ``input_dim``, ``title`` (what figures call the data), ``image_shape`` where its
+    inputs are images, and ``training_mean`` (d,), the mean of its training inputs, where they are
+    not.
 
     Args:
         sizes: number of samples of ``train``, ``val`` and ``test``.
@@ -39,7 +42,8 @@ class SplitDataModule(lightning.LightningDataModule):
 
     is_the_same_everywhere = False
     input_dim: int
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...] | None = None
+    training_mean: Tensor | None = None
     title: str
 
     def __init__(

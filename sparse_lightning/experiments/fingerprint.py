@@ -82,6 +82,9 @@ EXTENDABLE = (
     "trainer.benchmark",
     "trainer.plugins",
     "data.root",
+    "data.path",
+    "data.path_val",
+    "data.path_test",
     "ckpt_path",
     "init_from",
 )

@@ -80,6 +80,13 @@ class Run:
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
                 "sparse_lightning.train."
             ) from error
+        if "${" in path.read_text():
+            # What is interpolated may be made, and a file does not say what is made.
+            raise DataError(
+                f"{path} has settings that are not resolved ($"
+                "{...}): give the folder of a run "
+                "of sparse_lightning.train, which resolves them."
+            )
         return OmegaConf.create(translated(OmegaConf.to_container(recorded)))
 
     @property
@@ -232,8 +239,9 @@ class Run:
     @property
     def data_label(self) -> str:
         """The name of the data, and what must be said of it beside that, for tables."""
+        data = self.config.data
         try:
-            tags = self.data_class().tags_of(self.config.data.get("root"))
+            tags = self.data_class().tags_of(data.get("root") or data.get("path"))
         except DataError:  # Another package's.
             tags = []
         return " ".join([self.config.data_name, *(f"({tag})" for tag in tags)])

@@ -22,12 +22,13 @@ from hydra.utils import get_object
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
+from sparse_lightning.data.own import input_dim_of
 from sparse_lightning.errors import SettingError
 
 # Of settings that others are taken from, and the least value of each.
 AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "seed": (int | None, 0),
-    "code_dim": (int, 1),
+    "code_dim": (int | None, 1),
     "hidden_dim": (int, 1),
     "step_size": (float, -math.inf),
     "max_epochs": (int | None, -1),
@@ -55,6 +56,11 @@ def convert_settings(config: DictConfig) -> None:
         SettingError: a setting is of a wrong kind, or one at the top is out of range.
     """
     with read_write(config), open_dict(config):
+        # First, since sizes follow from the data.
+        if OmegaConf.is_config(config._get_node("data")):
+            _convert_arguments(config.data, "data")
+        if OmegaConf.is_config(config._get_node("model")):
+            _fill_input_dims(config.model, config)
         for name, (kind, least) in AT_THE_TOP.items():
             if name in config:
                 value = _convert(config, name, name, kind)
@@ -66,6 +72,14 @@ def convert_settings(config: DictConfig) -> None:
         for name in sorted(config, key=lambda name: name == "model"):
             if OmegaConf.is_config(config._get_node(name)):
                 _convert_arguments(config[name], str(name))
+
+
+def _fill_input_dims(node: DictConfig | ListConfig, config: DictConfig) -> None:
+    """Give every part of a model whose ``input_dim`` is null that of the data."""
+    if isinstance(node, DictConfig) and "input_dim" in node and node.input_dim is None:
+        node.input_dim = input_dim_of(config.data)
+    for _, child in _children(node):
+        _fill_input_dims(child, config)
 
 
 def settle_seed(config: DictConfig, recorded: int | None) -> None:

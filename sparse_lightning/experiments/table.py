@@ -30,6 +30,7 @@ from sparse_lightning.experiments.runs import (
 )
 from sparse_lightning.figures.sweep import regret_curve
 from sparse_lightning.files import replaced_whole, write_figure, write_json
+from sparse_lightning.quality import QUALITIES
 
 PLAN_FILE = "plan.json"
 # Column and setting of what every table shows.
@@ -49,7 +50,7 @@ SEEDS = ("seed", "shuffle_seed")
 LENGTHS = ("epochs", "seconds", "cpu_seconds")
 CODE = ("version", "commit")
 PER_RUN = ("run", "state", *SEEDS, *CODE, DIVERGED_AT, "failure")
-RESULT = "test/psnr"
+RESULTS = [f"test/{quality.name}" for quality in QUALITIES]
 REGRET_FILE = "regret.png"
 HEADINGS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}
 
@@ -142,7 +143,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         metric ``METRIC_mean`` and ``METRIC_std`` (unbiased; missing where n = 1).
     """
     runs = table[table["state"] == State.FINISHED]
-    if RESULT not in table or runs.empty:
+    if runs.empty or not any(result in table for result in RESULTS):
         return pd.DataFrame()
     runs = runs.drop_duplicates(["settings", *SEEDS])
     metrics = [name for name in runs if name.startswith(("val/", "test/"))]
@@ -214,14 +215,16 @@ def _summary_for_the_eye(summary: pd.DataFrame) -> Table:
     telling = [name for name in described if summary[name].map(str).nunique() > 1]
     shown = Table(title="Mean ± standard deviation over seeds, on test data")
     headings = [HEADINGS.get(name, name) for name in telling]
-    for heading in (*headings, "n", "PSNR (dB)", "zeros (%)", "seconds"):
+    measured = [q for q in QUALITIES if f"test/{q.name}_mean" in summary]
+    qualities = [quality.label for quality in measured]
+    for heading in (*headings, "n", *qualities, "zeros (%)", "seconds"):
         shown.add_column(heading, justify="left" if heading in ("data", "family") else "right")
     for _, row in summary.iterrows():
         values = [f"{row[name]:g}" if _is_number(row[name]) else str(row[name]) for name in telling]
         shown.add_row(
             *values,
             str(row["n"]),
-            _with_spread(row, "test/psnr", "{:.2f}"),
+            *(_with_spread(row, f"test/{q.name}", f"{{:.{q.digits}f}}") for q in measured),
             _with_spread(row, "test/zeros", "{:.1f}", 100),
             f"{row['seconds_mean']:.0f}",
         )
@@ -234,5 +237,7 @@ def _is_number(value: Any) -> bool:
 
 def _with_spread(row: pd.Series, metric: str, form: str, scale: float = 1) -> str:
     mean, deviation = row[f"{metric}_mean"] * scale, row[f"{metric}_std"] * scale
+    if pd.isna(mean):
+        return ""
     spread = "" if pd.isna(deviation) else f" ± {form.format(deviation)}"
     return form.format(mean) + spread

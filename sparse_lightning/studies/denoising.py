@@ -21,7 +21,7 @@ from tqdm import tqdm
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import image_psnr
-from sparse_lightning.studies.coding import batches, codes_of, fingerprint
+from sparse_lightning.studies.coding import batches, codes_of, fingerprint, require_images
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
 from sparse_lightning.studies.epochs import last_change
 from sparse_lightning.studies.references import PrincipalComponents
@@ -63,6 +63,7 @@ def denoising(
         for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
         `best_denoisers`; pictures of those models.
     """
+    require_images(data, "denoising")
     samples = fingerprint(data)
     rows = []
     settings = [samples, list(noise_levels), noise_seed, num_images]

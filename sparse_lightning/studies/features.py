@@ -17,7 +17,13 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, largest_codes
+from sparse_lightning.studies.coding import (
+    all_codes,
+    all_inputs,
+    fingerprint,
+    largest_codes,
+    require_images,
+)
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import mean_frequency, orientation_share
 from sparse_lightning.studies.result_cache import ResultCache
@@ -67,6 +73,7 @@ def features(
         `GaborFit`, also of the scrambled atom, and ``gabor_like`` and ``gabor_like_scrambled``;
         ``summary``: one row per model, see `summary`; pictures of atoms and filters.
     """
+    require_images(data, "features")
     samples = fingerprint(data)
     images = all_inputs(data, "val", num_images).reshape(-1, *data.image_shape)
     rows, index, pixels = [], [], []

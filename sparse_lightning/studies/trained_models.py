@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,
@@ -192,11 +192,11 @@ def shared_data(
             _require_same_data(first, other)
         data = first.run.data()
     else:
-        data = instantiate(config)
+        data = data_of(config)
     for trained in trained_models:
         if trained.model.decoder.input_dim != data.input_dim:
             raise SettingError(
-                f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} pixels, "
+                f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} values, "
                 f"and the data have {data.input_dim}: choose other data=."
             )
     data.prepare_data()
