@@ -72,21 +72,22 @@ class SparseAutoencoder(lightning.LightningModule):
         self.optimizer_settings, self.constraint = build(optimizer), build(constraint)
         self.family = family
         self._require_fit()
-        self.save_hyperparameters(
-            {
-                "decoder": describe(self.decoder),
-                "encoder": describe(self.encoder),
-                "energy": describe(self.energy),
-                "solver": describe(self.solver),
-                "optimizer": describe(self.optimizer_settings),
-                "constraint": describe(self.constraint),
-                "family": family,
-            },
-            logger=False,
-        )
+        self.save_hyperparameters({**self.descriptions, "family": family}, logger=False)
         if self.constraint is not None:
             self.constraint(self.decoder)
         self.meters = nn.ModuleDict({f"{phase}_meters": self._meters() for phase in PHASES})
+
+    @property
+    def descriptions(self) -> dict[str, Any]:
+        """The parts as plain data, by their names (see `sparse_lightning.registry`)."""
+        return {
+            "decoder": describe(self.decoder),
+            "encoder": describe(self.encoder),
+            "energy": describe(self.energy),
+            "solver": describe(self.solver),
+            "optimizer": describe(self.optimizer_settings),
+            "constraint": describe(self.constraint),
+        }
 
     def _require_fit(self) -> None:
         if self.encoder is None and self.energy.encoder_weight > 0:

@@ -82,8 +82,10 @@ def features(
         )
         rows += [trained.columns | row for row in measured]
         shown = {ATOM: atoms}
-        if trained.model.encoder is not None:
-            shown[FILTER] = _tiles(trained.model.encoder.filters(), data)
+        encoder = trained.model.encoder
+        filters = None if encoder is None else encoder.filters()
+        if filters is not None:
+            shown[FILTER] = _tiles(filters, data)
         for kind, tiles in shown.items():
             index += [trained.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
             pixels.append(tiles)
