@@ -159,7 +159,9 @@ def _advice(name: Any, module: Any) -> str:
         f"The checkpoint holds a part named {name!r}, which is not registered "
         f"({', '.join(sorted(REGISTRY))} are): "
     )
-    given = "give the part itself as a keyword argument of load_from_checkpoint."
+    given = (
+        "give the part itself to load_from_checkpoint or from_pretrained, as energy=Energy(...)."
+    )
     if not isinstance(module, str) or not isinstance(name, str):
         return f"{told}import the module that registers it, or {given}"
     if module in sys.modules and hasattr(sys.modules[module], name):
