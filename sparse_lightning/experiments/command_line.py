@@ -29,15 +29,18 @@ def handed_on(imports: Sequence[str]) -> list[str]:
         imports: modules of the user's own.
 
     Returns:
-        The folder of the user's own configurations (``--config-dir``), and ``imports=``, each
-        where there is any. They stand before all other overrides.
+        Overrides: the folders of the user's own configurations, which this command has by
+        ``--config-dir`` or ``hydra.searchpath``, and ``imports``, each where there is any.
     """
     words = []
-    if HydraConfig.initialized():
-        sources = HydraConfig.get().runtime.config_sources
-        words += [
-            f"--config-dir={source.path}" for source in sources if source.provider == "command-line"
-        ]
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    folders = [
+        hydra_value(f"{source.schema}://{source.path}")
+        for source in sources
+        if source.provider.endswith("command-line")
+    ]
+    if folders:
+        words.append(f"hydra.searchpath=[{','.join(folders)}]")
     return words + ([f"imports=[{','.join(imports)}]"] if imports else [])
 
 
