@@ -47,9 +47,19 @@ class Decoder(nn.Module):
         """Weights, bottom first, and the dimensions that one column of each extends over.
 
         A column is what one component of a layer's input adds to the layer's output. Unit columns
-        and column norms are taken over these dimensions.
+        and column norms are taken over these dimensions: of a matrix over its rows, of a
+        convolution over the kernel of one input channel (exact away from borders).
+
+        Raises:
+            SettingError: for a convolution in groups, whose columns are parts of the weight.
         """
-        return [(parameter, (0,)) for parameter in self.parameters() if parameter.ndim == 2]
+        found: dict[nn.Parameter, tuple[int, ...]] = {}
+        for module in self.modules():
+            for parameter in module.parameters(recurse=False):
+                dims = _column_dims(module, parameter)
+                if dims is not None:
+                    found.setdefault(parameter, dims)
+        return list(found.items())
 
     def column_norms(self) -> list[Tensor]:
         """The norms of the columns of each weight, bottom first, a vector each."""
@@ -69,6 +79,25 @@ class Decoder(nn.Module):
         weight = next(self.parameters(), torch.zeros(()))
         codes = (torch.eye(self.code_dim, device=weight.device) * scale).to(weight.dtype)
         return self(codes) - self(torch.zeros_like(codes[:1]))
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def _column_dims(module: nn.Module, parameter: nn.Parameter) -> tuple[int, ...] | None:
+    """The dimensions of a column of a module's parameter, None where it has no columns."""
+    ndim = parameter.ndim
+    if isinstance(module, CONVOLUTIONS) and ndim > 2:  # (output, input, *kernel)
+        if module.groups > 1:
+            raise SettingError(
+                f"A {type(module).__name__} with groups={module.groups} has columns that are parts "
+                "of its weight: write the decoder's column_groups(), or take groups=1."
+            )
+        return (0, *range(2, ndim))
+    if isinstance(module, TRANSPOSED_CONVOLUTIONS) and ndim > 2:  # (input, output, *kernel)
+        return tuple(range(1, ndim))
+    return (0,) if ndim == 2 else None
 
 
 @register

@@ -31,6 +31,10 @@ class Encoder(nn.Module):
     code_dim: int
     is_signed: bool = False
 
+    def filters(self) -> Tensor | None:
+        """What each code component looks for in an input, (l, d); None where nothing says it."""
+        return None
+
 
 @register
 class LISTA(Encoder):

@@ -22,6 +22,7 @@ from rich.console import Console
 from sparse_lightning import config as configuration
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.files import require_writable, write_figure
+from sparse_lightning.imports import import_parts
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import find_trained_models, shared_data
@@ -35,6 +36,7 @@ def evaluate(config: DictConfig) -> StudyResult:
         SettingError, DataError, CheckpointError: before it begins, for models and data that the
             study cannot use.
     """
+    import_parts(config)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("highest")
     run_dir = Path(config.run_dir)

@@ -28,7 +28,9 @@ from sparse_lightning.experiments.resuming import begin, find_beginning, interru
 from sparse_lightning.experiments.runs import DIVERGED_AT, Run, recorded_seed
 from sparse_lightning.experiments.settings import convert_settings, settle_seed
 from sparse_lightning.files import require_writable
+from sparse_lightning.imports import import_parts
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.registry import require_registered
 from sparse_lightning.signals import exit_codes_of_signals
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.training.preparation import (
@@ -57,6 +59,7 @@ def train(config: DictConfig) -> dict[str, float]:
 
 def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     """`train`, in a folder that no other process works in."""
+    import_parts(config)
     quieten()
     run_dir = Path(config.run_dir)
     settle_seed(config, recorded_seed(run_dir))
@@ -66,6 +69,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     data = data_of(config.data)
     model = instantiate(config.model)
     require_fit(model, data)
+    require_registered(model.descriptions)
     # The first process says so for all: the mark is gone once it has begun.
     has_diverged = rank_zero_only.rank != 0 or Run(run_dir).diverged_at_epoch is not None
     beginning = find_beginning(config, model, data, has_diverged)

@@ -32,6 +32,7 @@ WITHOUT_EFFECT = (
     "sweep",
     "logger",
     "resume",
+    "imports",
     # The level and the grid show in λ.
     "sparsity_level",
     "sparsity_weights",

@@ -38,6 +38,7 @@ from sparse_lightning.experiments.locks import is_locked
 from sparse_lightning.experiments.moved import translated
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.registry import REGISTRY
 
 CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
 TABLE_FILE = "metrics.csv"
@@ -259,13 +260,20 @@ class Run:
         """The class of the run's data.
 
         A run's folder may come from elsewhere, and what its settings name is called: it must be
-        one of this package's own.
+        one of this package's own, or one that is registered because the user imported it.
 
         Raises:
             DataError: it is something else.
         """
         target = str(OmegaConf.select(self.config, "data._target_"))
         module, _, name = target.rpartition(".")
+        registered = REGISTRY.get(name)
+        if (
+            isinstance(registered, type)
+            and issubclass(registered, SplitDataModule)
+            and f"{registered.__module__}.{registered.__qualname__}" == target
+        ):
+            return registered
         if module.startswith("sparse_lightning.data."):
             with contextlib.suppress(ImportError):
                 found = getattr(importlib.import_module(module), name, None)
@@ -273,7 +281,8 @@ class Run:
                     return found
         raise DataError(
             f"{self.folder / CONFIG_FILE} names data of another package ({target}), which is not "
-            "run from a file: set data= to say what to use."
+            "run from a file: set data= to say what to use, or, if you trust it and its class is "
+            f"under @register, add imports=[{module}]."
         )
 
 

@@ -36,6 +36,7 @@ from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
 from sparse_lightning.experiments.settings import convert_settings, require_seed
 from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
 from sparse_lightning.files import require_writable
+from sparse_lightning.imports import import_parts
 from sparse_lightning.signals import SIGTERM_EXIT, Terminated
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Sweep:
             combinations: overrides of each job.
             swept: names of the settings that differ between jobs.
         """
+        import_parts(config)
         folder = Path(config.hydra.sweep.dir).absolute()
         require_writable("hydra.sweep.dir", folder)
         untold = [name for name in swept if name not in TOLD_BY_NAME]

@@ -90,8 +90,10 @@ def features(
         )
         shown = {ATOM: atoms}
         frequencies = np.full(len(atoms), np.nan)
-        if trained.model.encoder is not None:
-            shown[FILTER] = _tiles(trained.model.encoder.filters(), data)
+        encoder = trained.model.encoder
+        filters = None if encoder is None else encoder.filters()
+        if filters is not None:
+            shown[FILTER] = _tiles(filters, data)
             frequencies = mean_frequency(torch.from_numpy(shown[FILTER])).numpy()
         rows += [
             trained.columns | row | {"filter_frequency": float(frequency)}

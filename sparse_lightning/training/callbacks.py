@@ -153,9 +153,10 @@ def _pictures(
     yield "atoms", feature_tiles(_tiles(atoms, image_shape), f"Atoms: {heading}")
     common = f"Atoms on one scale: {heading}"
     yield "atoms_one_scale", feature_tiles(_tiles(atoms, image_shape), common, own_scale=False)
-    if model.encoder is not None:
-        filters = _tiles(model.encoder.filters(), image_shape)
-        yield "encoder_filters", feature_tiles(filters, f"Encoder filters U: {heading}")
+    filters = None if model.encoder is None else model.encoder.filters()
+    if filters is not None:
+        tiles = _tiles(filters, image_shape)
+        yield "encoder_filters", feature_tiles(tiles, f"Encoder filters U: {heading}")
     rows = {
         "input": _tiles(batch.to_pixels(batch.inputs), image_shape)[:num_images],
         "reconstruction": _tiles(batch.to_pixels(rebuilt), image_shape)[:num_images],
