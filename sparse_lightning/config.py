@@ -17,13 +17,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import hydra
-import wandb
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
+from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
 PACKAGE = Path(__file__).parent
@@ -93,6 +94,14 @@ def unique() -> str:
     return secrets.token_hex(3)
 
 
+def choices(group: str) -> str:
+    """Resolver: what a group of settings may be set to, as ``--help`` shows it."""
+    loader = GlobalHydra.instance().config_loader()
+    names = loader.get_group_options(group, ObjectType.CONFIG)
+    # What the others are made from is no choice.
+    return ", ".join(name for name in names if name != "base")
+
+
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
@@ -102,6 +111,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("unique", unique, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("number", number, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)
     OmegaConf.register_new_resolver("settings_digest", settings_digest, replace=True)
 
 
@@ -116,18 +126,17 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
+    tolerate_poor_terminals()
     entry = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
-    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-        with exit_codes_of_signals(), terminated_in_order():
-            entry(job)()
-        return
+    shows_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     # With it Hydra raises what it would otherwise print in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        require_supported()
         with exit_codes_of_signals(), terminated_in_order():
             entry(job)()
     except Exception as error:
-        message = user_message(error, config_name)
+        message = None if shows_traceback else user_message(error, config_name)
         if message is None:
             raise
         sys.exit(f"\nerror: {message}")

@@ -1,7 +1,8 @@
 """Reproduce the paper: ``python -m sparse_lightning.reproduce scale=small``.
 
 Trains what the studies need, runs the studies, and writes ``report.html``, ``claims.csv`` and the
-report's figures. Given again, the same command goes on where it was stopped.
+report's figures. Given again, the same command goes on where it was stopped. Settings are composed
+here, before torch is imported: a mistake is answered at once.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from sparse_lightning import config as configuration
-from sparse_lightning.experiments.runs import find_runs
+from sparse_lightning.experiments.early_checks import check_reproduction
 from sparse_lightning.experiments.sweep_commands import commands, run_all
-from sparse_lightning.paper.reproduction import require_one_commit, run_study, write_pages
-from sparse_lightning.paper.statistics import Rules
 
 
 def reproduce(config: DictConfig) -> None:
     """Trainings, studies, report.
 
     Raises:
+        SettingError, DataError: settings that cannot work, or photographs that are not there.
         SweepError: a training or a study failed, or trainings are of different commits.
     """
+    check_reproduction(config)
     folder = Path(config.folder)
     trained = folder / "trainings"
     run_all(commands(config.trainings, config.everywhere, trained, config.jobs))
+    from sparse_lightning.experiments.runs import find_runs
+    from sparse_lightning.paper.reproduction import require_one_commit, run_study, write_pages
+    from sparse_lightning.paper.statistics import Rules
+
     runs = [run for run in find_runs(trained) if run.is_finished]
     require_one_commit(runs)
     sections = [run_study(title, study, runs, folder) for title, study in config.studies.items()]

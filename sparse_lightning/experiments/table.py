@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.early_checks import PLAN_FILE
 from sparse_lightning.experiments.fingerprint import (
     SEED,
     SHUFFLE_SEED,
@@ -25,7 +26,6 @@ from sparse_lightning.experiments.runs import DIVERGED_AT, Run, State, find_runs
 from sparse_lightning.figures.sweep import regret_curve
 from sparse_lightning.files import replaced_whole, write_figure, write_json
 
-PLAN_FILE = "plan.json"
 # Column and setting of what every table shows.
 COLUMNS = {
     "family": "model.family",
