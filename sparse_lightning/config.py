@@ -6,7 +6,6 @@ The files live in ``conf/`` at the top of the repository and travel inside the w
 from __future__ import annotations
 
 import difflib
-import netrc
 import os
 import re
 import secrets
@@ -14,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -59,18 +57,16 @@ def wandb_mode() -> str:
     """Resolver: W&B's mode, offline where it has no API key to go online with.
 
     It looks where W&B looks, without asking anybody: WANDB_MODE, WANDB_API_KEY and the netrc file.
+
+    Raises:
+        SettingError: a variable of the environment has a value that W&B does not take.
     """
+    from sparse_lightning.training import wandb_settings
+
+    wandb_settings.environment()
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    server = os.environ.get("WANDB_BASE_URL", wandb.Settings().base_url)
-    path = os.environ.get("NETRC", Path.home() / ".netrc")
-    try:
-        has_key = netrc.netrc(path).authenticators(urlsplit(server).hostname) is not None
-    except (OSError, netrc.NetrcParseError):
-        has_key = False
-    return "online" if has_key else "offline"
+    return "online" if wandb_settings.has_api_key() else "offline"
 
 
 def settings_digest(*, _root_: DictConfig) -> str:

@@ -119,4 +119,6 @@ def as_list(value: str | Path | Sequence[str] | None) -> list[str | Path]:
 
 def _require_file(setting: str, path: str | Path) -> None:
     if not Path(path).is_file():
-        raise CheckpointError(f"{setting}={path}: there is no checkpoint at {path}; check the path.")
+        raise CheckpointError(
+            f"{setting}={path}: there is no checkpoint at {path}; check the path."
+        )
