@@ -15,15 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from sparse_lightning.errors import FOR_THE_USER
-from sparse_lightning.experiments.runs import State
-from sparse_lightning.experiments.table import (
-    collect,
-    histories,
-    show,
-    summarize,
-    write_results,
-)
-from sparse_lightning.files import replaced_whole
+from sparse_lightning.experiments.early_checks import require_runs
+from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 
 
 def main() -> None:
@@ -33,7 +26,20 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="a folder with runs in it, at any depth")
     folder = parser.parse_args().folder
+    tolerate_poor_terminals()
     try:
+        require_supported()
+        require_runs(folder)
+        from sparse_lightning.experiments.runs import State
+        from sparse_lightning.experiments.table import (
+            collect,
+            histories,
+            show,
+            summarize,
+            write_results,
+        )
+        from sparse_lightning.files import replaced_whole
+
         table = collect(folder)
         summary = summarize(table)
         write_results(folder, table, summary)

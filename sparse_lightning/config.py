@@ -6,7 +6,6 @@ The files live in ``conf/`` at the top of the repository and travel inside the w
 from __future__ import annotations
 
 import difflib
-import netrc
 import os
 import re
 import secrets
@@ -14,16 +13,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import hydra
-import wandb
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
+from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
 PACKAGE = Path(__file__).parent
@@ -33,6 +32,11 @@ CONFIG_DIR = next(
 
 
 MOST_CODE_DIM = 1024
+# Of data that have one size for all, so that settings can be checked before torch is imported.
+INPUT_DIMS = {
+    "sparse_lightning.data.mnist.MNIST": 784,
+    "sparse_lightning.data.patches.ImagePatches": 784,
+}
 
 
 def level_of(grid: ListConfig | None, level: int | None, otherwise: float) -> float:
@@ -62,7 +66,10 @@ def input_dim(*, _root_: DictConfig) -> int:
 
     A class that has one size for all says so without being made.
     """
-    # Settings are composed and checked before torch is imported.
+    known = INPUT_DIMS.get((_root_.data or {}).get("_target_"))
+    if known is not None:
+        return known
+    # Settings are composed and checked before torch is imported, where that can be.
     from sparse_lightning.data.own import input_dim_of
 
     return input_dim_of(_root_.data)
@@ -77,18 +84,16 @@ def wandb_mode() -> str:
     """Resolver: W&B's mode, offline where it has no API key to go online with.
 
     It looks where W&B looks, without asking anybody: WANDB_MODE, WANDB_API_KEY and the netrc file.
+
+    Raises:
+        SettingError: a variable of the environment has a value that W&B does not take.
     """
+    from sparse_lightning.training import wandb_settings
+
+    wandb_settings.environment()
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    server = os.environ.get("WANDB_BASE_URL", wandb.Settings().base_url)
-    path = os.environ.get("NETRC", Path.home() / ".netrc")
-    try:
-        has_key = netrc.netrc(path).authenticators(urlsplit(server).hostname) is not None
-    except (OSError, netrc.NetrcParseError):
-        has_key = False
-    return "online" if has_key else "offline"
+    return "online" if wandb_settings.has_api_key() else "offline"
 
 
 def settings_digest(*, _root_: DictConfig) -> str:
@@ -112,6 +117,14 @@ def unique() -> str:
     return secrets.token_hex(3)
 
 
+def choices(group: str) -> str:
+    """Resolver: what a group of settings may be set to, as ``--help`` shows it."""
+    loader = GlobalHydra.instance().config_loader()
+    names = loader.get_group_options(group, ObjectType.CONFIG)
+    # What the others are made from is no choice.
+    return ", ".join(name for name in names if name != "base")
+
+
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("input_dim", input_dim, replace=True)
@@ -123,6 +136,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("unique", unique, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("number", number, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)
     OmegaConf.register_new_resolver("settings_digest", settings_digest, replace=True)
 
 
@@ -137,18 +151,17 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
+    tolerate_poor_terminals()
     entry = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
-    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-        with exit_codes_of_signals(), terminated_in_order():
-            entry(job)()
-        return
+    shows_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     # With it Hydra raises what it would otherwise print in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        require_supported()
         with exit_codes_of_signals(), terminated_in_order():
             entry(job)()
     except Exception as error:
-        message = user_message(error, config_name)
+        message = None if shows_traceback else user_message(error, config_name)
         if message is None:
             raise
         sys.exit(f"\nerror: {message}")

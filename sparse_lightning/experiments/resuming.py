@@ -17,9 +17,9 @@ from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.experiments.command_line import continuing_command
+from sparse_lightning.experiments.early_checks import FORCE, require_beginning
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_command, record_settings
 from sparse_lightning.experiments.same_run import (
-    FORCE,
     differences,
     require_same_data,
     require_same_model,
@@ -142,13 +142,7 @@ def find_beginning(
 
 def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     """The checkpoint to start from, None for a fresh start."""
-    if config.resume not in (True, False, FORCE):
-        raise SettingError(f"resume={config.resume} must be true, false or {FORCE}.")
-    if config.ckpt_path is not None and config.init_from is not None:
-        raise SettingError(
-            f"ckpt_path={config.ckpt_path} and init_from={config.init_from} are two beginnings: "
-            "give one of them."
-        )
+    require_beginning(config)
     last = Run(run_dir).last_checkpoint
     if last.exists() and not config.resume:
         raise SettingError(

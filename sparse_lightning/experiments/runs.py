@@ -33,6 +33,7 @@ from yaml import YAMLError
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.early_checks import CONFIG_FILE
 from sparse_lightning.experiments.fingerprint import EPOCHS, effective_settings
 from sparse_lightning.experiments.locks import is_locked
 from sparse_lightning.experiments.moved import translated
@@ -40,7 +41,7 @@ from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import REGISTRY
 
-CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
+RESULTS_FILE = "metrics.json"
 TABLE_FILE = "metrics.csv"
 KEPT_FILE = "finished.ckpt"
 FAILURE_FILE = "failure.json"

@@ -12,13 +12,11 @@ from omegaconf import DictConfig
 from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.experiments.early_checks import FORCE
 from sparse_lightning.experiments.fingerprint import changed_settings
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import build, describe
-
-# resume=force goes on whatever has changed.
-FORCE = "force"
 
 
 def require_whole(run_dir: Path) -> None:

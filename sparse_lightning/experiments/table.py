@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.early_checks import PLAN_FILE
 from sparse_lightning.experiments.fingerprint import (
     SEED,
     SHUFFLE_SEED,
@@ -32,7 +33,6 @@ from sparse_lightning.figures.sweep import regret_curve
 from sparse_lightning.files import replaced_whole, write_figure, write_json
 from sparse_lightning.quality import QUALITIES
 
-PLAN_FILE = "plan.json"
 # Column and setting of what every table shows.
 COLUMNS = {
     "family": "model.family",

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
+from sparse_lightning.experiments.early_checks import as_list, require_models
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,
     SHUFFLE_SEED,
@@ -95,15 +96,11 @@ def find_trained_models(
             that a study would take for seeds of one another differ in more than the seed.
         CheckpointError: a file that is missing or no checkpoint.
     """
-    if (checkpoint is None) == (runs is None):
-        raise SettingError(
-            "This study needs trained models: set either checkpoint=PATH (one or a list) or "
-            "runs=DIR (a run's or a sweep's folder)."
-        )
+    require_models(checkpoint, runs)
     if checkpoint is not None:
-        found = [_of_checkpoint(Path(path)) for path in _as_list(checkpoint)]
+        found = [_of_checkpoint(Path(path)) for path in as_list(checkpoint)]
     else:
-        found = [trained for folder in _as_list(runs) for trained in _of_folder(Path(folder))]
+        found = [trained for folder in as_list(runs) for trained in _of_folder(Path(folder))]
     for column, values in (where or {}).items():
         if values is None:
             continue
@@ -164,13 +161,7 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
     return [TrainedModel(run, run.best_checkpoint) for run in finished]
 
 
-def _as_list(value: str | Path | Sequence[str]) -> list:
-    return [value] if isinstance(value, str | Path) else list(value)
-
-
 def _of_checkpoint(path: Path) -> TrainedModel:
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
     return TrainedModel(Run(path.parent.parent), path)
 
 
