@@ -60,3 +60,23 @@ class NonNegativeL1(Penalty):
 
     def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
         return torch.relu(codes - threshold)
+
+
+@register
+@dataclass(frozen=True)
+class NonNegativeL0(Penalty):
+    r""":math:`R(z) = \|z\|_0` for :math:`z \ge 0`: the number of active components.
+
+    The proximal step is the hard threshold: v where :math:`v > \sqrt{2\tau}`, 0 elsewhere
+    (Blumensath & Davies, "Iterative thresholding for sparse approximations", 2008). What is active
+    is not shrunk. Codes that start at 0 stay there unless one step passes the threshold.
+    """
+
+    is_convex = False
+
+    def value(self, codes: Tensor) -> Tensor:
+        return (codes != 0).to(codes.dtype).sum(-1)
+
+    def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
+        is_kept = (codes > 0) & (codes.square() > 2 * threshold)
+        return torch.where(is_kept, codes, 0.0)
