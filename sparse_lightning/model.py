@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from sparse_lightning import sparse_encoders  # noqa: F401 - registered by being imported
 from sparse_lightning.checkpoint_format import FORMAT, FORMAT_KEY, read_checkpoint
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.datafits import mean_squares

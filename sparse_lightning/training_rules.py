@@ -68,6 +68,9 @@ class TrainingRule(nn.Module):
     further_terms: Sequence[str] = ()
     infers: bool = True
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def require_fit(self, model: SparseAutoencoder) -> None:
         """Raise `SettingError` unless the parts of a model can be trained by this rule."""
 
