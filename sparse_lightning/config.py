@@ -37,21 +37,24 @@ INPUT_DIMS = {
     "sparse_lightning.data.mnist.MNIST": 784,
     "sparse_lightning.data.patches.ImagePatches": 784,
 }
+# The grids of a family, and what is taken from them.
+GRIDS = {"sparsity_weights": "model.energy.sparsity_weight", "active_counts": "model.encoder.k"}
 
 
-def level_of(grid: ListConfig | None, level: int | None, otherwise: float) -> float:
-    """Resolver of λ: the grid's value at a level, or a default where no level is asked for."""
+def level_of(
+    grid: ListConfig | None, level: int | None, otherwise: float, name: str = "sparsity_weights"
+) -> float:
+    """Resolver of λ and k: the grid's value at a level, or a default where none is asked for."""
     if level is None:
         return otherwise
     if grid is None:
         raise SettingError(
-            f"sparsity_level={level} needs a grid: set sparsity_weights=[...], or give "
-            "model.energy.sparsity_weight itself."
+            f"sparsity_level={level} needs a grid: set {name}=[...], or give {GRIDS[name]} itself."
         )
     if level not in range(len(grid)):
         raise SettingError(
             f"sparsity_level={level} must be between 0 and {len(grid) - 1}: "
-            f"sparsity_weights={list(grid)} has {len(grid)} values."
+            f"{name}={list(grid)} has {len(grid)} values."
         )
     return grid[level]
 
@@ -106,6 +109,14 @@ def number(value: float) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
+def sparsity(*, _root_: DictConfig) -> str:
+    """Resolver: how a name tells the sparsity, by k where the encoder has one, else by λ."""
+    k = OmegaConf.select(_root_, GRIDS["active_counts"])
+    if k is not None:
+        return f"k{k}"
+    return f"lambda{number(OmegaConf.select(_root_, GRIDS['sparsity_weights']))}"
+
+
 def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
     """Resolver: a name, and the values of swept settings that it does not tell."""
     values = (f"-{key.rpartition('.')[2]}{OmegaConf.select(_root_, key)}" for key in swept)
@@ -137,6 +148,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("number", number, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
     OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("sparsity", sparsity, replace=True)
     OmegaConf.register_new_resolver("settings_digest", settings_digest, replace=True)
 
 

@@ -7,7 +7,7 @@ into batches, nor on how many processes share it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -110,22 +110,29 @@ class ExplainedVariance(Metric):
 
 
 class EnergyTerms(Metric):
-    """Energy and each of its weighted terms per sample: batch sums over the number of samples."""
+    """Energy and each of its weighted terms per sample: batch sums over the number of samples.
+
+    Args:
+        further: names of terms that are measured besides, and are no part of the energy.
+    """
 
     full_state_update = False
 
-    def __init__(self) -> None:
+    def __init__(self, further: Sequence[str] = ()) -> None:
         super().__init__()
-        self.add_state("totals", torch.zeros(len(TERMS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.names = (*TERMS, *further)
+        totals = torch.zeros(len(self.names), dtype=torch.float64)
+        self.add_state("totals", totals, dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, terms: Mapping[str, Tensor], num_samples: int) -> None:
-        self.totals.add_(torch.stack([terms[name] for name in TERMS]))
+        self.totals.add_(torch.stack([terms[name] for name in self.names]))
         self.count.add_(num_samples)
 
     def compute(self) -> dict[str, Tensor]:
         means = self.totals / self.count
-        return {"energy": means.sum(), **dict(zip(TERMS, means, strict=True))}
+        energy = means[: len(TERMS)].sum()
+        return {"energy": energy, **dict(zip(self.names, means, strict=True))}
 
 
 class CodeStatistics(Metric):

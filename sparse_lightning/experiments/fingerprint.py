@@ -33,9 +33,10 @@ WITHOUT_EFFECT = (
     "logger",
     "resume",
     "imports",
-    # The level and the grid show in λ.
+    # The level and the grids show in λ and k.
     "sparsity_level",
     "sparsity_weights",
+    "active_counts",
     # These show in the settings that are taken from them.
     "code_dim",
     "hidden_dim",
@@ -64,6 +65,9 @@ ADDED: dict[str, Any] = {
     "model.solver.safeguard": True,
     # The only penalty that there was.
     "model.energy.penalty._target_": "sparse_lightning.penalties.NonNegativeL1",
+    # The only training rule that there was.
+    "model.training_rule._target_": "sparse_lightning.training_rules.InferThenRegress",
+    "model.training_rule.metric": "val/energy",
 }
 # Settings that exist no more, and the value at which they had no effect.
 REMOVED: dict[str, Any] = {}

@@ -29,6 +29,7 @@ AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "step_size": (float, -math.inf),
     "max_epochs": (int | None, -1),
     "sparsity_weights": (list[float] | None, -math.inf),
+    "active_counts": (list[int] | None, -math.inf),
     "sparsity_level": (int | None, -math.inf),
 }
 HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}

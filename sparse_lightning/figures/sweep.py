@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
 from sparse_lightning.quality import PSNR, Quality, quality_of_rows
 
-LINEAR = "LinearDecoder"
-FIXED = ("family", "sparsity_weight")
+LINEAR = ("LinearDecoder", "LinearNetworkDecoder")
+# A curve runs over λ, or over k where the encoder keeps the k largest components.
+FIXED = ("family", "sparsity_weight", "model.encoder.k")
 
 
 def regret_curve(summary: pd.DataFrame) -> Figure:
@@ -46,10 +47,11 @@ def _quality(rows: pd.DataFrame) -> Quality:
 
 
 def splitting_settings(summary: pd.DataFrame) -> list[str]:
-    """Columns that differ between groups of one family at one λ."""
+    """Columns that differ between groups of one family at one λ or k."""
     settings = [name for name in summary if not name.endswith(("_mean", "_std"))]
     settings = [name for name in settings if name not in ("n", "settings", "decoder", *FIXED)]
-    groups = summary.groupby(list(FIXED), dropna=False)
+    fixed = [name for name in FIXED if name in summary]
+    groups = summary.groupby(fixed, dropna=False)
     return [name for name in settings if (groups[name].nunique(dropna=False) > 1).any()]
 
 
@@ -77,7 +79,7 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker
         yerr=curve[f"{name}_std"].fillna(0),
         label=label,
         color=colour,
-        linestyle="--" if (curve["decoder"] == LINEAR).all() else "-",
+        linestyle="--" if curve["decoder"].isin(LINEAR).all() else "-",
         marker=marker,
         markersize=4,
         capsize=2,

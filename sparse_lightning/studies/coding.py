@@ -48,7 +48,7 @@ def free_codes(model: SparseAutoencoder, inputs: Tensor) -> Tensor:
     if model.encoder is None:
         initial = inputs.new_zeros(len(inputs), model.decoder.code_dim)
     else:
-        initial = model.encoder(inputs)
+        initial = model.predict_codes(inputs)
     objective = energy.bind(model.decoder, at_least_float32(inputs), None)
     return model.solver(objective, at_least_float32(initial)).codes
 

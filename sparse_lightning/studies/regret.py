@@ -111,7 +111,9 @@ def regret(
 
 def _measure(trained: TrainedModel, data: SplitDataModule, num_images: int | None) -> list[dict]:
     model = trained.model
-    ways = [INFERENCE] if model.encoder is None else [ENCODER, INFERENCE]
+    ways = [] if model.encoder is None else [ENCODER]
+    # Codes by inference are no codes of a sparse autoencoder.
+    ways += [INFERENCE] if model.training_rule.infers else []
     return [_point(trained, data, num_images, way) for way in ways]
 
 

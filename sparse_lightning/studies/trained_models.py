@@ -48,12 +48,16 @@ class TrainedModel:
 
     @cached_property
     def columns(self) -> dict[str, object]:
-        """The columns of a table that say which model a row is about."""
+        """The columns of a table that say which model a row is about.
+
+        ``sparsity_weight`` is what a family's curve runs over: λ, or k where the encoder keeps the
+        k largest components.
+        """
         config, energy = self.run.config, self.model.energy
         return {
             "data": _title(self.run),
             "family": self.model.family,
-            "sparsity_weight": energy.sparsity_weight,
+            "sparsity_weight": getattr(self.model.encoder, "k", energy.sparsity_weight),
             "variance_weight": energy.variance_weight,
             "encoder_weight": energy.encoder_weight,
             "seed": config.seed,
