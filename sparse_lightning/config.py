@@ -33,20 +33,25 @@ CONFIG_DIR = next(
 
 
 def level_of(grid: ListConfig | None, level: int | None, otherwise: float) -> float:
-    """Resolver of λ: the grid's value at a level, or a default where no level is asked for."""
-    if level is None:
+    """Resolver of λ: the grid's value at a level, or a default where either is missing."""
+    # Without a grid a level picks a target.
+    if level is None or grid is None:
         return otherwise
-    if grid is None:
+    return _at(level, "sparsity_weights", grid)
+
+
+def target_of(targets: ListConfig, grid: ListConfig | None, level: int | None) -> float | None:
+    """Resolver of the share of zeros asked for: the target at a level, where there is no grid."""
+    return None if level is None or grid is not None else _at(level, "zeros_targets", targets)
+
+
+def _at(level: int, name: str, values: ListConfig) -> float:
+    if level not in range(len(values)):
         raise SettingError(
-            f"sparsity_level={level} needs a grid: set sparsity_weights=[...], or give "
-            "model.energy.sparsity_weight itself."
+            f"sparsity_level={level} must be between 0 and {len(values) - 1}: "
+            f"{name}={list(values)} has {len(values)} values."
         )
-    if level not in range(len(grid)):
-        raise SettingError(
-            f"sparsity_level={level} must be between 0 and {len(grid) - 1}: "
-            f"sparsity_weights={list(grid)} has {len(grid)} values."
-        )
-    return grid[level]
+    return values[level]
 
 
 def from_on(bound: float, value: float, below: float, number: float) -> float:
@@ -82,6 +87,11 @@ def number(value: float) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
+def aim(target: float | None, weight: float) -> str:
+    """Resolver: what a run's name says of its sparsity, the target where λ is to be found."""
+    return f"lambda{number(weight)}" if target is None else f"zeros{number(target)}"
+
+
 def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
     """Resolver: a name, and the values of swept settings that it does not tell."""
     values = (f"-{key.rpartition('.')[2]}{OmegaConf.select(_root_, key)}" for key in swept)
@@ -96,6 +106,8 @@ def unique() -> str:
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
+    OmegaConf.register_new_resolver("target_of", target_of, replace=True)
+    OmegaConf.register_new_resolver("aim", aim, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
     # One program has one folder, however often its name is asked for.

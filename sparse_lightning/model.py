@@ -13,6 +13,7 @@ encoder's codes where there is an encoder, and inference where there is none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,6 +88,11 @@ class SparseAutoencoder(lightning.LightningModule):
         if self.constraint is not None:
             self.constraint(self.decoder)
         self.meters = nn.ModuleDict({f"{phase}_meters": self._meters() for phase in PHASES})
+
+    def set_sparsity_weight(self, weight: float) -> None:
+        r"""Take another :math:`\lambda` from the next batch on; checkpoints describe that one."""
+        self.energy = replace(self.energy, sparsity_weight=weight)
+        self.hparams["energy"] = describe(self.energy)
 
     def _require_fit(self) -> None:
         if self.encoder is None and self.energy.encoder_weight > 0:

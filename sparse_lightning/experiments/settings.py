@@ -33,6 +33,8 @@ AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "max_epochs": (int | None, -1),
     "sparsity_weights": (list[float] | None, -math.inf),
     "sparsity_level": (int | None, -math.inf),
+    "target_zeros": (float | None, -math.inf),
+    "zeros_targets": (list[float], -math.inf),
 }
 HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}
 MOST_SEED = 2**32 - 1

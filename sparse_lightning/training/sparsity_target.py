@@ -1,0 +1,196 @@
+r"""A share of zeros is asked for, and training finds the :math:`\lambda` that gives it.
+
+A slow integral controller on the logarithms: after each validation with a share of zeros :math:`s`
+and a target :math:`s^*`,
+
+.. math:: \log\lambda \leftarrow \log\lambda
+          + \mathrm{gain} \cdot \log\frac{1 - s}{1 - s^*},
+
+by a limited step. The active share :math:`1 - s` falls about as a power of :math:`\lambda`, so that
+the rule makes the relative error of the active share smaller by about one factor each time.
+
+It looks at ``val/zeros``. That is the share that tables and figures judge a model by: of the
+encoder's codes where there is an encoder, whose zeros are not those of inference, on which it
+trains. It is one number for all of an epoch, equal in every process. No test sample plays a part.
+
+:math:`\lambda` is frozen before the last third of the epochs. Energies of different
+:math:`\lambda` are no measure of one another, so that the best model is one of that third.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.model import SparseAutoencoder
+
+LEAST_EPOCHS = 3
+# Within this factor of the active share asked for a target counts as reached.
+REACHED = 1.25
+
+
+@dataclass(frozen=True)
+class SparsityController:
+    """The rule; see the module's formula.
+
+    Args:
+        target_zeros: share of zeros asked for, between 0 and 1.
+        gain: how far the logarithm of λ follows that of the relative error of the active share.
+        largest_step: the factor by which λ changes at most at a time.
+        largest_change: the factor by which λ differs at most from where it started.
+
+    Raises:
+        SettingError: a number outside its bounds.
+    """
+
+    target_zeros: float
+    gain: float
+    largest_step: float
+    largest_change: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_zeros < 1:
+            raise SettingError(
+                f"target_zeros={self.target_zeros} must lie between 0 and 1, as 0.9 does."
+            )
+        require_positive("callbacks.sparsity_target.gain", self.gain)
+        for name in ("largest_step", "largest_change"):
+            if not getattr(self, name) > 1:
+                raise SettingError(
+                    f"callbacks.sparsity_target.{name}={getattr(self, name)} is a factor: take "
+                    "one above 1."
+                )
+
+    def next_weight(self, weight: float, zeros: float, start: float) -> float:
+        """λ after a share of zeros was seen at ``weight``, where ``start`` was the first."""
+        step = self.gain * math.log(max(1 - zeros, 1e-12) / (1 - self.target_zeros))
+        largest = math.log(self.largest_step)
+        weight *= math.exp(min(max(step, -largest), largest))
+        weight = min(max(weight, start / self.largest_change), start * self.largest_change)
+        # Logs have numbers of single precision: they are to show the very λ.
+        return float(np.float32(weight))
+
+    def shortfall(self, zeros: float, weight: float) -> str | None:
+        """A sentence where the active share is not the one asked for, None where it is."""
+        active, wanted = 1 - zeros, 1 - self.target_zeros
+        if wanted / REACHED <= active <= wanted * REACHED:
+            return None
+        return (
+            f"target_zeros={self.target_zeros:g} was not reached: the codes have {zeros:.3f} zeros "
+            f"at λ = {weight:.3g}, an active share outside a factor {REACHED} of the one asked "
+            "for. Take more epochs, another start by model.energy.sparsity_weight, or a target "
+            "that this family reaches."
+        )
+
+
+class SparsityTarget(lightning.Callback):
+    """Find λ while the model is trained; without a target, do nothing.
+
+    Args:
+        target_zeros: None for the λ of the settings; the rest as for `SparsityController`.
+    """
+
+    def __init__(
+        self, target_zeros: float | None, gain: float, largest_step: float, largest_change: float
+    ) -> None:
+        self.controller = None
+        if target_zeros is not None:
+            self.controller = SparsityController(target_zeros, gain, largest_step, largest_change)
+        self.start: float | None = None
+        self.weight: float | None = None
+        self.first_frozen: int | None = None
+
+    def is_searching(self, epoch: int) -> bool:
+        """Whether λ of an epoch is not yet the one that training ends with."""
+        return self.controller is not None and epoch < (self.first_frozen or 0)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if self.controller is None:
+            return
+        if self.weight is None:
+            self.start = self.weight = float(np.float32(pl_module.energy.sparsity_weight))
+            self.first_frozen = self._search_epochs(trainer)
+        pl_module.set_sparsity_weight(self.weight)
+
+    def _search_epochs(self, trainer: lightning.Trainer) -> int:
+        if trainer.fast_dev_run:
+            return 0
+        target = self.controller.target_zeros
+        if self.start <= 0:
+            raise SettingError(
+                f"target_zeros={target:g} cannot start from model.energy.sparsity_weight="
+                f"{self.start:g}: give one above 0."
+            )
+        if trainer.max_epochs is None or trainer.max_epochs < LEAST_EPOCHS:
+            raise SettingError(
+                f"target_zeros={target:g} freezes λ before the last third of the epochs: set "
+                f"trainer.max_epochs={trainer.max_epochs} to at least {LEAST_EPOCHS}."
+            )
+        return search_epochs(trainer.max_epochs)
+
+    def on_validation_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: SparseAutoencoder
+    ) -> None:
+        if self.controller is not None and trainer.state.fn == TrainerFn.FITTING:
+            pl_module.log("val/sparsity_weight", self.weight)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if self.controller is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if trainer.sanity_checking or not self.is_searching(trainer.current_epoch):
+            return
+        zeros = float(trainer.callback_metrics["val/zeros"])
+        self.weight = self.controller.next_weight(self.weight, zeros, self.start)
+        pl_module.set_sparsity_weight(self.weight)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if self.controller is None or "val/zeros" not in trainer.callback_metrics:
+            return
+        zeros = float(trainer.callback_metrics["val/zeros"])
+        told = self.controller.shortfall(zeros, self.weight)
+        if told is not None:
+            rank_zero_warn(told)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("start", "weight", "first_frozen")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.__dict__.update(state_dict)
+
+
+def search_epochs(max_epochs: int) -> int:
+    """How many epochs may have a λ that is not yet final: two thirds."""
+    return 2 * max_epochs // 3
+
+
+class AfterSearch(lightning.Callback):
+    """For a callback that compares epochs: with ``monitor`` set, it sleeps while λ is sought."""
+
+    monitor: str | None
+
+    def _sleeps(self, trainer: lightning.Trainer) -> bool:
+        return self.monitor is not None and is_searching(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if not self._sleeps(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if not self._sleeps(trainer):
+            super().on_validation_end(trainer, pl_module)
+
+
+def is_searching(trainer: lightning.Trainer) -> bool:
+    """Whether a training is in an epoch whose λ is not yet final."""
+    return any(
+        callback.is_searching(trainer.current_epoch)
+        for callback in trainer.callbacks
+        if isinstance(callback, SparsityTarget)
+    )
