@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder, UnitColumns
     from sparse_lightning.encoders import LISTA, Encoder
     from sparse_lightning.energy import Energy, Objective
+    from sparse_lightning.estimator import SparseCoding
     from sparse_lightning.model import SparseAutoencoder
     from sparse_lightning.optimizers import AdamSettings
     from sparse_lightning.penalties import NonNegativeL1, Penalty
@@ -37,6 +38,7 @@ __all__ = [
     "Penalty",
     "Solution",
     "SparseAutoencoder",
+    "SparseCoding",
     "UnitColumns",
     "register",
 ]
@@ -45,6 +47,7 @@ _MODULES = {
     "decoders": ("Decoder", "LinearDecoder", "MultiLayerDecoder", "UnitColumns"),
     "encoders": ("LISTA", "Encoder"),
     "energy": ("Energy", "Objective"),
+    "estimator": ("SparseCoding",),
     "model": ("SparseAutoencoder",),
     "optimizers": ("AdamSettings",),
     "penalties": ("NonNegativeL1", "Penalty"),

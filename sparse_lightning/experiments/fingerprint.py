@@ -69,7 +69,8 @@ ADDED: dict[str, Any] = {
     "callbacks.sparsity_target._target_": (
         "sparse_lightning.training.sparsity_target.SparsityTarget"
     ),
-    "callbacks.sparsity_target.gain": 1.0,
+    "callbacks.sparsity_target.gain": 0.5,
+    "callbacks.sparsity_target.damping": 1.0,
     "callbacks.sparsity_target.largest_step": 2.0,
     "callbacks.sparsity_target.largest_change": 1000.0,
 }
