@@ -249,7 +249,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             "target_zeros": self.target_zeros,
         }.items():
             if value is not None:
-                OmegaConf.update(config, place, getattr(value, "item", lambda value=value: value)())
+                plain = value.item() if isinstance(value, np.generic) else value
+                OmegaConf.update(config, place, plain)
         self._require_possible(config)
         return config
 
