@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from sparse_lightning.encoders import LISTA, Encoder, GatedLISTA, SignedLISTA
     from sparse_lightning.energy import Energy, Objective
+    from sparse_lightning.estimator import SparseCoding
     from sparse_lightning.model import SparseAutoencoder
     from sparse_lightning.optimizers import AdamSettings
     from sparse_lightning.penalties import (
@@ -81,6 +82,7 @@ __all__ = [
     "SignedLISTA",
     "Solution",
     "SparseAutoencoder",
+    "SparseCoding",
     "SparseEncoder",
     "TopKEncoder",
     "TrainingRule",
@@ -100,6 +102,7 @@ _MODULES = {
     ),
     "encoders": ("LISTA", "Encoder", "GatedLISTA", "SignedLISTA"),
     "energy": ("Energy", "Objective"),
+    "estimator": ("SparseCoding",),
     "model": ("SparseAutoencoder",),
     "optimizers": ("AdamSettings",),
     "penalties": (

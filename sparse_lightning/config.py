@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,27 @@ def level_of(
     grid: ListConfig | None, level: int | None, otherwise: float, name: str = "sparsity_weights"
 ) -> float:
     """Resolver of λ and k: the grid's value at a level, or a default where none is asked for."""
-    if level is None:
+    # Without a grid a level picks a target.
+    if level is None or grid is None:
         return otherwise
-    if grid is None:
+    return _at(level, name, grid)
+
+
+def target_of(
+    targets: ListConfig, grids: Sequence[ListConfig | None], level: int | None
+) -> float | None:
+    """Resolver of the share of zeros asked for: the target at a level, where there is no grid."""
+    has_grid = any(grid is not None for grid in grids)
+    return None if level is None or has_grid else _at(level, "zeros_targets", targets)
+
+
+def _at(level: int, name: str, values: ListConfig) -> float:
+    if level not in range(len(values)):
         raise SettingError(
-            f"sparsity_level={level} needs a grid: set {name}=[...], or give {GRIDS[name]} itself."
+            f"sparsity_level={level} must be between 0 and {len(values) - 1}: "
+            f"{name}={list(values)} has {len(values)} values."
         )
-    if level not in range(len(grid)):
-        raise SettingError(
-            f"sparsity_level={level} must be between 0 and {len(grid) - 1}: "
-            f"{name}={list(grid)} has {len(grid)} values."
-        )
-    return grid[level]
+    return values[level]
 
 
 def from_on(bound: float, value: float, below: float, number: float) -> float:
@@ -110,7 +119,9 @@ def number(value: float) -> str:
 
 
 def sparsity(*, _root_: DictConfig) -> str:
-    """Resolver: how a name tells the sparsity, by k where the encoder has one, else by λ."""
+    """Resolver: how a name tells the sparsity: by the target, by k where there is one, or by λ."""
+    if _root_.target_zeros is not None:
+        return f"zeros{number(_root_.target_zeros)}"
     k = OmegaConf.select(_root_, GRIDS["active_counts"])
     if k is not None:
         return f"k{k}"
@@ -141,6 +152,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("input_dim", input_dim, replace=True)
     OmegaConf.register_new_resolver("code_dim_of", code_dim, replace=True)
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
+    OmegaConf.register_new_resolver("target_of", target_of, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
     # One program has one folder, however often its name is asked for.

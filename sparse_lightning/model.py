@@ -9,6 +9,7 @@ inference where there is none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -113,6 +114,11 @@ class SparseAutoencoder(lightning.LightningModule):
             "constraint": describe(self.constraint),
             "training_rule": describe(self.training_rule),
         }
+
+    def set_sparsity_weight(self, weight: float) -> None:
+        r"""Take another :math:`\lambda` from the next batch on; checkpoints describe that one."""
+        self.energy = replace(self.energy, sparsity_weight=weight)
+        self.hparams["energy"] = describe(self.energy)
 
     def _require_fit(self) -> None:
         self.training_rule.require_fit(self)

@@ -32,7 +32,8 @@ FLOORS = [
     {"studies"},
     {"figures"},
     {"paper"},
-    COMMANDS,
+    # The face for scikit-learn composes settings as the commands do.
+    COMMANDS | {"estimator"},
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -18,6 +18,7 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.experiments.command_line import continuing_command
 from sparse_lightning.experiments.early_checks import FORCE, require_beginning
+from sparse_lightning.experiments.fingerprint import TARGET
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_command, record_settings
 from sparse_lightning.experiments.same_run import (
     differences,
@@ -135,6 +136,10 @@ def find_beginning(
         parts += ["energy", "constraint"] + ([] if has_diverged else ["optimizer"])
     if not is_own:
         parts += ["optimizer"]
+    if is_own and config.get(TARGET) is not None:
+        # The search goes on from the λ that it had come to.
+        found = read_checkpoint(checkpoint)["hyper_parameters"]["energy"]["sparsity_weight"]
+        model.set_sparsity_weight(found)
     first_epoch = require_same_model(checkpoint, model, parts, is_own)
     _require_resumable(config, first_epoch, is_own)
     return Beginning(checkpoint, is_own, first_epoch)

@@ -31,6 +31,8 @@ AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "sparsity_weights": (list[float] | None, -math.inf),
     "active_counts": (list[int] | None, -math.inf),
     "sparsity_level": (int | None, -math.inf),
+    "target_zeros": (float | None, -math.inf),
+    "zeros_targets": (list[float], -math.inf),
 }
 HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}
 MOST_SEED = 2**32 - 1

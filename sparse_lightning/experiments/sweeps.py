@@ -45,7 +45,14 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 POLL = 1.0  # seconds
 # What a run's usual name tells already.
-TOLD_BY_NAME = ("model", "data", "seed", "sparsity_level", "model.energy.sparsity_weight")
+TOLD_BY_NAME = (
+    "model",
+    "data",
+    "seed",
+    "sparsity_level",
+    "model.energy.sparsity_weight",
+    "target_zeros",
+)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sparse_lightning.experiments.early_checks import PLAN_FILE
 from sparse_lightning.experiments.fingerprint import (
     SEED,
     SHUFFLE_SEED,
+    TARGET,
     digest,
     without_seed,
 )
@@ -36,6 +37,7 @@ from sparse_lightning.quality import QUALITIES
 # Column and setting of what every table shows.
 COLUMNS = {
     "family": "model.family",
+    "target_zeros": TARGET,
     "sparsity_weight": "model.energy.sparsity_weight",
     "variance_weight": "model.energy.variance_weight",
     "variance_threshold": "model.energy.variance_threshold",
@@ -51,15 +53,23 @@ LENGTHS = ("epochs", "seconds", "cpu_seconds")
 CODE = ("version", "commit")
 PER_RUN = ("run", "state", *SEEDS, *CODE, DIVERGED_AT, "failure")
 RESULTS = [f"test/{quality.name}" for quality in QUALITIES]
+# λ that a run with a target has come to; the settings say where it started.
+FOUND_WEIGHT = "val/sparsity_weight"
 REGRET_FILE = "regret.png"
-HEADINGS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}
+HEADINGS = {
+    "target_zeros": "target",
+    "sparsity_weight": "λ",
+    "variance_weight": "β",
+    "encoder_weight": "γ",
+}
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
     """One row per run at or below a folder, and one per run that is planned and not begun.
 
     Columns: ``run`` (its folder, below this one), ``state``, ``data``, ``family``, λ
-    ``sparsity_weight``, β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
+    ``sparsity_weight`` (found by training where there is a ``target_zeros``, a column of tables
+    with such a run), β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
     ``seed``, ``shuffle_seed``, ``max_epochs``; every other setting that tells runs apart which
     these do not, by its dotted name; ``epochs``, ``seconds``, ``cpu_seconds``, ``version``,
     ``commit`` and every final metric; ``decoder``; ``failure``, a sentence; and ``settings``, equal
@@ -87,6 +97,8 @@ def collect(folder: str | Path) -> pd.DataFrame:
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")
     results = [name for name in table if "/" in name or name in (*LENGTHS, *CODE, DIVERGED_AT)]
+    if table.get("target_zeros", pd.Series()).isna().all():
+        table = table.drop(columns="target_zeros", errors="ignore")
     first = [name for name in FIRST if name in table]
     last = [name for name in LAST if name in table]
     return table[[*first, *telling, *results, *last]]
@@ -97,11 +109,19 @@ def _row(folder: Path, run: Run, settings: dict[str, Any]) -> dict[str, Any]:
         **_ending(folder, run),
         "data": run.data_label,
         **{column: settings.get(setting) for column, setting in COLUMNS.items()},
+        **_found_weight(run, settings),
         "decoder": str(settings.get("model.decoder._target_", "")).rpartition(".")[2],
         "settings": digest(without_seed(settings)),
         # What has been asked for since is not what the results are of.
         **(run.results or {}),
     }
+
+
+def _found_weight(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    """The column λ of a run with a target: unknown before the end."""
+    if TARGET not in settings:
+        return {}
+    return {"sparsity_weight": (run.results or {}).get(FOUND_WEIGHT)}
 
 
 def _ending(folder: Path, run: Run) -> dict[str, Any]:
@@ -117,7 +137,7 @@ def _telling_settings(rows: list[dict[str, Any]], settings: list[dict[str, Any]]
     """Settings that differ between runs which are equal in every column that is always there."""
     alike: dict[tuple, list[dict[str, Any]]] = {}
     for row, own in zip(rows, settings):
-        key = (row["data"], *(row[name] for name in COLUMNS if name not in SEEDS))
+        key = (row["data"], *(own.get(COLUMNS[name]) for name in COLUMNS if name not in SEEDS))
         alike.setdefault(key, []).append(without_seed(own))
     telling: set[str] = set()
     for group in alike.values():
@@ -133,6 +153,8 @@ def _cell(value: Any) -> Any:
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number over the seeds of runs that are otherwise the same.
+
+    Where λ was found for a target it differs between seeds, and ``sparsity_weight`` is the mean.
 
     Args:
         table: what `collect` returns. Runs that are not finished are left out, those that
@@ -151,6 +173,10 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     about = [name for name in runs if name not in {*metrics, *PER_RUN}]
     groups = runs.groupby("settings", sort=False)
     summary = groups[about].first()
+    if "target_zeros" in runs:
+        has_target = summary["target_zeros"].notna()
+        means = groups["sparsity_weight"].mean()
+        summary["sparsity_weight"] = summary["sparsity_weight"].where(~has_target, means)
     summary["n"] = groups.size()
     for name in metrics:
         summary[f"{name}_mean"], summary[f"{name}_std"] = groups[name].mean(), groups[name].std()

@@ -28,12 +28,13 @@ from sparse_lightning.files import replaced_whole, write_figure
 from sparse_lightning.inputs import as_batch
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.sparsity_target import AfterSearch
 
 
-class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
+class EarlyStopping(AfterSearch, lightning.pytorch.callbacks.EarlyStopping):
     """Lightning's, with the patience of the settings also where a run goes on.
 
-    A run that had stopped stays stopped.
+    A run that had stopped stays stopped. None stops while λ is sought for a target.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

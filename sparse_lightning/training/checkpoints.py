@@ -10,6 +10,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sparse_lightning.files import replaced_whole
+from sparse_lightning.training.sparsity_target import AfterSearch
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -26,11 +27,11 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-class RunCheckpoint(ModelCheckpoint):
+class RunCheckpoint(AfterSearch, ModelCheckpoint):
     """Lightning's, which finds its files again where the run's folder has been moved.
 
     Lightning forgets which model was the best when the folder's path has changed, and would replace
-    it by the next one, whatever its energy.
+    it by the next one, whatever its energy. The best model has the λ that training ends with.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

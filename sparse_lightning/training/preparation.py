@@ -31,6 +31,8 @@ def require_trainable(config: DictConfig) -> None:
             "trainer.limit_train_batches=0 leaves nothing to train on: leave it null, or take at "
             "least 1 batch."
         )
+    if config.get("target_zeros") is not None:
+        _require_search(config)
     watchers = [
         name
         for name, callback in (config.callbacks or {}).items()
@@ -43,6 +45,20 @@ def require_trainable(config: DictConfig) -> None:
         raise SettingError(
             f"trainer.limit_val_batches=0 leaves no {config.callbacks[name].monitor}, by which "
             f"callbacks.{name} chooses: take at least 1 batch, or add {without}."
+        )
+
+
+def _require_search(config: DictConfig) -> None:
+    """Raise `SettingError` if nothing would look for the λ of a target."""
+    if "sparsity_target" not in (config.callbacks or {}):
+        raise SettingError(
+            f"target_zeros={config.target_zeros} needs callbacks.sparsity_target: take the "
+            "callback in, or set target_zeros=null."
+        )
+    if config.trainer.limit_val_batches == 0:
+        raise SettingError(
+            f"target_zeros={config.target_zeros} is compared with val/zeros, of which "
+            "trainer.limit_val_batches=0 leaves none: take at least 1 batch."
         )
 
 
