@@ -29,6 +29,7 @@ from sparse_lightning.experiments.settings import convert_settings, settle_seed
 from sparse_lightning.files import require_writable
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.signals import exit_codes_of_signals
+from sparse_lightning.training.epoch_in_progress import EpochInProgress
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.training.preparation import (
     quieten,
@@ -75,7 +76,11 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
     with wandb_finished():
         record_config(loggers, config, data)
-        callbacks = [*_callbacks(config), *beginning.callbacks(config)]
+        callbacks = [
+            *_callbacks(config),
+            *beginning.callbacks(config),
+            EpochInProgress(table),
+        ]
         trainer = instantiate(
             config.trainer,
             logger=loggers,
