@@ -34,8 +34,10 @@ from sparse_lightning.training.loggers import MetricsTable, record_config, wandb
 from sparse_lightning.training.preparation import (
     quieten,
     require_fit,
+    require_objective,
     require_trainable,
     usable_accelerator,
+    usable_devices,
 )
 from sparse_lightning.training.results import best_checkpoint, tested_best
 
@@ -66,6 +68,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     data = instantiate(config.data)
     model = instantiate(config.model)
     require_fit(model, data)
+    require_objective(config, model)
     # The first process says so for all: the mark is gone once it has begun.
     has_diverged = rank_zero_only.rank != 0 or Run(run_dir).diverged_at_epoch is not None
     beginning = find_beginning(config, model, data, has_diverged)
@@ -86,6 +89,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
             logger=loggers,
             callbacks=callbacks,
             accelerator=usable_accelerator(config),
+            devices=usable_devices(config),
             # Without a callback that keeps a checkpoint Lightning would add its own.
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
@@ -149,10 +153,10 @@ def _conclude_diverged(
     ) from error
 
 
-def start(config: DictConfig) -> dict[str, float] | None:
+def start(config: DictConfig) -> dict[str, float] | float | None:
     """What Hydra calls: one run, or one job of a sweep."""
     if jobs.is_job():
-        return jobs.run_once(train_in_held_folder, config)
+        return jobs.objective_of(config, jobs.run_once(train_in_held_folder, config))
     with interruption_explained(Path(config.run_dir)):
         return train(config)
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning
@@ -28,6 +34,8 @@ from sparse_lightning.training.epoch_in_progress import (
     set_random_states,
 )
 
+REPOSITORY = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 ALWAYS = "callbacks.last.every_minutes=1e-9"
 # Five batches in an epoch, the last of them smaller.
 SMALL = ("code_dim=16", "hidden_dim=24", "solver.max_iterations=8")
@@ -56,6 +64,47 @@ class NoisyUntil(Noise):
             raise Interrupted
 
 
+def command(folder: Path, mnist_root: Path) -> list[str]:
+    """A training in two processes that saves after every batch."""
+    return [
+        *(sys.executable, "-m", "sparse_lightning.train", "model=vdl", "logger=none", *SETTINGS),
+        *("data.num_test=50", "data.batch_size=46", "trainer=ddp", "trainer.accelerator=cpu"),
+        *("trainer.devices=2", "trainer.enable_progress_bar=false", "~callbacks.figures", ALWAYS),
+        *(f"data.root={mnist_root}", f"hydra.run.dir={folder}", "resume=true"),
+    ]
+
+
+def has_come_to(epoch: int, run: Path) -> bool:
+    """Whether a run has saved inside an epoch from this one on."""
+    path = run / "checkpoints" / "last.ckpt"
+    return (
+        path.exists() and is_inside_epoch(kept := read_checkpoint(path)) and kept["epoch"] >= epoch
+    )
+
+
+def run_in_two_processes(
+    folder: Path, mnist_root: Path, until: Callable[[], bool] = lambda: False
+) -> int:
+    """Exit code of a training, which is killed once something holds."""
+    process = subprocess.Popen(
+        command(folder, mnist_root), cwd=REPOSITORY, env=ENVIRONMENT, start_new_session=True
+    )
+    while process.poll() is None and not until():
+        time.sleep(0.02)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait(timeout=60)
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_go_on_inside_the_epoch(mnist_root: Path, tmp_path: Path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_in_two_processes(whole, mnist_root) == 0
+    assert run_in_two_processes(parts, mnist_root, lambda: has_come_to(1, parts)) != 0
+    assert run_in_two_processes(parts, mnist_root) == 0
+    assert_equal_runs(whole, parts)
+
+
 def table_of(run: Path) -> pd.DataFrame:
     return pd.read_csv(run / "metrics.csv")
 
@@ -74,12 +123,23 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "end"),
     [
-        (("model=vdl_nl", "model.optimizer.decoder_decay_epochs=1"), (1, 3)),
+        pytest.param(
+            ("model=vdl_nl", "model.optimizer.decoder_decay_epochs=1"), (1, 3), id="hidden layer"
+        ),
         # Before there is any best model.
-        (("model=do", "trainer.accumulate_grad_batches=2"), (0, 3)),
-        (("model=sdl", "trainer.val_check_interval=0.4"), (2, 2)),
+        pytest.param(
+            ("model=do", "trainer.accumulate_grad_batches=2"),
+            (0, 3),
+            id="first epoch",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("model=sdl", "trainer.val_check_interval=0.4"),
+            (2, 2),
+            id="validations inside",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["hidden layer", "first epoch", "validations inside"],
 )
 def test_an_epoch_goes_on_where_it_was_interrupted(settings, end, compose_small, tmp_path: Path):
     """The same weights and the same rows, bit for bit, whoever draws random numbers."""
@@ -98,6 +158,7 @@ def test_an_epoch_goes_on_where_it_was_interrupted(settings, end, compose_small,
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_the_same_however_often_it_is_saved(compose_small: Compose, tmp_path):
     for name, settings in (("often", [ALWAYS]), ("seldom", [])):
         config = compose_small("model=sdl", *SETTINGS, *settings, run_dir=tmp_path / name)
