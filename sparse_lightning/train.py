@@ -31,14 +31,15 @@ def train(config: DictConfig) -> dict[str, float]:
     return training_run.train(config)
 
 
-def start(config: DictConfig) -> dict[str, float] | None:
+def start(config: DictConfig) -> dict[str, float] | float | None:
     """What Hydra calls: one run, or one job of a sweep."""
     import_parts(config)
     check_training(config)
     from sparse_lightning.experiments import jobs, resuming, training_run
 
     if jobs.is_job():
-        return jobs.run_once(training_run.train_in_held_folder, config)
+        results = jobs.run_once(training_run.train_in_held_folder, config)
+        return jobs.objective_of(config, results)
     with resuming.interruption_explained(Path(config.run_dir)):
         return training_run.train(config)
 

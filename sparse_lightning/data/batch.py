@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,6 +130,53 @@ class Share(Sampler[int]):
         return islice(self.order, self.rank, None, self.count)
 
 
+class ResumableLoader(DataLoader[Batch]):
+    """A DataLoader that goes on inside an epoch, behind the batches that a checkpoint counts.
+
+    The order of an epoch must follow from the epoch alone, as that of `EpochShuffle` does.
+    Lightning keeps the state in checkpoints, and loads it before an interrupted epoch goes on.
+    """
+
+    _taken, _first = 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the epoch have been taken, and how many the epoch has."""
+        return {"taken": self._taken, "batches": len(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin the next iteration behind the batches that were taken.
+
+        Raises:
+            SettingError: the epoch had another number of batches.
+        """
+        if state["batches"] != len(self):
+            raise SettingError(
+                f"data.batch_size={self.batch_size} cuts an epoch into {len(self)} batches, and "
+                f"the checkpoint is from inside an epoch of {state['batches']}: set batch size and "
+                "data as they were until that epoch has ended."
+            )
+        self._first = state["taken"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Not before the first batch is asked for: the samplers know their epoch by then.
+        first, self._first = self._first, 0
+        self._taken = first
+        for batch in super().__iter__() if first == 0 else self._behind(first):
+            self._taken += 1
+            yield batch
+
+    def _behind(self, first: int) -> DataLoader[Batch]:
+        """The epoch less its first batches, which are not loaded."""
+        return DataLoader(
+            self.dataset,
+            batch_sampler=list(islice(self.batch_sampler, first, None)),
+            collate_fn=self.collate_fn,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            generator=self.generator,
+        )
+
+
 def slice_loader(
     data: TensorSlices,
     batch_size: int,
@@ -137,8 +184,8 @@ def slice_loader(
     drop_last: bool = False,
     rank: int = 0,
     processes: int = 1,
-) -> DataLoader:
-    """A DataLoader of `Batch`; in order, or shuffled anew each epoch with a seed.
+) -> ResumableLoader:
+    """A loader of `Batch`; in order, or shuffled anew each epoch with a seed.
 
     Args:
         data: all samples.
@@ -151,13 +198,15 @@ def slice_loader(
     order = SequentialSampler(data)
     if shuffle_seed is not None:
         order = EpochShuffle(len(data), shuffle_seed)
-    return DataLoader(
+    return ResumableLoader(
         data,
         batch_size=batch_size // processes,
         sampler=order if processes == 1 else Share(order, rank, processes),
         collate_fn=_as_it_is,
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
+        # Each iteration draws a seed, which must not come from the generator of everything else.
+        generator=torch.Generator(),
     )
 
 

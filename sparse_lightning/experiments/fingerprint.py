@@ -30,6 +30,7 @@ WITHOUT_EFFECT = (
     "tags",
     "data_name",
     "sweep",
+    "objective",
     "logger",
     "resume",
     "imports",

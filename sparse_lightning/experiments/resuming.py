@@ -13,7 +13,7 @@ import lightning
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from omegaconf import DictConfig
 
-from sparse_lightning.checkpoint_format import read_checkpoint
+from sparse_lightning.checkpoint_format import is_inside_epoch, read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.experiments.command_line import continuing_command
@@ -28,6 +28,7 @@ from sparse_lightning.experiments.same_run import (
     require_whole,
 )
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.epoch_in_progress import EPOCH_IN_PROGRESS
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class FreshCallbacks(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: SparseAutoencoder, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["callbacks"] = {}
+        checkpoint.pop(EPOCH_IN_PROGRESS, None)
 
 
 class OwnLearningRates(lightning.Callback):
@@ -218,8 +220,17 @@ def interruption_explained(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        has_epochs = Run(run_dir).last_checkpoint.exists()
-        point = "from the last finished epoch" if has_epochs else "from the beginning"
-        message = f"Interrupted. This goes on {point}:\n  {continuing_command(run_dir)}"
+        message = f"Interrupted. This goes on {_point(run_dir)}:\n  {continuing_command(run_dir)}"
         rank_zero_only(print)(message, file=sys.stderr)
         raise
+
+
+def _point(run_dir: Path) -> str:
+    """From where an interrupted run goes on, in words."""
+    checkpoint = Run(run_dir).last_checkpoint
+    if not checkpoint.exists():
+        return "from the beginning"
+    contents = read_checkpoint(checkpoint)
+    if is_inside_epoch(contents):
+        return f"inside epoch {contents['epoch']}"
+    return "from the last finished epoch"

@@ -231,7 +231,7 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The model of the last finished epoch, from which the run goes on."""
+        """The model from which the run goes on: of the last epoch, or from inside the next."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     def model(self) -> SparseAutoencoder:

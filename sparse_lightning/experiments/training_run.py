@@ -30,12 +30,15 @@ from sparse_lightning.files import require_writable
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import require_registered
 from sparse_lightning.signals import exit_codes_of_signals
+from sparse_lightning.training.epoch_in_progress import EpochInProgress
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.training.preparation import (
     quieten,
     require_fit,
+    require_objective,
     require_trainable,
     usable_accelerator,
+    usable_devices,
 )
 from sparse_lightning.training.results import best_checkpoint, tested_best
 
@@ -67,6 +70,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     model = instantiate(config.model)
     require_fit(model, data)
     require_registered(model.descriptions)
+    require_objective(config, model)
     # The first process says so for all: the mark is gone once it has begun.
     has_diverged = rank_zero_only.rank != 0 or Run(run_dir).diverged_at_epoch is not None
     beginning = find_beginning(config, model, data, has_diverged)
@@ -77,12 +81,17 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
     with wandb_finished():
         record_config(loggers, config, data)
-        callbacks = [*_callbacks(config), *beginning.callbacks(config)]
+        callbacks = [
+            *_callbacks(config),
+            *beginning.callbacks(config),
+            EpochInProgress(table),
+        ]
         trainer = instantiate(
             config.trainer,
             logger=loggers,
             callbacks=callbacks,
             accelerator=usable_accelerator(config),
+            devices=usable_devices(config),
             # Without a callback that keeps a checkpoint Lightning would add its own.
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )

@@ -73,7 +73,7 @@ class Figures(lightning.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
-        if trainer.current_epoch == 0:
+        if trainer.global_step == 0:
             self._draw(trainer, pl_module, 0)
 
     @rank_zero_only

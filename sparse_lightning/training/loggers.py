@@ -52,6 +52,20 @@ class MetricsTable(Logger):
             self.rows = {int(row["epoch"]): row for row in kept.to_dict("records")}
         self._row_began, self._cpu_began = time.monotonic(), time.process_time()
 
+    def spent(self, epoch: int) -> tuple[float, float]:
+        """``seconds`` and ``cpu_seconds`` of an epoch that has not ended."""
+        row = self.rows.get(epoch, {"seconds": 0.0, "cpu_seconds": 0.0})
+        now, cpu = time.monotonic(), time.process_time()
+        return (
+            row["seconds"] + now - self._row_began,
+            row["cpu_seconds"] + cpu - self._cpu_began,
+        )
+
+    def add_spent(self, seconds: float, cpu_seconds: float) -> None:
+        """Count what the present epoch took before it was interrupted."""
+        self._row_began -= seconds
+        self._cpu_began -= cpu_seconds
+
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         measured = {

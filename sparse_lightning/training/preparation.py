@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
@@ -72,6 +73,31 @@ def usable_accelerator(config: DictConfig) -> str:
             "trainer.accelerator=cpu."
         )
     return "cpu" if chosen == "auto" and only_apple else chosen
+
+
+def usable_devices(config: DictConfig) -> Any:
+    """Those of the settings; of a job of a sweep on GPUs the one that it has a place on."""
+    own = OmegaConf.select(config, "sweep.device")
+    if own is None or config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        return config.trainer.devices
+    return [own]
+
+
+def require_objective(config: DictConfig, model: SparseAutoencoder) -> None:
+    """Raise `SettingError` unless ``objective`` is null or names a metric of this model."""
+    name = config.get("objective")
+    if name is None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Nothing has been measured yet.
+        measured = {key for meter in model.meters["val_meters"].values() for key in meter.compute()}
+    for meter in model.meters["val_meters"].values():
+        meter.reset()
+    phase, _, metric = str(name).partition("/")
+    if phase not in ("val", "test") or metric not in measured:
+        raise SettingError(
+            f"objective={name} must be val/ or test/ and one of {', '.join(sorted(measured))}."
+        )
 
 
 def quieten() -> None:
