@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sparse_lightning.errors import FOR_THE_USER
-from sparse_lightning.experiments.runs import State
+from sparse_lightning.experiments.records import State
 from sparse_lightning.experiments.table import collect, show, summarize, write_results
 
 

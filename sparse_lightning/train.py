@@ -22,6 +22,7 @@ from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DivergenceError
 from sparse_lightning.experiments import jobs
+from sparse_lightning.experiments.heartbeat import Heartbeat
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.experiments.resuming import begin, find_beginning, interruption_explained
 from sparse_lightning.experiments.runs import DIVERGED_AT, Run, recorded_seed
@@ -75,7 +76,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
     with wandb_finished():
         record_config(loggers, config, data)
-        callbacks = [*_callbacks(config), *beginning.callbacks(config)]
+        callbacks = [*_callbacks(config), *beginning.callbacks(config), Heartbeat(run_dir)]
         trainer = instantiate(
             config.trainer,
             logger=loggers,

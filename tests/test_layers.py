@@ -20,7 +20,7 @@ PACKAGE = ROOT / "sparse_lightning"
 
 # From the ground up. What is named nowhere belongs to the method.
 METHOD = "the method"
-COMMANDS = {"config", "train", "evaluate", "collect", "reproduce"}
+COMMANDS = {"config", "train", "evaluate", "collect", "reproduce", "runs"}
 FLOORS = [
     {"errors", "files", "checkpoint_format"}
     # Figures of arrays and tables alone, which training and sweeps draw as well.
