@@ -27,6 +27,7 @@ from sparse_lightning.figures.tiles import feature_tiles, image_rows
 from sparse_lightning.files import replaced_whole, write_figure
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.trackio_logger import TrackioLogger
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
@@ -154,5 +155,7 @@ def log_figure(trainer: lightning.Trainer, name: str, path: Path, figure: Figure
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"figures/{name}", [str(path)])
+        elif isinstance(logger, TrackioLogger):
+            logger.log_image(f"figures/{name}", path)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)
