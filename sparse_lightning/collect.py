@@ -30,7 +30,7 @@ def main() -> None:
     try:
         require_supported()
         require_runs(folder)
-        from sparse_lightning.experiments.runs import State
+        from sparse_lightning.experiments.records import State
         from sparse_lightning.experiments.table import (
             collect,
             histories,

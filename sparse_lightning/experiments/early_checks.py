@@ -13,10 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.patch_pipeline.photographs import require_folder
 from sparse_lightning.errors import CheckpointError, DataError, SettingError, require_count
+from sparse_lightning.experiments.records import CONFIG_FILE, PLAN_FILE
 from sparse_lightning.experiments.settings import convert_top_level
 
-# By which a run's folder, and that of a sweep, are known.
-CONFIG_FILE, PLAN_FILE = "config.yaml", "plan.json"
 # resume=force goes on whatever has changed.
 FORCE = "force"
 # Data that are read from a folder of the user's, and how to see that it is there.

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_lightning.errors import DataError
-from sparse_lightning.experiments.early_checks import PLAN_FILE
 from sparse_lightning.experiments.fingerprint import (
     SEED,
     SHUFFLE_SEED,
@@ -23,13 +22,14 @@ from sparse_lightning.experiments.fingerprint import (
     digest,
     without_seed,
 )
-from sparse_lightning.experiments.runs import (
+from sparse_lightning.experiments.records import (
     DIVERGED_AT,
+    PLAN_FILE,
     TABLE_FILE,
-    Run,
     State,
-    find_runs,
+    read_plan,
 )
+from sparse_lightning.experiments.runs import Run, find_runs
 from sparse_lightning.figures.sweep import regret_curve
 from sparse_lightning.files import replaced_whole, write_figure, write_json
 from sparse_lightning.quality import QUALITIES
@@ -182,19 +182,6 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         summary[f"{name}_mean"], summary[f"{name}_std"] = groups[name].mean(), groups[name].std()
     order = [name for name in ("data", "family", "sparsity_weight") if name in summary]
     return summary.sort_values(order, kind="stable").reset_index(drop=True)
-
-
-def read_plan(folder: Path) -> dict[str, list[str]]:
-    """Overrides of every job that sweeps in this folder are to do, by the name of its folder."""
-    try:
-        return json.loads((folder / PLAN_FILE).read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        path = folder / PLAN_FILE
-        raise DataError(f"{path} is damaged: delete it, and give the sweep's command again.") from (
-            error
-        )
 
 
 def record_plan(folder: Path, jobs: dict[str, list[str]]) -> None:

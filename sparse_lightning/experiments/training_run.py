@@ -21,6 +21,7 @@ from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import DivergenceError
+from sparse_lightning.experiments.heartbeat import Heartbeat
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.experiments.resuming import begin, find_beginning
 from sparse_lightning.experiments.runs import DIVERGED_AT, Run, recorded_seed
@@ -85,6 +86,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
             *_callbacks(config),
             *beginning.callbacks(config),
             EpochInProgress(table),
+            Heartbeat(run_dir),
         ]
         trainer = instantiate(
             config.trainer,

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
-from sparse_lightning.errors import CheckpointError, DataError, SettingError
+from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.experiments.early_checks import as_list, require_models
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,

@@ -29,6 +29,7 @@ from sparse_lightning.inputs import as_batch
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.sparsity_target import AfterSearch
+from sparse_lightning.training.trackio_logger import TrackioLogger
 
 
 class EarlyStopping(AfterSearch, lightning.pytorch.callbacks.EarlyStopping):
@@ -174,5 +175,7 @@ def log_figure(trainer: lightning.Trainer, name: str, path: Path, figure: Figure
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"figures/{name}", [str(path)])
+        elif isinstance(logger, TrackioLogger):
+            logger.log_image(f"figures/{name}", path)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)

@@ -161,9 +161,9 @@ def wandb_logger(save_dir: str | Path, **settings: Any) -> WandbLogger:
 
 
 @rank_zero_only
-def lasting_id(folder: Path) -> str:
-    """The W&B run that belongs to a folder: what ``wandb_id`` in it says, drawn at first."""
-    path = folder / "wandb_id"
+def lasting_id(folder: Path, file: str = "wandb_id") -> str:
+    """The logger's run that belongs to a folder: what a file in it says, drawn at first."""
+    path = folder / file
     if not path.exists():
         with replaced_whole(path) as temporary:
             temporary.write_text(secrets.token_hex(4))
