@@ -6,6 +6,7 @@ The files live in ``conf/`` at the top of the repository and travel inside the w
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import secrets
@@ -32,10 +33,10 @@ CONFIG_DIR = next(
 
 
 MOST_CODE_DIM = 1024
-# Of data that have one size for all, so that settings can be checked before torch is imported.
-INPUT_DIMS = {
-    "sparse_lightning.data.mnist.MNIST": 784,
-    "sparse_lightning.data.patches.ImagePatches": 784,
+# Of images that have one size for all, so that settings can be checked before torch is imported.
+IMAGE_SHAPES = {
+    "sparse_lightning.data.mnist.MNIST": (28, 28),
+    "sparse_lightning.data.patches.ImagePatches": (28, 28),
 }
 # The grids of a family, and what is taken from them.
 GRIDS = {"sparsity_weights": "model.energy.sparsity_weight", "active_counts": "model.encoder.k"}
@@ -78,13 +79,33 @@ def input_dim(*, _root_: DictConfig) -> int:
 
     A class that has one size for all says so without being made.
     """
-    known = INPUT_DIMS.get((_root_.data or {}).get("_target_"))
+    known = IMAGE_SHAPES.get((_root_.data or {}).get("_target_"))
     if known is not None:
-        return known
+        return math.prod(known)
     # Settings are composed and checked before torch is imported, where that can be.
     from sparse_lightning.data.own import input_dim_of
 
     return input_dim_of(_root_.data)
+
+
+def image_shape(*, _root_: DictConfig) -> list[int]:
+    """Resolver: the shape of an image, as the data of the settings have it.
+
+    Raises:
+        SettingError: the data are no images.
+    """
+    target = (_root_.data or {}).get("_target_")
+    shape = IMAGE_SHAPES.get(target)
+    if shape is None:
+        from sparse_lightning.data.own import data_of
+
+        shape = data_of(_root_.data).image_shape
+    if shape is None:
+        raise SettingError(
+            f"model.decoder.image_shape is that of the data, and data._target_={target} has none: "
+            "set data.image_shape, or choose a decoder that is not convolutional."
+        )
+    return list(shape)
 
 
 def code_dim(given: int | None, *, _root_: DictConfig) -> int:
@@ -150,6 +171,7 @@ def choices(group: str) -> str:
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
     OmegaConf.register_new_resolver("input_dim", input_dim, replace=True)
+    OmegaConf.register_new_resolver("image_shape", image_shape, replace=True)
     OmegaConf.register_new_resolver("code_dim_of", code_dim, replace=True)
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
     OmegaConf.register_new_resolver("target_of", target_of, replace=True)
