@@ -192,8 +192,8 @@ class Arrays(SplitDataModule):
         dim = int(np.prod(self.source.row_shape))
         if self.image_shape is not None and np.prod(self.image_shape) != dim:
             raise SettingError(
-                f"data.image_shape={list(self.image_shape)} has {np.prod(self.image_shape)} pixels, "
-                f"and the rows of data.path={self.path} have {dim} values: make them equal."
+                f"data.image_shape={list(self.image_shape)} has {np.prod(self.image_shape)} "
+                f"pixels, and the rows of data.path={self.path} have {dim} values: make them equal."
             )
         return dim
 

@@ -1,7 +1,7 @@
 """Images of a folder as vectors, whole or in random patches, grey or in colour.
 
-The images are decoded once, as those of natural image patches are, and kept as an array of bytes, one
-row for an image or patch; what follows is that of `arrays`. There is no contrast normalisation.
+The images are decoded once, as those of natural image patches are, and kept as an array of bytes,
+one row for an image or patch; what follows is that of `arrays`. There is no contrast normalisation.
 """
 
 from __future__ import annotations

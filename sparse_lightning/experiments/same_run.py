@@ -74,8 +74,8 @@ def require_same_data(checkpoint: Path, data: SplitDataModule) -> None:
     if ours != theirs:
         raise SettingError(
             f"The data are not those that the run was trained on (fingerprint {ours}, was "
-            f"{theirs}): set data.root or data.path to those, choose another folder, or add resume={FORCE} to "
-            "go on all the same."
+            f"{theirs}): set data.root or data.path to those, choose another folder, or add "
+            f"resume={FORCE} to go on all the same."
         )
 
 

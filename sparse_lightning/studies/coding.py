@@ -120,8 +120,8 @@ def require_images(data: SplitDataModule, study: str) -> None:
     """Raise `SettingError` unless a study's data are images."""
     if data.image_shape is None or not next(batches(data, "test", 1)).is_of_images:
         raise SettingError(
-            f"study={study} needs images, and {data.title} has none: set data.image_shape in training "
-            "where rows are images, or choose study=regret or study=ablation."
+            f"study={study} needs images, and {data.title} has none: set data.image_shape in "
+            "training where rows are images, or choose study=regret or study=ablation."
         )
 
 
