@@ -63,7 +63,7 @@ def test_every_format_gives_the_same_rows(name, values, tmp_path: Path):
     write(tmp_path / name, values)
     key = "x" if name in ("other.npz", "named.pt", "plain.safetensors") else None
     source = data_of(tmp_path / name, key=key).source
-    assert (source.count, source.row_shape) == values.shape
+    assert (source.count, source.row_shape) == (COUNT, (DIM,))
     rows = source.rows(tmp_path / "cache")
     chosen = np.array([41, 3, 59, 0, 3])
     np.testing.assert_array_equal(rows.gather(chosen), values[chosen])

@@ -233,9 +233,10 @@ def _parquet(path: Path, choice: Choice) -> FileArray:
         told = (
             f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
         )
+        known = ", ".join(f"{name} ({kind})" for name, kind in types.items())
         raise SettingError(
             f"data.columns={list(columns)} do not fit {path} "
-            f"({told or 'it has no column of numbers'}): its columns are {', '.join(f'{name} ({kind})' for name, kind in types.items())}."
+            f"({told or 'it has no column of numbers'}): its columns are {known}."
         )
     width = sum(_width(types[name]) for name in columns)
     dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
