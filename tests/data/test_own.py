@@ -1,4 +1,4 @@
-"""Data from outside, end to end: arrays, image folders, data modules and loaders of a user's own."""
+"""Data from outside, end to end: arrays, image folders, data modules and loaders."""
 
 from __future__ import annotations
 
