@@ -139,7 +139,7 @@ class ImageFolder(Arrays):
     def _key(self, photographs: list[Photograph]) -> str:
         files = [(photo.name, photo.size, photo.changed) for photo in photographs]
         versions = {name: version(name) for name in ("torch", "pillow")}
-        recipe = [list(self.image_shape), self.shorter_side, self.crops, self.split_seed]
+        recipe = [self.mode, self.size, self.shorter_side, self.crops, self.split_seed]
         return digest([VERSION, recipe, versions, files])
 
     def _build(self, photographs: list[Photograph], folder: Path) -> None:

@@ -3,7 +3,8 @@ r"""What the code components stand for (Figs. 2 to 5 and 11 to 14 of the paper).
 The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest value that the
 component takes on validation images: the response of a non-linear decoder depends on it. Encoder
 filters are the rows of U. Each atom's orientation, frequency and size are those of the Gabor
-function nearest to it.
+function nearest to it. Atoms of colour images are shown in colour, and measured by their mean over
+channels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.figures.tiles import as_pictures
 from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, require_images
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import orientation_share
@@ -68,7 +70,7 @@ def features(
     """
     require_images(data, "features")
     samples = fingerprint(data)
-    images = all_inputs(data, "val", num_images).reshape(-1, *data.image_shape)
+    images = _grey(as_pictures(all_inputs(data, "val", num_images), data.image_shape))
     rows, index, pixels = [], [], []
     for trained in tqdm(trained_models, desc="features", unit="model"):
         codes = cache.array(
@@ -79,7 +81,9 @@ def features(
         seed = scramble_seed if gabors else None
         measured = cache.rows(
             ["features", trained.digest, samples, num_images, seed, smoothing, part_level],
-            lambda c=codes, a=atoms, s=seed: _measure(c, a, images, s, smoothing, part_level),
+            lambda c=codes, a=_grey(atoms), s=seed: _measure(
+                c, a, images, s, smoothing, part_level
+            ),
         )
         rows += [trained.columns | row for row in measured]
         shown = {ATOM: atoms}
@@ -91,7 +95,7 @@ def features(
     table = pd.DataFrame(rows)
     table["used"] = table["active"] >= least_active
     if gabors:
-        rule = min(data.image_shape), gabor_threshold, envelope_width, least_cycles
+        rule = min(images.shape[1:]), gabor_threshold, envelope_width, least_cycles
         table["gabor_like"] = are_gabor_like(table, *rule)
         names = {SCRAMBLED + field.name: field.name for field in fields(GaborFit)}
         scrambled = table[list(names)].rename(columns=names)
@@ -107,7 +111,12 @@ def _scales(codes: np.ndarray) -> torch.Tensor:
 
 
 def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
-    return vectors.reshape(-1, *data.image_shape).numpy()
+    return as_pictures(vectors.numpy(), data.image_shape)
+
+
+def _grey(tiles: np.ndarray) -> np.ndarray:
+    """Images (k, height, width): the mean of the channels of those in colour."""
+    return tiles.mean(-1) if tiles.ndim == 4 else tiles
 
 
 def _measure(
