@@ -81,8 +81,8 @@ def features(
         seed = scramble_seed if gabors else None
         measured = cache.rows(
             ["features", trained.digest, samples, num_images, seed, smoothing, part_level],
-            lambda c=codes, a=_grey(atoms), s=seed: _measure(
-                c, a, images, s, smoothing, part_level
+            lambda c=codes, a=atoms, s=seed: _measure(
+                c, _grey(a), images, s, smoothing, part_level
             ),
         )
         rows += [trained.columns | row for row in measured]
