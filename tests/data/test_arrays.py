@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -324,3 +326,41 @@ def test_places_are_told_by_file(values, tmp_path: Path):
     assert source.place(COUNT + 3) == "row 3 of b.npy"
     with pytest.raises(DataError, match=r"the first in row 17 of b\.npy, column 2"):
         data_of(folder).setup()
+
+
+ANONYMOUS = """
+import sys
+import numpy as np
+from sparse_lightning.data.arrays import Arrays
+
+def anonymous() -> int:
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
+
+before = anonymous()
+data = Arrays(sys.argv[1], sys.argv[2], num_val=1000, num_test=1000)
+data.setup()
+data.fingerprint()
+peak = anonymous()
+for number, batch in zip(range(2000), data.train_dataloader()):
+    if number % 50 == 0:
+        peak = max(peak, anonymous())
+print(peak - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_rows_on_disk_take_no_memory(tmp_path: Path):
+    """1 GB of rows, of which batches, indices and pieces of 32 MiB are in memory."""
+    count, dim = 1_000_000, 256
+    generator = np.random.default_rng(0)
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (count, dim))
+    for start in range(0, count, 50_000):
+        array[start : start + 50_000] = generator.standard_normal((50_000, dim), np.float32)
+    array.flush()
+    arguments = [str(tmp_path / "x.npy"), str(tmp_path / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-c", ANONYMOUS, *arguments], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 400  # MiB
