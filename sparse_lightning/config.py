@@ -113,6 +113,18 @@ def code_dim(given: int | None, *, _root_: DictConfig) -> int:
     return min(2 * input_dim(_root_=_root_), MOST_CODE_DIM) if given is None else given
 
 
+def over_input_dim(numbers: Any, *, _root_: DictConfig) -> Any:
+    """Resolver: a number, or each of a list, over the size of an input, to three digits."""
+    if isinstance(numbers, ListConfig | list):
+        return [over_input_dim(number, _root_=_root_) for number in numbers]
+    return float(f"{numbers / input_dim(_root_=_root_):.3g}")
+
+
+def times_input_dim(number: float, *, _root_: DictConfig) -> float:
+    """Resolver: a number times the size of an input, to three digits."""
+    return float(f"{number * input_dim(_root_=_root_):.3g}")
+
+
 def wandb_mode() -> str:
     """Resolver: W&B's mode, offline where it has no API key to go online with.
 
@@ -176,6 +188,8 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
     OmegaConf.register_new_resolver("target_of", target_of, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
+    OmegaConf.register_new_resolver("over_input_dim", over_input_dim, replace=True)
+    OmegaConf.register_new_resolver("times_input_dim", times_input_dim, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
     # One program has one folder, however often its name is asked for.
     OmegaConf.register_new_resolver("unique", unique, replace=True, use_cache=True)

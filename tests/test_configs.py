@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from operator import attrgetter
 
+import numpy as np
 import pytest
 from conftest import FAMILIES
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -16,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from sparse_lightning.config import CONFIG_DIR, nearest_names
+from sparse_lightning.experiments.settings import convert_settings
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.penalties import (
     GroupLasso,
@@ -67,6 +69,13 @@ def test_numbers_of_the_paper_for_mnist(family, compose):
     assert list(grid) == sorted(grid)
 
 
+@pytest.fixture
+def needed(tmp_path) -> dict[str, list[str]]:
+    """What data sets must be told, by their name."""
+    np.save(tmp_path / "x.npy", np.zeros((3, 4)))
+    return {"arrays": [f"data.path={tmp_path / 'x.npy'}"], "image_folder": ["data.root=images"]}
+
+
 @pytest.mark.parametrize(
     ("group", "option"),
     [
@@ -76,16 +85,32 @@ def test_numbers_of_the_paper_for_mnist(family, compose):
         if (group, option) != ("model", "base")
     ],
 )
-def test_every_file_composes_and_resolves(group, option, compose):
+def test_every_file_composes_and_resolves(group, option, compose, needed):
     value = f"[{option}]" if group == "logger" else option
-    config = compose(f"{group}={value}", "hydra.job.num=0")
+    own = needed.get(option, []) if group == "data" else []
+    config = compose(f"{group}={value}", "hydra.job.num=0", *own)
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 @pytest.mark.parametrize(("data", "family"), list(itertools.product(options("data"), FAMILIES)))
-def test_every_pair_has_a_preset(data, family, compose):
-    config = compose(f"data={data}", f"model={family}")
+def test_every_pair_has_a_preset(data, family, compose, needed):
+    config = compose(f"data={data}", f"model={family}", *needed.get(data, []))
     assert config.sparsity_weights is not None
+
+
+def test_sizes_follow_from_the_data(compose, needed):
+    config = compose("data=arrays", "model=vdl_nl", *needed["arrays"])
+    assert (config.model.decoder.input_dim, config.model.encoder.input_dim) == (4, 4)
+    assert config.model.decoder.code_dim == config.model.encoder.code_dim == 8
+    config = compose("data=arrays", "model=sdl", "code_dim=5", *needed["arrays"])
+    assert config.model.decoder.code_dim == 5
+    config = compose("data=image_folder", "model=sdl", "data.root=images")
+    assert (config.model.decoder.input_dim, config.model.decoder.code_dim) == (3072, 1024)
+    config = compose("model=sdl", "data=imagenet_patches", "data.patch_size=16")
+    assert (config.model.decoder.input_dim, config.model.decoder.code_dim) == (256, 256)
+    config = compose("model=sdl", "model.decoder.input_dim=null")
+    convert_settings(config)
+    assert config.model.decoder.input_dim == 784
 
 
 @pytest.mark.parametrize("family", ["do", "vdl_nl"])

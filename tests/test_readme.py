@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 from conftest import Compose
 from omegaconf import OmegaConf
 
@@ -22,7 +23,9 @@ def test_python(compose_small: Compose, tmp_path: Path, monkeypatch, capsys):
     assert "torch.Size([250, 128])" in capsys.readouterr().out
 
 
-def test_commands(compose: Compose):
+def test_commands(compose: Compose, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros((3, 4)))
     commands = re.findall(r"^python -m sparse_lightning\.train (.*)$", README, re.MULTILINE)
     assert len(commands) >= 8
     for command in commands:

@@ -31,7 +31,7 @@ from sparse_lightning.files import digest
 GLOBAL, FEATURE, NONE = "global", "feature", "none"
 # Statistics of larger files are kept beside converted copies.
 LARGE = 2**26
-CHANNELS = (1, 3)
+COLOURS = 3
 
 
 class ArrayRows(TensorSlices):
@@ -130,7 +130,7 @@ class Arrays(SplitDataModule):
         self.shares = {"val": val_share, "test": test_share}
         self.most = {"train": num_train, "val": num_val, "test": num_test}
         self.standardise = standardise or (GLOBAL if image_shape else FEATURE)
-        self.image_shape = None if image_shape is None else tuple(image_shape)
+        self.image_shape = None if image_shape is None else _without_single(image_shape)
         self.pixel_range = pixel_range
         self._require_settings()
 
@@ -156,7 +156,7 @@ class Arrays(SplitDataModule):
                 "data.path_test are given already. Leave data.groups out."
             )
         shape = self.image_shape
-        if shape is not None and not (len(shape) == 2 or (len(shape) == 3 and _channels(shape))):
+        if shape is not None and not (len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape))):
             raise SettingError(
                 f"data.image_shape={list(shape)} must be [height,width], [3,height,width] or "
                 "[height,width,3]."
@@ -192,8 +192,8 @@ class Arrays(SplitDataModule):
         dim = int(np.prod(self.source.row_shape))
         if self.image_shape is not None and np.prod(self.image_shape) != dim:
             raise SettingError(
-                f"data.image_shape={list(self.image_shape)} has {np.prod(self.image_shape)} pixels, "
-                f"and the rows of data.path={self.path} have {dim} values: make them equal."
+                f"data.image_shape={list(self.image_shape)} has {np.prod(self.image_shape)} "
+                f"pixels, and the rows of data.path={self.path} have {dim} values: make them equal."
             )
         return dim
 
@@ -376,5 +376,12 @@ class Arrays(SplitDataModule):
         return slice_loader(data, self.batch_size, shuffle_seed, drop_last, rank, processes)
 
 
-def _channels(shape: Sequence[int]) -> bool:
-    return shape[0] in CHANNELS or shape[-1] in CHANNELS
+def _without_single(shape: Sequence[int]) -> tuple[int, ...]:
+    """An image's shape, (h, w) where it has a single channel."""
+    if len(shape) == 3 and 1 in (shape[0], shape[-1]):
+        return tuple(shape[1:] if shape[0] == 1 else shape[:2])
+    return tuple(shape)
+
+
+def _is_coloured(shape: Sequence[int]) -> bool:
+    return COLOURS in (shape[0], shape[-1])

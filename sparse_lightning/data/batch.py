@@ -87,8 +87,8 @@ class EpochShuffle(Sampler[int]):
     """A new order each epoch that depends on the seed and the epoch alone.
 
     The order is a full shuffle: whatever order the samples are in, each batch is a random draw
-    without replacement. A resumed run therefore sees the batches that the uninterrupted one would have seen. Lightning
-    calls ``set_epoch``.
+    without replacement. A resumed run therefore sees the batches that the uninterrupted one would
+    have seen. Lightning calls ``set_epoch``.
     """
 
     def __init__(self, size: int, seed: int) -> None:

@@ -97,7 +97,7 @@ class OwnData(SplitDataModule):
             return int(known)
         self.prepare_data()
         self.setup("fit")
-        first = next(iter(self.inner.train_dataloader()), None)
+        first = next(iter(seeded(self.inner.train_dataloader)), None)
         if first is None:
             raise DataError(f"{self.title} has no batch to train on: give it data.")
         return inputs_of(first, self.title)[0].numel()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
@@ -66,14 +67,14 @@ class Record:
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
                 "sparse_lightning.train."
             ) from error
-        if "${" in path.read_text():
-            # What is interpolated may be made, and a file does not say what is made.
+        settings = translated(OmegaConf.to_container(recorded))
+        if _calls_a_resolver(settings):
+            # A resolver may make what the settings name, and a file does not say what is made.
             raise DataError(
-                f"{path} has settings that are not resolved ($"
-                "{...}): give the folder of a run "
-                "of sparse_lightning.train, which resolves them."
+                f"{path} has settings that are not resolved: give the folder of a run of "
+                "sparse_lightning.train, which resolves them."
             )
-        return OmegaConf.create(translated(OmegaConf.to_container(recorded)))
+        return OmegaConf.create(settings)
 
     @property
     def is_finished(self) -> bool:
@@ -176,6 +177,15 @@ class Record:
         settings = effective_settings(self.config)
         asked = (self.results or {}).get("max_epochs")
         return settings if asked is None else settings | {EPOCHS: asked}
+
+
+def _calls_a_resolver(settings: Any) -> bool:
+    """Whether a text, or one nested inside, may be an interpolation like ``${name:...}``."""
+    if isinstance(settings, dict):
+        settings = [*settings.values()]
+    if isinstance(settings, list):
+        return any(map(_calls_a_resolver, settings))
+    return isinstance(settings, str) and ":" in settings.partition("${")[2]
 
 
 def run_folders(folder: Path) -> Iterator[Path]:

@@ -125,12 +125,17 @@ def _mean(data: SplitDataModule) -> Tensor:
     return total / count
 
 
-def require_images(data: SplitDataModule, study: str) -> None:
-    """Raise `SettingError` unless a study's data are images."""
+def require_images(data: SplitDataModule, study: str, grey: bool = False) -> None:
+    """Raise `SettingError` unless a study's data are images, or grey images."""
+    if grey and data.image_shape is not None and len(data.image_shape) > 2:
+        raise SettingError(
+            f"study={study} needs grey images, and those of {data.title} have the shape "
+            f"{data.image_shape}: train on grey ones, as with data.channels=grey."
+        )
     if data.image_shape is None or not next(batches(data, "test", 1)).is_of_images:
         raise SettingError(
-            f"study={study} needs images, and {data.title} has none: set data.image_shape in training "
-            "where rows are images, or choose study=regret or study=ablation."
+            f"study={study} needs images, and {data.title} has none: set data.image_shape in "
+            "training where rows are images, or choose study=regret or study=ablation."
         )
 
 

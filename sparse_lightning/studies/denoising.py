@@ -63,7 +63,7 @@ def denoising(
         for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
         `best_denoisers`; pictures of those models.
     """
-    require_images(data, "denoising")
+    require_images(data, "denoising", grey=True)
     samples = fingerprint(data)
     rows = []
     settings = [samples, list(noise_levels), noise_seed, num_images]

@@ -1,7 +1,7 @@
 r"""PSNR at equal sparsity: read off curves of measured points, never beyond them.
 
-Tables of data that are no images have R² in place of PSNR, in a column ``r2``; both are read off in the
-same way.
+Tables of data that are no images have R² in place of PSNR, in a column ``r2``; both are read
+off in one way.
 
 Along a family's curve PSNR is nearly linear in the logarithm of the active share, which is 1 less
 the share of zeros. PSNR is therefore interpolated in that logarithm, between two measured points

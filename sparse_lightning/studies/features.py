@@ -3,7 +3,8 @@ r"""What the code components stand for (Figs. 2 to 5 and 11 to 14 of the paper).
 The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest magnitude that
 the component takes on validation images: the response of a non-linear decoder depends on it.
 Encoder filters are the rows of U. Each atom's orientation, frequency and size are those of the
-Gabor function nearest to it.
+Gabor function nearest to it. Atoms of colour images are shown in colour, and measured by their mean
+over channels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.figures.tiles import as_pictures
 from sparse_lightning.studies.coding import (
     all_codes,
     all_inputs,
@@ -75,7 +77,7 @@ def features(
     """
     require_images(data, "features")
     samples = fingerprint(data)
-    images = all_inputs(data, "val", num_images).reshape(-1, *data.image_shape)
+    images = _grey(as_pictures(all_inputs(data, "val", num_images), data.image_shape))
     rows, index, pixels = [], [], []
     for trained in tqdm(trained_models, desc="features", unit="model"):
         codes = cache.array(
@@ -86,7 +88,9 @@ def features(
         seed = scramble_seed if gabors else None
         measured = cache.rows(
             ["atoms", trained.digest, samples, num_images, seed, smoothing, part_level],
-            lambda c=codes, a=atoms, s=seed: _measure(c, a, images, s, smoothing, part_level),
+            lambda c=codes, a=atoms, s=seed: _measure(
+                c, _grey(a), images, s, smoothing, part_level
+            ),
         )
         shown = {ATOM: atoms}
         frequencies = np.full(len(atoms), np.nan)
@@ -94,7 +98,7 @@ def features(
         filters = None if encoder is None else encoder.filters()
         if filters is not None:
             shown[FILTER] = _tiles(filters, data)
-            frequencies = mean_frequency(torch.from_numpy(shown[FILTER])).numpy()
+            frequencies = mean_frequency(torch.from_numpy(_grey(shown[FILTER]))).numpy()
         rows += [
             trained.columns | row | {"filter_frequency": float(frequency)}
             for row, frequency in zip(measured, frequencies)
@@ -105,7 +109,7 @@ def features(
     table = pd.DataFrame(rows)
     table["used"] = table["active"] >= least_active
     if gabors:
-        rule = min(data.image_shape), gabor_threshold, envelope_width, least_cycles
+        rule = min(images.shape[1:]), gabor_threshold, envelope_width, least_cycles
         table["gabor_like"] = are_gabor_like(table, *rule)
         names = {SCRAMBLED + field.name: field.name for field in fields(GaborFit)}
         scrambled = table[list(names)].rename(columns=names)
@@ -115,7 +119,12 @@ def features(
 
 
 def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
-    return vectors.reshape(-1, *data.image_shape).numpy()
+    return as_pictures(vectors.numpy(), data.image_shape)
+
+
+def _grey(tiles: np.ndarray) -> np.ndarray:
+    """Images (k, height, width): the mean of the channels of those in colour."""
+    return tiles.mean(-1) if tiles.ndim == 4 else tiles
 
 
 def _measure(

@@ -18,11 +18,11 @@ from sparse_lightning.files import replaced_whole
 
 @dataclass(frozen=True)
 class Pictures:
-    """Small grey images, and what each is.
+    """Small images, and what each is.
 
     Args:
         index: one row per image.
-        pixels: (k, height, width), in the order of the rows.
+        pixels: (k, height, width), or of colours (k, height, width, 3), in the order of the rows.
     """
 
     index: pd.DataFrame

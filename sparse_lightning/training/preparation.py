@@ -19,7 +19,8 @@ def require_fit(model: SparseAutoencoder, data: SplitDataModule) -> None:
     if model.decoder.input_dim != data.input_dim:
         raise SettingError(
             f"model.decoder.input_dim={model.decoder.input_dim} does not fit the data, whose "
-            f"inputs have {data.input_dim} values: set model.decoder.input_dim={data.input_dim}, or leave it out."
+            f"inputs have {data.input_dim} values: set model.decoder.input_dim={data.input_dim}, "
+            "or leave it out."
         )
     if model.energy.hinge is not None:
         data.require_variance()

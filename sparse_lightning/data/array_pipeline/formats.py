@@ -31,6 +31,21 @@ SAFETENSORS_TYPES = {
 }  # fmt: skip
 
 
+# What the readers raise on files that are damaged, or something else.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    pyarrow.ArrowException,
+)
+
+
 @dataclass(frozen=True)
 class FileArray:
     """The array of one file.
@@ -80,13 +95,12 @@ def open_array(path: Path, choice: Choice) -> FileArray:
         return FORMATS[path.suffix.lower()](path, choice)
     except (SettingError, DataError):
         raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, OverflowError,
-            zipfile.BadZipFile, pickle.UnpicklingError, pyarrow.ArrowException) as error:  # fmt: skip
+    except UNREADABLE as error:
         size = path.stat().st_size if path.is_file() else 0
         reason = "is empty" if size == 0 else f"cannot be read as {path.suffix}"
         raise DataError(
-            f"{path} {reason} ({type(error).__name__}: {_first_line(error)}): give a whole file of "
-            "numbers, without Python objects in it."
+            f"{path} {reason} ({type(error).__name__}: {_first_line(error)}): give a whole file "
+            "of numbers, without Python objects in it."
         ) from error
 
 
@@ -150,8 +164,8 @@ def _the_key(path: Path, choice: Choice, names: Sequence[str]) -> str:
         return names[0]
     given = "is not given" if key is None else f"{key} is not among them"
     raise SettingError(
-        f"{path} holds {len(names)} arrays ({', '.join(names)}), and data.key {given}: set data.key "
-        "to the one to use."
+        f"{path} holds {len(names)} arrays ({', '.join(names)}), and data.key {given}: set "
+        "data.key to the one to use."
     )
 
 
@@ -219,9 +233,10 @@ def _parquet(path: Path, choice: Choice) -> FileArray:
         told = (
             f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
         )
+        known = ", ".join(f"{name} ({kind})" for name, kind in types.items())
         raise SettingError(
-            f"data.columns={list(columns)} do not fit {path} ({told or 'it has no column of numbers'})"
-            f": its columns are {', '.join(f'{name} ({kind})' for name, kind in types.items())}."
+            f"data.columns={list(columns)} do not fit {path} "
+            f"({told or 'it has no column of numbers'}): its columns are {known}."
         )
     width = sum(_width(types[name]) for name in columns)
     dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
@@ -284,7 +299,8 @@ def read_column(path: Path, name: str) -> np.ndarray:
         values = np.concatenate([*open_array(path, Choice(key=name)).pieces()])
     if values.ndim != 1:
         raise DataError(
-            f"data.groups={name} has the shape {values.shape} in {path}: give one value for each row."
+            f"data.groups={name} has the shape {values.shape} in {path}: give one value for "
+            "each row."
         )
     return values
 

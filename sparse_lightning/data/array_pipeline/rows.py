@@ -70,8 +70,9 @@ class Source:
             _require_rows(array)
             if array.shape[1:] != arrays[0].shape[1:]:
                 raise DataError(
-                    f"{setting}={path} has rows of the shape {array.shape[1:]} in {array.path.name} and "
-                    f"{arrays[0].shape[1:]} in {arrays[0].path.name}: give files of equal rows."
+                    f"{setting}={path} has rows of the shape {array.shape[1:]} in "
+                    f"{array.path.name} and {arrays[0].shape[1:]} in {arrays[0].path.name}: give "
+                    "files of equal rows."
                 )
         return cls(setting, path, arrays)
 

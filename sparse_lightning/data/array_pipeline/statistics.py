@@ -1,7 +1,8 @@
 r"""Means and deviations of columns, over some rows, in one pass that sees every row.
 
-Pieces of rows are joined as in Chan, Golub & LeVeque, "Algorithms for computing the sample variance",
-The American Statistician 1983: with counts n, means m and sums of squares S around them,
+Pieces of rows are joined as in Chan, Golub & LeVeque, "Algorithms for computing the sample
+variance: analysis and recommendations", The American Statistician 1983: with counts n,
+means m and sums of squares S around them,
 
 .. math:: m = m_a + \delta \frac{n_b}{n}, \qquad
           S = S_a + S_b + \delta^2 \frac{n_a n_b}{n}, \qquad \delta = m_b - m_a .
@@ -114,7 +115,8 @@ def scan(source: Source, rows: Rows, counted: np.ndarray | None) -> ColumnStatis
     if bad:
         row, column = first
         raise DataError(
-            f"{source.setting}={source.path} holds {bad} values that are NaN or infinite, the first in "
-            f"{source.place(row)}, column {column} (from 0): mend these rows or leave them out."
+            f"{source.setting}={source.path} holds {bad} values that are NaN or infinite, the "
+            f"first in {source.place(row)}, column {column} (from 0): mend these rows or leave "
+            "them out."
         )
     return statistics

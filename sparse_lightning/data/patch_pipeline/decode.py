@@ -1,4 +1,4 @@
-"""An image file in, a small grey image out, whatever kind of image file it is.
+"""An image file in, a small image out, grey or in colour, whatever kind of image file it is.
 
 Grey is a weighted sum of the colours, so it commutes with resizing and cropping: a JPEG is decoded
 to grey alone, without its colours, in half the time. A large JPEG is also decoded at a half, a
@@ -61,6 +61,16 @@ def read_grey(path: Path, shorter_side: int, smallest: int) -> Tensor:
         UnusableImage: a file that is unreadable, damaged, too small or too large, or uniform.
         DataError: a file that is not there any more.
     """
+    return read_image(path, shorter_side, smallest)[0]
+
+
+def read_image(path: Path, shorter_side: int, smallest: int, mode: str = "L") -> Tensor:
+    """`read_grey` with a choice of channels, (1, height, width) or (3, height, width), uint8.
+
+    Args:
+        path, shorter_side, smallest: as there.
+        mode: Pillow's, ``L`` for grey or ``RGB`` for colours.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -71,14 +81,14 @@ def read_grey(path: Path, shorter_side: int, smallest: int) -> Tensor:
     except OSError as error:
         raise UnusableImage(f"cannot be read ({error.strerror or error})") from error
     try:
-        grey = _resized(_decoded(content, shorter_side, smallest), shorter_side)
+        image = _resized(_decoded(content, shorter_side, smallest, mode), shorter_side)
     except UnusableImage:
         raise
     except Exception as error:  # Decoders raise anything at all on damaged files.
         raise UnusableImage(f"is damaged, or no image ({type(error).__name__})") from error
-    if grey.min() == grey.max():
+    if (image.amin((1, 2)) == image.amax((1, 2))).all():
         raise UnusableImage("is all of one colour")
-    return grey
+    return image
 
 
 @cache
@@ -88,8 +98,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _decoded(content: bytes, shorter_side: int, smallest: int) -> Tensor:
-    """(height, width), uint8, at the file's own resolution, or a large JPEG's reduced one."""
+def _decoded(content: bytes, shorter_side: int, smallest: int, mode: str) -> Tensor:
+    """(channels, height, width), uint8, at the file's resolution, or a large JPEG's reduced one."""
     with Image.open(io.BytesIO(content), formats=_formats()) as image:
         width, height = image.size
         shorter = min(width, height)
@@ -99,13 +109,17 @@ def _decoded(content: bytes, shorter_side: int, smallest: int) -> Tensor:
             raise UnusableImage(f"has {width}×{height} pixels, too few")
         # Does nothing to other formats.
         least = FINEST * shorter_side
-        image.draft("L", (math.ceil(least * width / shorter), math.ceil(least * height / shorter)))
+        image.draft(mode, (math.ceil(least * width / shorter), math.ceil(least * height / shorter)))
         ImageOps.exif_transpose(image, in_place=True)
-        return torch.from_numpy(_grey(image))
+        pixels = torch.from_numpy(_pixels(image, mode))
+        if pixels.ndim == 3:
+            return pixels.permute(2, 0, 1)
+        # Deep greys have no colours.
+        return pixels[None].expand(3 if mode == "RGB" else 1, -1, -1)
 
 
-def _grey(image: Image.Image) -> np.ndarray:
-    """(height, width), uint8; the first frame of an animated image."""
+def _pixels(image: Image.Image, mode: str) -> np.ndarray:
+    """(height, width) or (height, width, 3), uint8; the first frame of an animated image."""
     if image.mode.startswith("I"):
         # Pillow itself would cut 16 bits off at 255.
         deep = np.asarray(image).astype(np.int64)
@@ -118,14 +132,14 @@ def _grey(image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("RGB")
-    return np.array(image if image.mode == "L" else image.convert("L"))
+    return np.array(image if image.mode == mode else image.convert(mode))
 
 
-def _resized(grey: Tensor, shorter_side: int) -> Tensor:
-    height, width = grey.shape
+def _resized(image: Tensor, shorter_side: int) -> Tensor:
+    height, width = image.shape[1:]
     shorter = min(height, width)
     size = [shorter_side * height // shorter, shorter_side * width // shorter]
     if size[0] * size[1] > MOST_PIXELS:
         raise UnusableImage(f"has {width}×{height} pixels, too long a strip")
-    image = grey.contiguous()[None, None]
-    return interpolate(image, size=size, mode="bilinear", antialias=True)[0, 0].contiguous()
+    image = image.contiguous()[None]
+    return interpolate(image, size=size, mode="bilinear", antialias=True)[0].contiguous()

@@ -1,0 +1,213 @@
+"""Images of a folder as vectors, whole or in random patches, grey or in colour.
+
+The images are decoded once, as those of natural image patches are, and kept as an array of bytes,
+one row for an image or patch; what follows is that of `arrays`. There is no contrast normalisation.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from sparse_lightning.data.array_pipeline.rows import Source
+from sparse_lightning.data.arrays import Arrays
+from sparse_lightning.data.patch_pipeline.build import describe_skipped, usable_cores
+from sparse_lightning.data.patch_pipeline.cache import built_once, require_room
+from sparse_lightning.data.patch_pipeline.crops import random_crops, seeded_generator
+from sparse_lightning.data.patch_pipeline.decode import (
+    UnusableImage,
+    read_image,
+    without_decoder_warnings,
+)
+from sparse_lightning.data.patch_pipeline.photographs import Photograph, copies, find_photographs
+from sparse_lightning.errors import DataError, SettingError, require_count
+from sparse_lightning.files import digest, write_json
+
+MODES = {"rgb": "RGB", "grey": "L"}
+WHOLE, PATCH = "whole", "patch"
+IMAGES_AT_A_TIME = 256
+# To be raised with every change of the code that changes the pixels it makes.
+VERSION = 1
+
+
+class ImageFolder(Arrays):
+    """Images of a folder, in three splits that share no image.
+
+    Args:
+        root: folder of images at any depth.
+        size: side of a square in pixels.
+        channels: ``rgb`` or ``grey``.
+        crop: ``whole``: the shorter side becomes ``size``, and the middle is cut out; ``patch``:
+            squares at random places of the image at ``shorter_side``.
+        shorter_side: pixels to which an image's shorter side is resized before patches are cut;
+            None: twice ``size``.
+        crops_per_image: patches cut from each image.
+        num_workers: threads that decode, None for one on each core.
+
+    The other arguments are those of `Arrays`. Files that cannot be used are passed over and named.
+
+    Raises:
+        SettingError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        cache_dir: str | Path,
+        size: int = 32,
+        channels: str = "rgb",
+        crop: str = WHOLE,
+        shorter_side: int | None = None,
+        crops_per_image: int = 16,
+        val_share: float = 0.1,
+        test_share: float = 0.1,
+        num_train: int | None = None,
+        num_val: int | None = None,
+        num_test: int | None = None,
+        standardise: str = "global",
+        batch_size: int = 250,
+        split_seed: int = 0,
+        shuffle_seed: int = 0,
+        drop_last: bool = False,
+        num_workers: int | None = None,
+    ) -> None:
+        if root is None:
+            raise SettingError("data.root=null: set data.root to a folder of images.")
+        for name, value in (("size", size), ("crops_per_image", crops_per_image)):
+            require_count(f"data.{name}", value)
+        if size < 2:
+            raise SettingError(f"data.size={size} must be at least 2.")
+        if channels not in MODES:
+            raise SettingError(f"data.channels={channels} must be {' or '.join(MODES)}.")
+        if crop not in (WHOLE, PATCH):
+            raise SettingError(f"data.crop={crop} must be {WHOLE} or {PATCH}.")
+        side = size if crop == WHOLE else (2 * size if shorter_side is None else shorter_side)
+        if side < size:
+            raise SettingError(f"data.shorter_side={side} must be at least data.size={size}.")
+        if num_workers is not None:
+            require_count("data.num_workers", num_workers)
+        super().__init__(
+            root, cache_dir, val_share=val_share, test_share=test_share, num_train=num_train,
+            num_val=num_val, num_test=num_test, standardise=standardise,
+            image_shape=[3 if channels == "rgb" else 1, size, size], batch_size=batch_size,
+            split_seed=split_seed, shuffle_seed=shuffle_seed, drop_last=drop_last,
+        )  # fmt: skip
+        self.root, self.size, self.mode, self.shorter_side = Path(root), size, MODES[channels], side
+        self.crops = crops_per_image if crop == PATCH else None
+        self.num_workers = num_workers
+        self._folder: Path | None = None
+
+    @property
+    def input_dim(self) -> int:
+        """Pixels of a square, times its channels."""
+        return int(np.prod(self.image_shape))
+
+    @property
+    def title(self) -> str:
+        """What figures say of the data."""
+        return f"images of {self.root.resolve().name}"
+
+    def _source(self, setting: str, path: str | Path) -> Source:
+        return Source.open("data.root", self._made() / "images.npy", self.choice)
+
+    def _groups(self) -> np.ndarray:
+        return np.load(self._made() / "image_of_row.npy", allow_pickle=False)
+
+    def _orders(self) -> dict[str, np.ndarray]:
+        # Patches of one image go to one split.
+        self.groups = None if self.crops is None else "images"
+        return super()._orders()
+
+    def _made(self) -> Path:
+        """The folder of decoded images, made now unless it is there."""
+        if self._folder is None:
+            photographs = find_photographs(self.root)
+            self._folder = built_once(
+                self.cache_dir,
+                f"images-{self._key(photographs)}",
+                lambda _, result: self._build(photographs, result),
+            )
+        return self._folder
+
+    def _key(self, photographs: list[Photograph]) -> str:
+        files = [(photo.name, photo.size, photo.changed) for photo in photographs]
+        versions = {name: version(name) for name in ("torch", "pillow")}
+        recipe = [self.mode, self.size, self.shorter_side, self.crops, self.split_seed]
+        return digest([VERSION, recipe, versions, files])
+
+    def _build(self, photographs: list[Photograph], folder: Path) -> None:
+        """Write ``images.npy`` (n, c, h, w), ``image_of_row.npy`` (n,) and ``images.json``."""
+        require_room(folder, len(photographs) * (self.crops or 1) * self.input_dim)
+        repeated = copies(photographs, photographs)
+        skipped = {name: f"is a copy of {other}" for name, other in repeated.items()}
+        photographs = [photo for photo in photographs if photo.name not in skipped]
+        names, images, rows = [], [], 0
+        with (folder / "pixels").open("wb") as file:
+            for photograph, result in self._decoded(photographs):
+                if isinstance(result, str):
+                    skipped[photograph.name] = result
+                    continue
+                result.tofile(file)
+                images += [len(names)] * len(result)
+                names.append(photograph.name)
+                rows += len(result)
+        if len(names) < 3:
+            told = f" ({describe_skipped(skipped)})" if skipped else ""
+            raise DataError(
+                f"data.root={self.root} has {len(names)} usable images{told}, and at least 3 are "
+                "needed (training, validation and test share none): add images."
+            )
+        if skipped:
+            print(f"data.root={self.root}: {describe_skipped(skipped)}.", file=sys.stderr)
+        _with_header(folder, (rows, *self.image_shape))
+        np.save(folder / "image_of_row.npy", np.array(images, np.int64))
+        write_json(folder / "images.json", {"images": names, "skipped": skipped})
+
+    def _decoded(
+        self, photographs: list[Photograph]
+    ) -> Iterator[tuple[Photograph, np.ndarray | str]]:
+        """Squares (n, c, h, w) of each image in order, or why there are none."""
+        bar = tqdm(total=len(photographs), desc="Decoding", unit=" images")
+        with (
+            without_decoder_warnings(),
+            bar,
+            ThreadPoolExecutor(self.num_workers or usable_cores()) as pool,
+        ):
+            for start in range(0, len(photographs), IMAGES_AT_A_TIME):
+                some = photographs[start : start + IMAGES_AT_A_TIME]
+                yield from zip(some, pool.map(partial(_squares, self), some))
+                bar.update(len(some))
+
+
+def _squares(data: ImageFolder, photograph: Photograph) -> np.ndarray | str:
+    size = data.size
+    try:
+        image = read_image(photograph.path, data.shorter_side, size, data.mode).numpy()
+    except UnusableImage as error:
+        return str(error)
+    if data.crops is None:
+        top, left = ((side - size) // 2 for side in image.shape[1:])
+        return np.ascontiguousarray(image[None, :, top : top + size, left : left + size])
+    generator = seeded_generator(data.split_seed, photograph.name)
+    # Channels last in the view of all squares, which are indexed by their place.
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(1, 2))
+    return np.ascontiguousarray(
+        random_crops(windows.transpose(1, 2, 0, 3, 4), data.crops, generator)
+    )
+
+
+def _with_header(folder: Path, shape: tuple[int, ...]) -> None:
+    """Make ``pixels`` an .npy file, which names its shape before its values."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with (folder / "images.npy").open("wb") as file, (folder / "pixels").open("rb") as pixels:
+        np.lib.format.write_array_header_1_0(file, header)
+        while content := pixels.read(2**24):
+            file.write(content)
+    (folder / "pixels").unlink()

@@ -1,0 +1,366 @@
+"""Arrays of one's own: formats, splits, standardisation, refusals, and what is never in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sparse_lightning.data import arrays
+from sparse_lightning.data.array_pipeline.rows import Source
+from sparse_lightning.data.array_pipeline.split import by_group, by_row
+from sparse_lightning.data.arrays import Arrays
+from sparse_lightning.errors import DataError, SettingError
+
+COUNT, DIM = 60, 4
+
+
+@pytest.fixture
+def values() -> np.ndarray:
+    return np.random.default_rng(0).normal(3, 2, (COUNT, DIM)).astype(np.float32)
+
+
+def data_of(path: Path, **settings) -> Arrays:
+    settings = {"cache_dir": path.parent / "cache", "batch_size": 10} | settings
+    return Arrays(path, **settings)
+
+
+def write(path: Path, values: np.ndarray) -> None:
+    tensor = torch.from_numpy(values)
+    table = pyarrow.table(
+        {
+            "text": ["a"] * len(values),
+            "first": values[:, 0],
+            "rest": pyarrow.FixedSizeListArray.from_arrays(values[:, 1:].ravel(), DIM - 1),
+        }
+    )
+    {
+        "plain.npy": lambda: np.save(path, values),
+        "columns_first.npy": lambda: np.save(path, np.asfortranarray(values)),
+        "big_endian.npy": lambda: np.save(path, values.astype(">f8")),
+        "other.npz": lambda: np.savez_compressed(path, x=values, y=values[:, 0]),
+        "bare.pt": lambda: torch.save(tensor, path),
+        "named.pt": lambda: torch.save({"x": tensor, "y": tensor[:2]}, path),
+        "old.pt": lambda: torch.save(tensor, path, _use_new_zipfile_serialization=False),
+        "plain.safetensors": lambda: save_file({"x": tensor, "y": tensor[:2].clone()}, path),
+        "table.parquet": lambda: pyarrow.parquet.write_table(table, path, row_group_size=7),
+    }[path.name]()
+
+
+FILES = (
+    "plain.npy", "columns_first.npy", "big_endian.npy", "other.npz", "bare.pt", "named.pt",
+    "old.pt", "plain.safetensors", "table.parquet",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_gives_the_same_rows(name, values, tmp_path: Path):
+    write(tmp_path / name, values)
+    key = "x" if name in ("other.npz", "named.pt", "plain.safetensors") else None
+    source = data_of(tmp_path / name, key=key).source
+    assert (source.count, source.row_shape) == (COUNT, (DIM,))
+    rows = source.rows(tmp_path / "cache")
+    chosen = np.array([41, 3, 59, 0, 3])
+    np.testing.assert_array_equal(rows.gather(chosen), values[chosen])
+    assert not any(array.flags.writeable and array.base is None for array in rows.arrays)
+
+
+def test_bfloat16_is_read_exactly(values, tmp_path: Path):
+    tensor = torch.from_numpy(values).bfloat16()
+    torch.save(tensor, tmp_path / "x.pt")
+    save_file({"x": tensor}, tmp_path / "x.safetensors")
+    for name in ("x.pt", "x.safetensors"):
+        rows = data_of(tmp_path / name).source.rows(tmp_path / "cache")
+        np.testing.assert_array_equal(rows.gather(np.arange(COUNT)), tensor.float().numpy())
+
+
+def test_a_folder_is_its_files_in_order(values, tmp_path: Path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    np.save(folder / "b.npy", values[20:])
+    torch.save(torch.from_numpy(values[:20]), folder / "a.pt")
+    (folder / "README.txt").write_text("not a shard")
+    rows = data_of(folder).source.rows(tmp_path / "cache")
+    chosen = np.array([19, 20, 0, 59])
+    np.testing.assert_array_equal(rows.gather(chosen), values[chosen])
+
+
+def test_splits_are_disjoint_and_statistics_are_of_training_rows(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    data = data_of(tmp_path / "x.npy", val_share=0.2, test_share=0.3)
+    data.setup()
+    orders = {split: samples.order for split, samples in data.splits.items()}
+    assert {split: len(order) for split, order in orders.items()} == {
+        "train": 30, "val": 12, "test": 18,
+    }  # fmt: skip
+    assert sorted(np.concatenate([*orders.values()])) == list(range(COUNT))
+    train = values[orders["train"]].astype(np.float64)
+    for split, order in orders.items():
+        inputs = data.splits[split].__getitems__(list(range(len(order)))).inputs
+        assert inputs.dtype == torch.float32
+        expected = (values[order] - train.mean(0)) / train.std(0)
+        np.testing.assert_allclose(inputs, expected, rtol=1e-4, atol=1e-5)
+    kept = data.state_dict()
+    np.testing.assert_allclose(kept["mean"], train.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(kept["std"], train.std(0), rtol=1e-9)
+    torch.testing.assert_close(data.training_mean, torch.zeros(DIM).double())
+
+
+@pytest.mark.parametrize("standardise", ["global", "none"])
+def test_other_standardisations(standardise, values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    data = data_of(tmp_path / "x.npy", standardise=standardise)
+    data.setup()
+    train = values[data.splits["train"].order].astype(np.float64)
+    mean, std = (train.mean(), train.std()) if standardise == "global" else (0, 1)
+    found = data.splits["train"].__getitems__(list(range(len(train)))).inputs
+    np.testing.assert_allclose(found, (train - mean) / std, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(data.training_mean, found.double().mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_files_of_their_own(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    np.save(tmp_path / "test.npy", values[:15] + 100)
+    data = data_of(tmp_path / "x.npy", path_test=tmp_path / "test.npy", standardise="none")
+    data.setup()
+    assert sorted(data.splits["test"].order) == list(range(15))
+    assert data.splits["test"].__getitems__([0]).inputs.min() > 50
+    assert len(data.splits["train"]) + len(data.splits["val"]) == COUNT
+
+
+@pytest.mark.parametrize("kind", ["file", "column", "key"])
+def test_whole_groups_go_to_one_split(kind, values, tmp_path: Path):
+    groups = np.repeat([f"subject {i}" for i in range(12)], 5)
+    if kind == "column":
+        path, name = tmp_path / "x.parquet", "who"
+        pyarrow.parquet.write_table(pyarrow.table({"a": values[:, 0], "who": groups}), path)
+    elif kind == "key":
+        path, name = tmp_path / "x.npz", "who"
+        np.savez(path, x=values, who=groups)
+    else:
+        path, name = tmp_path / "x.npy", str(tmp_path / "who.npy")
+        np.save(path, values)
+        np.save(name, groups)
+    data = data_of(path, groups=name, val_share=0.25, test_share=0.25)
+    data.setup()
+    found = [set(groups[samples.order]) for samples in data.splits.values()]
+    assert set.union(*found) == set(groups)
+    assert sum(map(len, found)) == 12
+    assert sorted(map(len, found)) == [3, 3, 6]
+
+
+def test_shares_of_groups_are_as_near_as_groups_allow():
+    sizes = [50, 3, 3, 3, 3, 3, 3, 3, 3, 3]
+    groups = np.repeat(np.arange(10), sizes)
+    for seed in range(5):
+        parts = by_group(groups, [0.1, 0.1], seed)
+        assert [len(set(groups[part])) > 0 for part in parts] == [True] * 3
+        assert sorted(np.concatenate(parts)) == list(range(len(groups)))
+    with pytest.raises(DataError, match="2 groups for 3 splits"):
+        by_group(np.array([0, 1, 1]), [0.1, 0.1], 0)
+
+
+def test_batches_of_rows_sorted_by_class_are_random_draws(tmp_path: Path):
+    """Shares of classes vary as those of draws without replacement do, by the variance."""
+    classes, size = 4, 50
+    labels = np.repeat(np.arange(classes), 2000).astype(np.float32)
+    np.save(tmp_path / "x.npy", np.stack([labels, labels], 1))
+    data = data_of(tmp_path / "x.npy", batch_size=size, standardise="none")
+    data.setup()
+    loader = data.train_dataloader()
+    shares = []
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)
+        shares += [
+            [(batch.inputs[:, 0] == c).double().mean().item() for c in range(classes)]
+            for batch in loader
+            if len(batch.inputs) == size
+        ]
+    count = len(data.splits["train"])
+    known = data.splits["train"].order
+    p = np.bincount(labels[known].astype(int)) / count
+    expected = p * (1 - p) / size * (count - size) / (count - 1)
+    ratio = np.var(shares, axis=0) / expected
+    # Of 512 batches the standard error of the ratio is 0.06.
+    assert np.all(np.abs(ratio - 1) < 0.25)
+    np.testing.assert_allclose(np.mean(shares, 0), p, atol=0.005)
+
+
+def test_constant_columns_are_scaled_by_1_with_a_warning(values, tmp_path: Path):
+    values[:, 2] = 0.1
+    np.save(tmp_path / "x.npy", values)
+    data = data_of(tmp_path / "x.npy")
+    with pytest.warns(UserWarning, match=r"has 1 columns that are constant .* 2 \(from 0\)"):
+        data.setup()
+    assert data.splits["val"].__getitems__([0, 1]).inputs[:, 2].abs().max() < 1e-6
+
+
+def with_nan(values: np.ndarray) -> np.ndarray:
+    values[17, 2] = values[20, 0] = np.nan
+    values[17, 3] = np.inf
+    return values
+
+
+REFUSED = {
+    "NaN": (with_nan, r"3 values that are NaN or infinite, the first in row 17, column 2"),
+    "rank": (lambda v: v[:, 0], r"shape \(60,\) .* has no rows: give \(n, d\)"),
+    "empty": (lambda v: v[:0], r"shape \(0, 4\) .* is empty"),
+    "objects": (lambda v: v.astype(object), r"x\.npy cannot be read .*without Python objects"),
+    "texts": (lambda v: v.astype(str), "give integers or floating-point numbers"),
+    "complex": (lambda v: v.astype(complex), "no complex128"),
+    "few": (lambda v: v[:11], r"gives 7 rows for the split train, fewer than data\.batch_size=10"),
+    "constant": (np.ones_like, "the same values in every training row"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_trained_on_is_refused_in_a_sentence(name, values, tmp_path: Path):
+    spoil, told = REFUSED[name]
+    np.save(tmp_path / "x.npy", spoil(values), allow_pickle=True)
+    with pytest.raises((DataError, SettingError), match=told):
+        data_of(tmp_path / "x.npy").setup()
+
+
+def test_damaged_and_missing_files(values, tmp_path: Path):
+    (tmp_path / "x.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"x\.npy is empty"):
+        data_of(tmp_path / "x.npy").setup()
+    for name in ("x.npz", "x.pt", "x.safetensors", "x.parquet", "y.npy"):
+        (tmp_path / name).write_bytes(b"nonsense of some length")
+        with pytest.raises(DataError, match=r"cannot be read|is no safetensors file"):
+            data_of(tmp_path / name).setup()
+    for name, told in (("none.npy", "does not exist"), ("x.csv", "no known format")):
+        if name == "x.csv":
+            (tmp_path / name).touch()
+        with pytest.raises(SettingError, match=told):
+            data_of(tmp_path / name).setup()
+    np.savez(tmp_path / "several.npz", a=values, b=values)
+    with pytest.raises(SettingError, match=r"holds 2 arrays \(a, b\), and data\.key is not given"):
+        data_of(tmp_path / "several.npz").setup()
+
+
+def test_missing_values_of_a_table(tmp_path: Path):
+    column = pyarrow.array([1.0, 2.0, None, 4.0] * 15)
+    pyarrow.parquet.write_table(pyarrow.table({"a": column}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="missing values in column a, the first in row 2"):
+        data_of(tmp_path / "x.parquet").setup()
+    with pytest.raises(SettingError, match=r"b is missing\): its columns are a \(double\)"):
+        data_of(tmp_path / "x.parquet", columns=["b"]).setup()
+    assert not list((tmp_path / "cache").glob("array-*"))
+
+
+def test_a_last_batch_of_one_row_is_left_out(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    data = data_of(tmp_path / "x.npy", num_train=41)
+    data.setup()
+    data.require_variance()
+    assert [len(batch.inputs) for batch in data.train_dataloader()] == [10] * 4
+
+
+def test_pixels_of_images(tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    for standardise in ("global", "feature"):
+        data = data_of(tmp_path / "x.npy", image_shape=[3, 3], standardise=standardise)
+        data.setup()
+        batch = data.splits["val"].__getitems__([0, 1, 2])
+        expected = images[data.splits["val"].order[:3]].reshape(3, 9) / 255
+        np.testing.assert_allclose(batch.to_pixels(batch.inputs), expected, atol=1e-5)
+        errors = torch.ones(3, 9)
+        pixels = batch.to_pixels(batch.inputs + errors) - batch.to_pixels(batch.inputs)
+        torch.testing.assert_close(
+            batch.squared_errors(errors, torch.ones(3)), pixels.square().mean(1)
+        )
+    np.save(tmp_path / "x.npy", images.astype(np.float32))
+    with pytest.raises(SettingError, match=r"not 0 and 1: set data\.pixel_range="):
+        data_of(tmp_path / "x.npy", image_shape=[3, 3]).setup()
+    data_of(tmp_path / "x.npy", image_shape=[3, 3], pixel_range=[0, 255]).setup()
+    with pytest.raises(SettingError, match="has 16 pixels, and the rows"):
+        _ = data_of(tmp_path / "x.npy", image_shape=[4, 4]).input_dim
+
+
+def test_other_contents_have_another_fingerprint(values, tmp_path: Path):
+    def fingerprint() -> str:
+        data = data_of(tmp_path / "x.npy", standardise="none")
+        data.setup()
+        return data.fingerprint()
+
+    np.save(tmp_path / "x.npy", values)
+    first = fingerprint()
+    assert fingerprint() == first
+    values[11, 1] += 1e-3
+    np.save(tmp_path / "x.npy", values)
+    assert fingerprint() != first
+
+
+def test_statistics_of_large_files_are_kept(values, tmp_path: Path, monkeypatch):
+    np.save(tmp_path / "x.npy", values)
+    expected = data_of(tmp_path / "x.npy")
+    expected.setup()
+    monkeypatch.setattr(arrays, "LARGE", 0)
+    data_of(tmp_path / "x.npy").setup()
+    monkeypatch.setattr(arrays, "scan", None)
+    again = data_of(tmp_path / "x.npy")
+    again.setup()
+    np.testing.assert_array_equal(again.std, expected.std)
+
+
+def test_by_row_gives_small_splits_two_rows():
+    parts = by_row(10, [0.01, 0.0], 0)
+    assert [len(part) for part in parts] == [2, 0, 8]
+
+
+def test_places_are_told_by_file(values, tmp_path: Path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    np.save(folder / "a.npy", values)
+    np.save(folder / "b.npy", with_nan(values.copy()))
+    source = Source.open("data.path", folder, data_of(folder).choice)
+    assert source.place(COUNT + 3) == "row 3 of b.npy"
+    with pytest.raises(DataError, match=r"the first in row 17 of b\.npy, column 2"):
+        data_of(folder).setup()
+
+
+ANONYMOUS = """
+import sys
+import numpy as np
+from sparse_lightning.data.arrays import Arrays
+
+def anonymous() -> int:
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
+
+before = anonymous()
+data = Arrays(sys.argv[1], sys.argv[2], num_val=1000, num_test=1000)
+data.setup()
+data.fingerprint()
+peak = anonymous()
+for number, batch in zip(range(2000), data.train_dataloader()):
+    if number % 50 == 0:
+        peak = max(peak, anonymous())
+print(peak - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_rows_on_disk_take_no_memory(tmp_path: Path):
+    """1 GB of rows, of which batches, indices and pieces of 32 MiB are in memory."""
+    count, dim = 1_000_000, 256
+    generator = np.random.default_rng(0)
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (count, dim))
+    for start in range(0, count, 50_000):
+        array[start : start + 50_000] = generator.standard_normal((50_000, dim), np.float32)
+    array.flush()
+    arguments = [str(tmp_path / "x.npy"), str(tmp_path / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-c", ANONYMOUS, *arguments], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 400  # MiB
