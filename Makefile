@@ -32,9 +32,10 @@ test: install ## the fast tests
 test-slow: install ## all tests
 	$(RUN) -m pytest -q -m "slow or not slow"
 
-lint: install ## style and format
+lint: install ## style, format, and types of the public interface
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 bench: install ## speed, side by side, under 20 minutes; peers with pip install -e ".[bench]"
 	$(RUN) -m benchmarks.epoch

@@ -17,11 +17,16 @@ class ResumableSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         # Every Hydra program in the environment imports this file.
-        from sparse_lightning.experiments.sweeps import Sweep, run_sweep
+        from sparse_lightning.experiments.job_settings import check_jobs
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (combinations,) = self.split_arguments(overrides, None)
+        loader = self.hydra_context.config_loader
+        check_jobs(self.config, loader, combinations)
+        # Now that the settings are known to compose: it imports torch.
+        from sparse_lightning.experiments.sweeps import Sweep, run_sweep
+
         swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
-        sweep = Sweep.compose(self.config, self.hydra_context.config_loader, combinations, swept)
+        sweep = Sweep.compose(self.config, loader, combinations, swept)
         return run_sweep(sweep, self.launcher, self.max_batch_size)

@@ -10,9 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder, UnitColumns
-    from sparse_lightning.encoders import LISTA, Encoder, SignedLISTA
+    from sparse_lightning.decoders import (
+        ConvolutionalDecoder,
+        Decoder,
+        LinearDecoder,
+        LinearNetworkDecoder,
+        MultiLayerDecoder,
+        UnitColumns,
+    )
+    from sparse_lightning.encoders import LISTA, Encoder, GatedLISTA, SignedLISTA
     from sparse_lightning.energy import Energy, Objective
+    from sparse_lightning.estimator import SparseCoding
     from sparse_lightning.model import SparseAutoencoder
     from sparse_lightning.optimizers import AdamSettings
     from sparse_lightning.penalties import (
@@ -26,6 +34,20 @@ if TYPE_CHECKING:
     )
     from sparse_lightning.registry import register
     from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution
+    from sparse_lightning.sparse_encoders import (
+        BatchTopKEncoder,
+        JumpReLUEncoder,
+        ReLUEncoder,
+        SparseEncoder,
+        TopKEncoder,
+    )
+    from sparse_lightning.training_rules import (
+        AuxK,
+        EndToEnd,
+        InferThenRegress,
+        TrainingRule,
+        TrainingStep,
+    )
 
 __version__ = "0.1.0"
 
@@ -36,11 +58,19 @@ __all__ = [
     "LISTA",
     "AdamSettings",
     "Adaptive",
+    "AuxK",
+    "BatchTopKEncoder",
+    "ConvolutionalDecoder",
     "Decoder",
     "Encoder",
+    "EndToEnd",
     "Energy",
+    "GatedLISTA",
     "GroupLasso",
+    "InferThenRegress",
+    "JumpReLUEncoder",
     "LinearDecoder",
+    "LinearNetworkDecoder",
     "MultiLayerDecoder",
     "NonNegativeGroupLasso",
     "NonNegativeL0",
@@ -48,17 +78,31 @@ __all__ = [
     "NonNegativeLogSum",
     "Objective",
     "Penalty",
+    "ReLUEncoder",
     "SignedLISTA",
     "Solution",
     "SparseAutoencoder",
+    "SparseCoding",
+    "SparseEncoder",
+    "TopKEncoder",
+    "TrainingRule",
+    "TrainingStep",
     "UnitColumns",
     "register",
 ]
 
 _MODULES = {
-    "decoders": ("Decoder", "LinearDecoder", "MultiLayerDecoder", "UnitColumns"),
-    "encoders": ("LISTA", "Encoder", "SignedLISTA"),
+    "decoders": (
+        "ConvolutionalDecoder",
+        "Decoder",
+        "LinearDecoder",
+        "LinearNetworkDecoder",
+        "MultiLayerDecoder",
+        "UnitColumns",
+    ),
+    "encoders": ("LISTA", "Encoder", "GatedLISTA", "SignedLISTA"),
     "energy": ("Energy", "Objective"),
+    "estimator": ("SparseCoding",),
     "model": ("SparseAutoencoder",),
     "optimizers": ("AdamSettings",),
     "penalties": (
@@ -72,6 +116,20 @@ _MODULES = {
     ),
     "registry": ("register",),
     "solvers": ("FISTA", "ISTA", "Adaptive", "Solution"),
+    "sparse_encoders": (
+        "BatchTopKEncoder",
+        "JumpReLUEncoder",
+        "ReLUEncoder",
+        "SparseEncoder",
+        "TopKEncoder",
+    ),
+    "training_rules": (
+        "AuxK",
+        "EndToEnd",
+        "InferThenRegress",
+        "TrainingRule",
+        "TrainingStep",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -40,3 +40,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(family, str):
         raise CheckpointError(f"{path} names no family of model: give one that a run wrote.")
     return contents
+
+
+def epochs_behind(contents: dict[str, Any]) -> int:
+    """How many epochs a checkpoint has behind it, an unfinished one not counted."""
+    return contents["epoch"] + (0 if is_inside_epoch(contents) else 1)
+
+
+def is_inside_epoch(contents: dict[str, Any]) -> bool:
+    """Whether a checkpoint was saved before its epoch had ended."""
+    epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return epochs["started"] > epochs["processed"]

@@ -6,24 +6,24 @@ The files live in ``conf/`` at the top of the repository and travel inside the w
 from __future__ import annotations
 
 import difflib
-import netrc
+import math
 import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import hydra
-import wandb
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
+from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
 PACKAGE = Path(__file__).parent
@@ -32,21 +32,41 @@ CONFIG_DIR = next(
 )
 
 
-def level_of(grid: ListConfig | None, level: int | None, otherwise: float) -> float:
-    """Resolver of λ: the grid's value at a level, or a default where no level is asked for."""
-    if level is None:
+MOST_CODE_DIM = 1024
+# Of images that have one size for all, so that settings can be checked before torch is imported.
+IMAGE_SHAPES = {
+    "sparse_lightning.data.mnist.MNIST": (28, 28),
+    "sparse_lightning.data.patches.ImagePatches": (28, 28),
+}
+# The grids of a family, and what is taken from them.
+GRIDS = {"sparsity_weights": "model.energy.sparsity_weight", "active_counts": "model.encoder.k"}
+
+
+def level_of(
+    grid: ListConfig | None, level: int | None, otherwise: float, name: str = "sparsity_weights"
+) -> float:
+    """Resolver of λ and k: the grid's value at a level, or a default where none is asked for."""
+    # Without a grid a level picks a target.
+    if level is None or grid is None:
         return otherwise
-    if grid is None:
+    return _at(level, name, grid)
+
+
+def target_of(
+    targets: ListConfig, grids: Sequence[ListConfig | None], level: int | None
+) -> float | None:
+    """Resolver of the share of zeros asked for: the target at a level, where there is no grid."""
+    has_grid = any(grid is not None for grid in grids)
+    return None if level is None or has_grid else _at(level, "zeros_targets", targets)
+
+
+def _at(level: int, name: str, values: ListConfig) -> float:
+    if level not in range(len(values)):
         raise SettingError(
-            f"sparsity_level={level} needs a grid: set sparsity_weights=[...], or give "
-            "model.energy.sparsity_weight itself."
+            f"sparsity_level={level} must be between 0 and {len(values) - 1}: "
+            f"{name}={list(values)} has {len(values)} values."
         )
-    if level not in range(len(grid)):
-        raise SettingError(
-            f"sparsity_level={level} must be between 0 and {len(grid) - 1}: "
-            f"sparsity_weights={list(grid)} has {len(grid)} values."
-        )
-    return grid[level]
+    return values[level]
 
 
 def from_on(bound: float, value: float, below: float, number: float) -> float:
@@ -54,22 +74,59 @@ def from_on(bound: float, value: float, below: float, number: float) -> float:
     return value if number >= bound else below
 
 
+def input_dim(*, _root_: DictConfig) -> int:
+    """Resolver: d, the size of an input, as the data of the settings have it.
+
+    A class that has one size for all says so without being made.
+    """
+    known = IMAGE_SHAPES.get((_root_.data or {}).get("_target_"))
+    if known is not None:
+        return math.prod(known)
+    # Settings are composed and checked before torch is imported, where that can be.
+    from sparse_lightning.data.own import input_dim_of
+
+    return input_dim_of(_root_.data)
+
+
+def image_shape(*, _root_: DictConfig) -> list[int]:
+    """Resolver: the shape of an image, as the data of the settings have it.
+
+    Raises:
+        SettingError: the data are no images.
+    """
+    target = (_root_.data or {}).get("_target_")
+    shape = IMAGE_SHAPES.get(target)
+    if shape is None:
+        from sparse_lightning.data.own import data_of
+
+        shape = data_of(_root_.data).image_shape
+    if shape is None:
+        raise SettingError(
+            f"model.decoder.image_shape is that of the data, and data._target_={target} has none: "
+            "set data.image_shape, or choose a decoder that is not convolutional."
+        )
+    return list(shape)
+
+
+def code_dim(given: int | None, *, _root_: DictConfig) -> int:
+    """Resolver: l, where none is given twice the size of an input, and 1,024 at most."""
+    return min(2 * input_dim(_root_=_root_), MOST_CODE_DIM) if given is None else given
+
+
 def wandb_mode() -> str:
     """Resolver: W&B's mode, offline where it has no API key to go online with.
 
     It looks where W&B looks, without asking anybody: WANDB_MODE, WANDB_API_KEY and the netrc file.
+
+    Raises:
+        SettingError: a variable of the environment has a value that W&B does not take.
     """
+    from sparse_lightning.training import wandb_settings
+
+    wandb_settings.environment()
     if "WANDB_MODE" in os.environ:
         return os.environ["WANDB_MODE"]
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    server = os.environ.get("WANDB_BASE_URL", wandb.Settings().base_url)
-    path = os.environ.get("NETRC", Path.home() / ".netrc")
-    try:
-        has_key = netrc.netrc(path).authenticators(urlsplit(server).hostname) is not None
-    except (OSError, netrc.NetrcParseError):
-        has_key = False
-    return "online" if has_key else "offline"
+    return "online" if wandb_settings.has_api_key() else "offline"
 
 
 def settings_digest(*, _root_: DictConfig) -> str:
@@ -80,6 +137,16 @@ def settings_digest(*, _root_: DictConfig) -> str:
 def number(value: float) -> str:
     """Resolver: a number as names have it, the same for 1 and 1.0."""
     return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def sparsity(*, _root_: DictConfig) -> str:
+    """Resolver: how a name tells the sparsity: by the target, by k where there is one, or by λ."""
+    if _root_.target_zeros is not None:
+        return f"zeros{number(_root_.target_zeros)}"
+    k = OmegaConf.select(_root_, GRIDS["active_counts"])
+    if k is not None:
+        return f"k{k}"
+    return f"lambda{number(OmegaConf.select(_root_, GRIDS['sparsity_weights']))}"
 
 
 def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
@@ -93,15 +160,29 @@ def unique() -> str:
     return secrets.token_hex(3)
 
 
+def choices(group: str) -> str:
+    """Resolver: what a group of settings may be set to, as ``--help`` shows it."""
+    loader = GlobalHydra.instance().config_loader()
+    names = loader.get_group_options(group, ObjectType.CONFIG)
+    # What the others are made from is no choice.
+    return ", ".join(name for name in names if name != "base")
+
+
 def register_resolvers() -> None:
     """Make the resolvers that the configs use known to OmegaConf."""
+    OmegaConf.register_new_resolver("input_dim", input_dim, replace=True)
+    OmegaConf.register_new_resolver("image_shape", image_shape, replace=True)
+    OmegaConf.register_new_resolver("code_dim_of", code_dim, replace=True)
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
+    OmegaConf.register_new_resolver("target_of", target_of, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
     # One program has one folder, however often its name is asked for.
     OmegaConf.register_new_resolver("unique", unique, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("number", number, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)
+    OmegaConf.register_new_resolver("sparsity", sparsity, replace=True)
     OmegaConf.register_new_resolver("settings_digest", settings_digest, replace=True)
 
 
@@ -116,18 +197,17 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
+    tolerate_poor_terminals()
     entry = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
-    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-        with exit_codes_of_signals(), terminated_in_order():
-            entry(job)()
-        return
+    shows_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     # With it Hydra raises what it would otherwise print in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        require_supported()
         with exit_codes_of_signals(), terminated_in_order():
             entry(job)()
     except Exception as error:
-        message = user_message(error, config_name)
+        message = None if shows_traceback else user_message(error, config_name)
         if message is None:
             raise
         sys.exit(f"\nerror: {message}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +48,19 @@ class Decoder(nn.Module):
         """Weights, bottom first, and the dimensions that one column of each extends over.
 
         A column is what one component of a layer's input adds to the layer's output. Unit columns
-        and column norms are taken over these dimensions.
+        and column norms are taken over these dimensions: of a matrix over its rows, of a
+        convolution over the kernel of one input channel (exact away from borders).
+
+        Raises:
+            SettingError: for a convolution in groups, whose columns are parts of the weight.
         """
-        return [(parameter, (0,)) for parameter in self.parameters() if parameter.ndim == 2]
+        found: dict[nn.Parameter, tuple[int, ...]] = {}
+        for module in self.modules():
+            for parameter in module.parameters(recurse=False):
+                dims = _column_dims(module, parameter)
+                if dims is not None:
+                    found.setdefault(parameter, dims)
+        return list(found.items())
 
     def column_norms(self) -> list[Tensor]:
         """The norms of the columns of each weight, bottom first, a vector each."""
@@ -71,21 +82,49 @@ class Decoder(nn.Module):
         return self(codes) - self(torch.zeros_like(codes[:1]))
 
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def _column_dims(module: nn.Module, parameter: nn.Parameter) -> tuple[int, ...] | None:
+    """The dimensions of a column of a module's parameter, None where it has no columns."""
+    ndim = parameter.ndim
+    if isinstance(module, CONVOLUTIONS) and ndim > 2:  # (output, input, *kernel)
+        if module.groups > 1:
+            raise SettingError(
+                f"A {type(module).__name__} with groups={module.groups} has columns that are parts "
+                "of its weight: write the decoder's column_groups(), or take groups=1."
+            )
+        return (0, *range(2, ndim))
+    if isinstance(module, TRANSPOSED_CONVOLUTIONS) and ndim > 2:  # (input, output, *kernel)
+        return tuple(range(1, ndim))
+    return (0,) if ndim == 2 else None
+
+
 @register
 class LinearDecoder(Decoder):
-    """D(z) = W z, with ``weight`` W of shape (d, l)."""
+    """D(z) = W z + b, with ``weight`` W of shape (d, l).
 
-    def __init__(self, code_dim: int, input_dim: int) -> None:
+    Args:
+        code_dim: l.
+        input_dim: d.
+        has_bias: whether there is a ``bias`` b (d,), which is 0 before training; None if not.
+    """
+
+    def __init__(self, code_dim: int, input_dim: int, has_bias: bool = False) -> None:
         super().__init__()
         require_count("model.decoder.code_dim", code_dim)
         require_count("model.decoder.input_dim", input_dim)
-        self.code_dim, self.input_dim = code_dim, input_dim
+        self.code_dim, self.input_dim, self.has_bias = code_dim, input_dim, has_bias
         self.weight = nn.Linear(code_dim, input_dim, bias=False).weight
+        self.bias = nn.Parameter(torch.zeros(input_dim)) if has_bias else None
 
     def forward(self, codes: Tensor) -> Tensor:
-        return functional.linear(codes.to(self.weight.dtype), self.weight)
+        return functional.linear(codes.to(self.weight.dtype), self.weight, self.bias)
 
     def datafit(self, inputs: Tensor) -> DataFit:
+        if self.bias is not None:
+            inputs = inputs - at_least_float32(self.bias)
         return QuadraticDataFit.of(inputs, _frozen(self.weight))
 
 
@@ -127,6 +166,110 @@ class MultiLayerDecoder(Decoder):
     def datafit(self, inputs: Tensor) -> DataFit:
         hidden = [(_frozen(h.weight), at_least_float32(h.bias)) for h in self.hidden]
         return ReluNetworkDataFit(hidden, LeastSquares(inputs, _frozen(self.output.weight)))
+
+
+@register
+class LinearNetworkDecoder(Decoder):
+    r"""A network of linear layers alone: :math:`D(z) = W_K \dots W_1 z`.
+
+    It has the weights of a `MultiLayerDecoder` and draws no more than a `LinearDecoder` does: a
+    control for what a hidden layer owes to its relu. Inference sees one matrix, their product.
+
+    Args:
+        code_dim: l.
+        hidden_dims: widths of the hidden layers, bottom first; at least one.
+        input_dim: d.
+    """
+
+    def __init__(self, code_dim: int, hidden_dims: Sequence[int], input_dim: int) -> None:
+        super().__init__()
+        hidden_dims = _widths("hidden_dims", hidden_dims)
+        require_count("model.decoder.code_dim", code_dim)
+        require_count("model.decoder.input_dim", input_dim)
+        self.code_dim, self.hidden_dims, self.input_dim = code_dim, hidden_dims, input_dim
+        widths = [code_dim, *hidden_dims, input_dim]
+        layers = [nn.Linear(*pair, bias=False) for pair in pairwise(widths)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.layers(codes.to(self.layers[0].weight.dtype))
+
+    def datafit(self, inputs: Tensor) -> DataFit:
+        product, *others = (at_least_float32(layer.weight) for layer in self.layers)
+        for weight in others:
+            product = weight @ product
+        return QuadraticDataFit.of(inputs, with_normal_squares(product))
+
+
+@register
+class ConvolutionalDecoder(Decoder):
+    r"""Codes make feature maps, and convolutions make an image of them.
+
+    A linear layer makes ``channels[0]`` maps of :math:`h/2^K \times w/2^K` pixels, K being the
+    number of entries. Each of K transposed convolutions (4 × 4, stride 2) then doubles height and
+    width; the last one draws the image. A relu with biases comes before each of them, as in
+    `MultiLayerDecoder`, and the image has none.
+
+    Args:
+        code_dim: l.
+        channels: feature maps before each convolution, bottom first; at least one number.
+        input_dim: d = h w.
+        image_shape: (h, w), multiples of :math:`2^K`.
+    """
+
+    def __init__(
+        self, code_dim: int, channels: Sequence[int], input_dim: int, image_shape: Sequence[int]
+    ) -> None:
+        super().__init__()
+        channels, image_shape = _widths("channels", channels), list(image_shape)
+        require_count("model.decoder.code_dim", code_dim)
+        _require_image(image_shape, input_dim, 2 ** len(channels))
+        self.code_dim, self.channels = code_dim, channels
+        self.input_dim, self.image_shape = input_dim, image_shape
+        height, width = (side // 2 ** len(channels) for side in image_shape)
+        self.maps = nn.Linear(code_dim, channels[0] * height * width)
+        self.unflatten = nn.Unflatten(1, (channels[0], height, width))
+        self.convolutions = nn.ModuleList(
+            nn.ConvTranspose2d(below, above, 4, stride=2, padding=1, bias=layer < len(channels))
+            for layer, (below, above) in enumerate(zip(channels, [*channels[1:], 1]), 1)
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        maps = self.unflatten(self.maps(codes.to(self.maps.weight.dtype)))
+        for convolution in self.convolutions:
+            maps = convolution(torch.relu(maps))
+        return maps.flatten(1)
+
+    def column_groups(self) -> list[Columns]:
+        """Those of the linear layer, and the kernels that one map is drawn with.
+
+        These are the columns of a convolution away from the border, where part of a kernel is cut.
+        """
+        kernels = [(convolution.weight, (1, 2, 3)) for convolution in self.convolutions]
+        return [(self.maps.weight, (0,)), *kernels]
+
+
+def _widths(name: str, widths: Sequence[int]) -> list[int]:
+    """Whole numbers of a setting that lists at least one."""
+    if isinstance(widths, str) or len(widths) == 0:
+        raise SettingError(f"model.decoder.{name}={widths} must list at least one whole number.")
+    for layer, width in enumerate(widths):
+        require_count(f"model.decoder.{name}[{layer}]", width)
+    return [int(width) for width in widths]
+
+
+def _require_image(image_shape: list[int], input_dim: int, factor: int) -> None:
+    """Raise `SettingError` unless images are of d pixels, in sides that are multiples."""
+    if len(image_shape) != 2 or image_shape[0] * image_shape[1] != input_dim:
+        raise SettingError(
+            f"model.decoder.image_shape={image_shape} must be a height and a width of "
+            f"model.decoder.input_dim={input_dim} pixels in all."
+        )
+    if any(side % factor for side in image_shape):
+        raise SettingError(
+            f"model.decoder.image_shape={image_shape} must be multiples of {factor}, since each "
+            "entry of model.decoder.channels doubles the sides: take fewer entries."
+        )
 
 
 def _frozen(weight: Tensor) -> Tensor:

@@ -46,6 +46,12 @@ class Processes:
         distributed.all_reduce(whole)
         return whole
 
+    def gather(self, part: Tensor) -> Tensor:
+        """What each process has a part of, equal in shape, in one tensor along the first axis."""
+        parts = [torch.empty_like(part) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
     def agree(self, holds: bool, device: torch.device) -> bool:
         """Whether something holds in every process."""
         votes = torch.tensor(int(holds), device=device)

@@ -6,6 +6,8 @@ LISTA (Gregor & LeCun 2010) unrolls a few steps of shrinkage with free weights:
           z^{k+1} = \mathrm{relu}(u + S z^k), \quad k = 0, \dots, L - 1 .
 
 Codes with signs take the soft threshold, as Gregor & LeCun have it, in place of the relu.
+Gated LISTA (Wu et al. 2020) adds gates to its layers. The encoders of sparse autoencoders are in
+`sparse_lightning.sparse_encoders`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_lightning.errors import SettingError, require_count
-from sparse_lightning.penalties import L1
+from sparse_lightning.penalties import L1, Penalty
 from sparse_lightning.registry import register
 
 
@@ -25,11 +27,26 @@ class Encoder(nn.Module):
         input_dim: d.
         code_dim: l.
         is_signed: whether codes may have negative components, as those of a signed penalty have.
+        subtracts_decoder_bias: whether inputs come less the decoder's bias, which both then share.
     """
 
     input_dim: int
     code_dim: int
     is_signed: bool = False
+    subtracts_decoder_bias: bool = False
+
+    def encode_with_preactivations(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (n, l) of a training batch, and what they are the active part of, (n, l)."""
+        codes = self(inputs)
+        return codes, codes
+
+    def penalize(self, codes: Tensor, preactivations: Tensor, penalty: Penalty) -> Tensor:
+        """A penalty's value of each sample, (n,), by whose gradient the encoder learns."""
+        return penalty.value(codes)
+
+    def filters(self) -> Tensor | None:
+        """What each code component looks for in an input, (l, d); None where nothing says it."""
+        return None
 
 
 @register
@@ -67,6 +84,67 @@ class LISTA(Encoder):
     def filters(self) -> Tensor:
         """The rows of U, (l, d): what each code component looks for first."""
         return self.input.weight.detach()
+
+
+@register
+class GatedLISTA(LISTA):
+    r"""LISTA with gain and overshoot gates. Its codes are not negative.
+
+    .. math::
+        \bar z^{k+1} &= \mathrm{relu}\big(u + S (g_k(z^k) \odot z^k)\big), \qquad
+        g_k(z) = 1 + \kappa_k \exp(-\nu_k \odot z), \\
+        z^{k+1} &= \mathrm{relu}\big(z^k + o_k \odot (\bar z^{k+1} - z^k)\big), \qquad
+        o_k = 1 + a_k\, \sigma(W_o z^k + U_o x + b_o) \odot |U x| .
+
+    The gain gate makes up for what shrinkage takes from the last estimate, and the overshoot gate
+    for steps that are too short. Where :math:`\kappa = a = 0` it is LISTA. Wu, Guo, Li & Zhang,
+    "Sparse coding with gated learned ISTA", ICLR 2020: gain gates by exponentials, overshoot gates
+    by sigmoids, as in the authors' program. Ours: S is shared by all layers as in `LISTA`, and
+    codes are not negative.
+
+    Args:
+        input_dim: d, pixels.
+        code_dim: l, code components.
+        num_layers: L, applications of the lateral weight S.
+        initial_gain: of every :math:`\kappa_k` before training.
+        initial_overshoot: of every :math:`a_k` before training.
+
+    Attributes:
+        input, lateral: as in `LISTA`.
+        gain: :math:`\kappa`, (L,).
+        gain_rate: :math:`\nu`, (L, l), 1 before training.
+        overshoot: a, (L,).
+        gate_lateral, gate_input: :math:`W_o` (l, l), and :math:`U_o` (l, d) with :math:`b_o`, of
+            the overshoot gates of all layers.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        code_dim: int,
+        num_layers: int = 3,
+        initial_gain: float = 0.1,
+        initial_overshoot: float = 0.1,
+    ) -> None:
+        super().__init__(input_dim, code_dim, num_layers)
+        self.initial_gain, self.initial_overshoot = initial_gain, initial_overshoot
+        self.gain = nn.Parameter(torch.full((num_layers,), float(initial_gain)))
+        self.gain_rate = nn.Parameter(torch.ones(num_layers, code_dim))
+        self.overshoot = nn.Parameter(torch.full((num_layers,), float(initial_overshoot)))
+        self.gate_input = nn.Linear(input_dim, code_dim)
+        self.gate_lateral = nn.Linear(code_dim, code_dim, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(n, d) -> non-negative codes (n, l)."""
+        drive, gate_drive = self.input(inputs), self.gate_input(inputs)
+        size = (drive - self.input.bias).abs()
+        codes = torch.relu(drive)
+        for kappa, nu, a in zip(self.gain, self.gain_rate, self.overshoot):
+            gained = (1 + kappa * torch.exp(-nu * codes)) * codes
+            shrunk = torch.relu(drive + self.lateral(gained))
+            gate = torch.sigmoid(gate_drive + self.gate_lateral(codes))
+            codes = torch.relu(codes + (1 + a * gate * size) * (shrunk - codes))
+        return codes
 
 
 @register

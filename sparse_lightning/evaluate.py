@@ -1,31 +1,22 @@
 """Study trained models: ``python -m sparse_lightning.evaluate study=regret runs=DIR``.
 
 Leaves in the run directory the study's tables, ``table.csv`` first of all, and its figures as PNG.
-The same command with the same ``hydra.run.dir`` goes on where it was stopped.
+The same command with the same ``hydra.run.dir`` goes on where it was stopped. Settings are composed
+and checked here, before torch is imported: a mistake is answered at once.
 """
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger, WandbLogger
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from rich.console import Console
 
 from sparse_lightning import config as configuration
-from sparse_lightning.experiments.locks import held_alone
-from sparse_lightning.files import require_writable, write_figure
-from sparse_lightning.studies.result_cache import ResultCache
-from sparse_lightning.studies.study_result import StudyResult
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
-from sparse_lightning.training.loggers import wandb_finished
+from sparse_lightning.experiments.early_checks import check_study
+from sparse_lightning.imports import import_parts
+
+if TYPE_CHECKING:
+    from sparse_lightning.studies.study_result import StudyResult
 
 
 def evaluate(config: DictConfig) -> StudyResult:
@@ -35,55 +26,11 @@ def evaluate(config: DictConfig) -> StudyResult:
         SettingError, DataError, CheckpointError: before it begins, for models and data that the
             study cannot use.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    torch.set_float32_matmul_precision("highest")
-    run_dir = Path(config.run_dir)
-    require_writable("hydra.run.dir", run_dir)
-    with held_alone("hydra.run.dir", run_dir):
-        return _evaluate_in_held_folder(config, run_dir)
+    import_parts(config)
+    check_study(config)
+    from sparse_lightning.studies.evaluation import evaluate as evaluated
 
-
-def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
-    compute = instantiate(config.study.compute)
-    result = compute(**_what_it_needs(compute, config, run_dir))
-    console = Console()
-    for path in result.write(run_dir):
-        console.print(str(path), soft_wrap=True, highlight=False)
-    pictures = []
-    for name, figure in draw(config, result):
-        pictures.append(write_figure(figure, run_dir / f"{name}.png"))
-        console.print(str(pictures[-1]), soft_wrap=True, highlight=False)
-    with wandb_finished():
-        loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
-        _log(loggers, config.study.name, result, pictures)
-    return result
-
-
-def draw(config: DictConfig, result: StudyResult) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of everything that a study shows."""
-    yield from instantiate(config.study.draw)(result)
-
-
-def _what_it_needs(compute: Callable, config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Models, their data and a cache, as far as the study's function has an argument for them."""
-    wanted = inspect.signature(compute).parameters
-    given: dict[str, Any] = {}
-    if "cache" in wanted:
-        given["cache"] = ResultCache(run_dir / "memory")
-    if "trained_models" in wanted:
-        given["trained_models"] = find_trained_models(config.checkpoint, config.runs, config.where)
-    if "data" in wanted:
-        given["data"] = shared_data(given["trained_models"], config.get("data"))
-    return given
-
-
-def _log(loggers: list[Logger], study: str, result: StudyResult, pictures: list[Path]) -> None:
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            for name, table in result.tables.items():
-                logger.log_table(f"{study}/{name}", dataframe=table)
-            for path in pictures:
-                logger.log_image(f"{study}/{path.stem}", [str(path)])
+    return evaluated(config)
 
 
 def main() -> None:

@@ -6,12 +6,14 @@ a single image. What may be a mistake is refused with the shapes that do not fit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparse_lightning.data.batch import Batch
 from sparse_lightning.errors import InputError
 
 
@@ -36,6 +38,29 @@ def as_inputs(values: Any, decoder: Any) -> Tensor:
         f"Inputs of shape {tuple(inputs.shape)} do not fit {type(decoder).__name__}, whose "
         f"input_dim is {dim}: give (n, {dim}), or n images of {dim} pixels in all, n at least 1."
     )
+
+
+def as_batch(batch: Any, decoder: Any) -> Batch:
+    """A mini-batch of any DataLoader as the model takes it.
+
+    Args:
+        batch: a `Batch`, a tensor, or a list or tuple that begins with one, which may be followed
+            by labels or anything else.
+        decoder: what `as_inputs` makes the inputs fit.
+
+    Raises:
+        InputError: it is something else, or its inputs do not fit.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    inputs = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
+    if not isinstance(inputs, Tensor):
+        keys = f" with the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
+        raise InputError(
+            f"A batch of kind {type(batch).__name__}{keys} is no input: give a DataLoader whose "
+            "batches are tensors (n, d), or tuples that begin with one."
+        )
+    return Batch(as_inputs(inputs, decoder))
 
 
 def as_codes(values: Any, decoder: Any) -> Tensor:

@@ -7,7 +7,7 @@ into batches, nor on how many processes share it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -57,23 +57,82 @@ class ImagePSNR(Metric):
         return {"psnr": self.total / self.count}
 
 
-class EnergyTerms(Metric):
-    """Energy and each of its weighted terms per sample: batch sums over the number of samples."""
+class ExplainedVariance(Metric):
+    r"""How much of inputs that are no images is rebuilt, pooled over rows.
+
+    .. math:: R^2 = 1 - \frac{\sum_i \|x_i - \hat x_i\|^2}{\sum_i \|x_i - \bar x\|^2}, \qquad
+              e = \sqrt{\frac{\sum_i \|x_i - \hat x_i\|^2}{\sum_i \|x_i\|^2}}
+
+    with :math:`\bar x` the mean of the training rows, in the units of the inputs (standardised,
+    where they are). 1 is an exact reconstruction, 0 as good as the mean.
+
+    Args:
+        input_dim: d.
+
+    Attributes:
+        reference: the mean of the training rows, (d,); None for the mean of the rows themselves,
+            which of training rows is the same.
+        mean: of the rows of the last ``compute``, (d,).
+
+    Results of ``compute``:
+        r2: :math:`R^2`; relative_error: e.
+    """
 
     full_state_update = False
 
-    def __init__(self) -> None:
+    def __init__(self, input_dim: int) -> None:
         super().__init__()
-        self.add_state("totals", torch.zeros(len(TERMS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.reference: Tensor | None = None
+        self.mean: Tensor | None = None
+        zeros = torch.zeros(input_dim, dtype=torch.float64)
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        for state in ("errors", "squares"):
+            self.add_state(state, zeros.new_zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", zeros, dist_reduce_fx="sum")
+
+    def update(self, inputs: Tensor, squared_errors: Tensor) -> None:
+        """Take rows (n, d) and the squared norms of their errors, (n,), into account."""
+        precise = inputs.double()
+        self.count.add_(len(inputs))
+        self.errors.add_(squared_errors.double().sum())
+        self.squares.add_(precise.square().sum())
+        self.total.add_(precise.sum(0))
+
+    def compute(self) -> dict[str, Tensor]:
+        self.mean = self.total / self.count
+        reference = self.mean if self.reference is None else self.reference.to(self.total)
+        # The sum of ||x - reference||² by its three terms.
+        around = self.squares - 2 * reference @ self.total + self.count * reference.square().sum()
+        return {
+            "r2": 1 - self.errors / around,
+            "relative_error": (self.errors / self.squares).sqrt(),
+        }
+
+
+class EnergyTerms(Metric):
+    """Energy and each of its weighted terms per sample: batch sums over the number of samples.
+
+    Args:
+        further: names of terms that are measured besides, and are no part of the energy.
+    """
+
+    full_state_update = False
+
+    def __init__(self, further: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.names = (*TERMS, *further)
+        totals = torch.zeros(len(self.names), dtype=torch.float64)
+        self.add_state("totals", totals, dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, terms: Mapping[str, Tensor], num_samples: int) -> None:
-        self.totals.add_(torch.stack([terms[name] for name in TERMS]))
+        self.totals.add_(torch.stack([terms[name] for name in self.names]))
         self.count.add_(num_samples)
 
     def compute(self) -> dict[str, Tensor]:
         means = self.totals / self.count
-        return {"energy": means.sum(), **dict(zip(TERMS, means, strict=True))}
+        energy = means[: len(TERMS)].sum()
+        return {"energy": energy, **dict(zip(self.names, means, strict=True))}
 
 
 class CodeStatistics(Metric):

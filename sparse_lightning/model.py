@@ -1,28 +1,25 @@
 r"""One LightningModule for every family: what differs between families are its parts.
 
-A training step finds the codes of a mini-batch by inference, with the decoder fixed and starting
-from the encoder's prediction, and then takes one Adam step on
-
-.. math:: \frac1n \sum_i \Big[ \tfrac1d \|x_i - D(z^*_i)\|^2
-          + \tfrac1l \|E(x_i) - z^*_i\|^2 \Big]
-
-with the codes :math:`z^*` constant (Evtimova & LeCun 2022, section 3). Validation and test use the
-encoder's codes where there is an encoder, and inference where there is none.
+A training step takes one Adam step on the loss of the training rule
+(`sparse_lightning.training_rules`): the paper's, which finds the codes by inference, or that of
+sparse autoencoders. Validation and test use the encoder's codes where there is an encoder, and
+inference where there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
+from sparse_lightning import sparse_encoders  # noqa: F401 - registered by being imported
 from sparse_lightning.checkpoint_format import FORMAT, FORMAT_KEY, read_checkpoint
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.datafits import mean_squares
@@ -30,12 +27,34 @@ from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.energy import Energy, Objective, at_least_float32
-from sparse_lightning.errors import DivergenceError, SettingError
-from sparse_lightning.inputs import as_codes, as_inputs, in_type_of, require_finite
-from sparse_lightning.metrics import CodeStatistics, EnergyTerms, ImagePSNR, InferenceEffort
+from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
+from sparse_lightning.inputs import as_batch, as_codes, as_inputs, in_type_of, require_finite
+from sparse_lightning.metrics import (
+    CodeStatistics,
+    EnergyTerms,
+    ExplainedVariance,
+    ImagePSNR,
+    InferenceEffort,
+)
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.registry import build, describe
+from sparse_lightning.sharing import SharedModel, located, push
 from sparse_lightning.solvers import Solution, Solver
+from sparse_lightning.training_rules import InferThenRegress, TrainingRule
+
+
+class Inference(NamedTuple):
+    """How the codes of a batch, or of this process's part of it, were found.
+
+    Attributes:
+        objective: what was minimised.
+        initial: codes (n, l) that inference began from.
+        solution: what it found.
+    """
+
+    objective: Objective
+    initial: Tensor
+    solution: Solution
 
 
 class SparseAutoencoder(lightning.LightningModule):
@@ -48,6 +67,7 @@ class SparseAutoencoder(lightning.LightningModule):
         solver: how.
         optimizer: learning rates and weight decays.
         constraint: applied to the decoder at the start and after every update.
+        training_rule: what is learned from a batch; None for the paper's, `InferThenRegress`.
         family: name of the composition, for logs and tables.
 
     Each part may also be a description of it (see `sparse_lightning.registry`).
@@ -65,30 +85,43 @@ class SparseAutoencoder(lightning.LightningModule):
         optimizer: AdamSettings,
         constraint: UnitColumns | None = None,
         family: str = "custom",
+        training_rule: TrainingRule | None = None,
     ) -> None:
         super().__init__()
         self.decoder, self.encoder = build(decoder), build(encoder)
         self.energy, self.solver = build(energy), build(solver)
         self.optimizer_settings, self.constraint = build(optimizer), build(constraint)
+        self.training_rule = build(training_rule) or InferThenRegress()
         self.family = family
         self._require_fit()
-        self.save_hyperparameters(
-            {
-                "decoder": describe(self.decoder),
-                "encoder": describe(self.encoder),
-                "energy": describe(self.energy),
-                "solver": describe(self.solver),
-                "optimizer": describe(self.optimizer_settings),
-                "constraint": describe(self.constraint),
-                "family": family,
-            },
-            logger=False,
-        )
+        self.save_hyperparameters({**self.descriptions, "family": family}, logger=False)
         if self.constraint is not None:
             self.constraint(self.decoder)
+        self.training_rule.begin(self)
+        self.training_mean: Tensor | None = None
         self.meters = nn.ModuleDict({f"{phase}_meters": self._meters() for phase in PHASES})
+        self.meters["train_meters"]["energy"] = EnergyTerms(self.training_rule.further_terms)
+
+    @property
+    def descriptions(self) -> dict[str, Any]:
+        """The parts as plain data, by their names (see `sparse_lightning.registry`)."""
+        return {
+            "decoder": describe(self.decoder),
+            "encoder": describe(self.encoder),
+            "energy": describe(self.energy),
+            "solver": describe(self.solver),
+            "optimizer": describe(self.optimizer_settings),
+            "constraint": describe(self.constraint),
+            "training_rule": describe(self.training_rule),
+        }
+
+    def set_sparsity_weight(self, weight: float) -> None:
+        r"""Take another :math:`\lambda` from the next batch on; checkpoints describe that one."""
+        self.energy = replace(self.energy, sparsity_weight=weight)
+        self.hparams["energy"] = describe(self.energy)
 
     def _require_fit(self) -> None:
+        self.training_rule.require_fit(self)
         if self.encoder is None and self.energy.encoder_weight > 0:
             raise SettingError(
                 f"model.energy.encoder_weight={self.energy.encoder_weight} needs an encoder, and "
@@ -111,6 +144,12 @@ class SparseAutoencoder(lightning.LightningModule):
                 raise SettingError(
                     f"model.decoder.{name}={ours} and model.encoder.{name}={theirs} must be equal."
                 )
+        if self.encoder.subtracts_decoder_bias and getattr(self.decoder, "bias", None) is None:
+            raise SettingError(
+                f"model.encoder={type(self.encoder).__name__} subtracts the decoder's bias, and "
+                f"model.decoder={type(self.decoder).__name__} has none: set "
+                "model.decoder.has_bias=true or model.encoder.subtracts_decoder_bias=false."
+            )
 
     def _meters(self) -> nn.ModuleDict:
         threshold = self.energy.variance_threshold
@@ -118,6 +157,7 @@ class SparseAutoencoder(lightning.LightningModule):
             {
                 "energy": EnergyTerms(),
                 "psnr": ImagePSNR(),
+                "r2": ExplainedVariance(self.decoder.input_dim),
                 "codes": CodeStatistics(self.decoder.code_dim, threshold),
                 "effort": InferenceEffort(),
             }
@@ -140,7 +180,15 @@ class SparseAutoencoder(lightning.LightningModule):
         """
         if self.encoder is None:
             return self.infer(inputs).codes
-        return self.encoder(in_type_of(self.encoder, self._checked(inputs)))
+        return self.predict_codes(in_type_of(self.encoder, self._checked(inputs)))
+
+    def predict_codes(self, inputs: Tensor) -> Tensor | None:
+        """The encoder's codes (n, l) of inputs (n, d) of its own type; None without an encoder."""
+        return None if self.encoder is None else self.encoder(self.seen_by_encoder(inputs))
+
+    def seen_by_encoder(self, inputs: Tensor) -> Tensor:
+        """Inputs (n, d), less the decoder's bias where the encoder is one that subtracts it."""
+        return inputs - self.decoder.bias if self.encoder.subtracts_decoder_bias else inputs
 
     def _checked(self, inputs: Tensor | np.ndarray) -> Tensor:
         inputs = as_inputs(inputs, self.decoder)
@@ -157,17 +205,22 @@ class SparseAutoencoder(lightning.LightningModule):
         with torch.no_grad():
             prediction = None
             if self.encoder is not None:
-                prediction = self.encoder(in_type_of(self.encoder, inputs))
-            objective, initial, solution = self._infer(inputs, prediction)
+                prediction = self.predict_codes(in_type_of(self.encoder, inputs))
+            objective, initial, solution = self.infer_batch(inputs, prediction)
             self._require_descent(inputs, objective, initial, objective.terms(solution.codes))
         return solution
 
-    def _infer(
+    def infer_batch(
         self, inputs: Tensor, prediction: Tensor | None, processes: Processes | None = None
-    ) -> tuple[Objective, Tensor, Solution]:
-        """Objective, initial codes and solution of a batch, or of this process's part of it.
+    ) -> Inference:
+        """Inference from the encoder's prediction, or from 0, as a training rule asks for it.
 
         In float32 or better, whatever the precision of training is.
+
+        Args:
+            inputs: (n, d), all of the batch or this process's part of it.
+            prediction: the encoder's codes (n, l); None without an encoder.
+            processes: those that share the batch.
         """
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             objective = self.energy.bind(self.decoder, inputs, prediction, processes)
@@ -175,7 +228,27 @@ class SparseAutoencoder(lightning.LightningModule):
                 initial = at_least_float32(inputs).new_zeros(len(inputs), self.decoder.code_dim)
             else:
                 initial = at_least_float32(prediction)
-            return objective, initial, self.solver(objective, initial)
+            return Inference(objective, initial, self.solver(objective, initial))
+
+    def checked_terms(
+        self,
+        inputs: Tensor,
+        objective: Objective,
+        initial: Tensor,
+        codes: Tensor,
+        reconstructions: Tensor,
+    ) -> dict[str, Tensor]:
+        """The terms of the energy at codes (n, l), where inference from ``initial`` has ended.
+
+        Raises:
+            DivergenceError: inference has left the region of its start.
+        """
+        with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
+            inputs = at_least_float32(inputs)
+            squared_errors = mean_squares(at_least_float32(reconstructions) - inputs)
+            terms = objective.terms(codes, squared_errors)
+            self._require_descent(inputs, objective, initial, terms, Processes.present())
+        return terms
 
     def _require_descent(
         self,
@@ -208,19 +281,22 @@ class SparseAutoencoder(lightning.LightningModule):
 
     # Learning.
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        inputs = batch.inputs
-        require_finite(inputs, self._position())
-        prediction = None if self.encoder is None else self.encoder(inputs)
-        objective, initial, solution = self._infer(inputs, prediction, Processes.present())
-        codes = solution.codes
-        reconstructions = self.decoder(codes)
-        loss = mse_loss(reconstructions, inputs)
-        if prediction is not None:
-            loss = loss + mse_loss(prediction.to(codes.dtype), codes)
-        self._measure("train", batch, objective, initial, codes, reconstructions)
-        self.meters["train_meters"]["effort"].update(solution)
-        return loss
+    def on_fit_start(self) -> None:
+        known = getattr(self.trainer.datamodule, "training_mean", None)
+        if known is not None:
+            self.training_mean = known
+
+    def training_step(self, batch: AnyBatch, batch_index: int) -> Tensor:
+        batch = as_batch(batch, self.decoder)
+        require_finite(batch.inputs, self._position())
+        step = self.training_rule(self, batch)
+        self._measure("train", batch, step.codes, step.reconstructions, step.terms)
+        if step.solution is not None:
+            self.meters["train_meters"]["effort"].update(step.solution)
+        return step.loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.training_rule.before_step(self)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -239,62 +315,75 @@ class SparseAutoencoder(lightning.LightningModule):
 
     # Measuring.
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: AnyBatch, batch_index: int) -> None:
+        batch = as_batch(batch, self.decoder)
         require_finite(batch.inputs, f"validation batch {batch_index}")
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_index: int) -> None:
+    def test_step(self, batch: AnyBatch, batch_index: int) -> None:
+        batch = as_batch(batch, self.decoder)
         require_finite(batch.inputs, f"test batch {batch_index}")
         self._evaluate("test", batch)
 
-    def predict_step(self, batch: Batch | Tensor | Sequence[Tensor], batch_index: int) -> Tensor:
-        """The codes of `encode`, of a batch that is a tensor or begins with one."""
-        return self.encode(batch if isinstance(batch, Tensor) else batch[0])
+    def predict_step(self, batch: AnyBatch, batch_index: int) -> Tensor:
+        """The codes of `encode`."""
+        return self.encode(as_batch(batch, self.decoder).inputs)
 
     def _evaluate(self, phase: str, batch: Batch) -> None:
         if self.encoder is None:
-            objective, initial, solution = self._infer(batch.inputs, None, Processes.present())
+            objective, initial, solution = self.infer_batch(batch.inputs, None, Processes.present())
             codes = solution.codes
             self.meters[f"{phase}_meters"]["effort"].update(solution)
         else:
-            codes = at_least_float32(self.encoder(batch.inputs))
+            codes = initial = at_least_float32(self.predict_codes(batch.inputs))
             objective = self.energy.bind(self.decoder, batch.inputs, codes, Processes.present())
-            initial = codes
-        self._measure(phase, batch, objective, initial, codes, self.decoder(codes))
+        reconstructions = self.decoder(codes)
+        terms = self.checked_terms(batch.inputs, objective, initial, codes, reconstructions)
+        self._measure(phase, batch, codes, reconstructions, terms)
 
     def _measure(
         self,
         phase: str,
         batch: Batch,
-        objective: Objective,
-        initial: Tensor,
         codes: Tensor,
         reconstructions: Tensor,
+        terms: Mapping[str, Tensor],
     ) -> None:
-        """Check that inference went well, and take its results into account."""
+        """Take the results of a batch into account."""
         meters = self.meters[f"{phase}_meters"]
-        rebuilt = at_least_float32(reconstructions)
         with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            inputs = at_least_float32(batch.inputs)
-            errors = rebuilt - inputs
-            squared_errors = mean_squares(errors)
-            terms = objective.terms(codes, squared_errors)
-            self._require_descent(inputs, objective, initial, terms, Processes.present())
+            errors = at_least_float32(reconstructions) - at_least_float32(batch.inputs)
             meters["energy"].update(terms, len(codes))
-            meters["psnr"].update(batch.squared_errors(errors, squared_errors))
+            if batch.is_of_images:
+                meters["psnr"].update(batch.squared_errors(errors, mean_squares(errors)))
+            else:
+                meters["r2"].update(at_least_float32(batch.inputs), errors.square().sum(1))
             meters["codes"].update(codes)
 
     def _log(self, phase: str) -> None:
         results: dict[str, Tensor] = {}
+        self.meters[f"{phase}_meters"]["r2"].reference = self._mean_of_training(phase)
         for meter in self.meters[f"{phase}_meters"].values():
             if meter.update_called:
                 results |= meter.compute()
             meter.reset()
         if phase == "train":
             results |= self._column_norms()
-        shown = ("iterations", "converged") if phase == "train" else ("energy", "psnr", "zeros")
+        quality = ("energy", "psnr", "r2", "zeros")
+        shown = ("iterations", "converged") if phase == "train" else quality
         for name, value in results.items():
             self.log(f"{phase}/{name}", value.float(), prog_bar=name in shown)
+
+    def _mean_of_training(self, phase: str) -> Tensor | None:
+        """Mean of the training rows: what the data tell, else of the rows of the first epoch."""
+        meter = self.meters["train_meters"]["r2"]
+        if self.training_mean is not None or not meter.update_called:
+            return self.training_mean
+        meter.compute()
+        # Validation comes before the end of the epoch whose rows it is compared with.
+        if phase == "train":
+            self.training_mean = meter.mean
+        return meter.mean
 
     def _column_norms(self) -> dict[str, Tensor]:
         """Mean norm of the decoder's columns, and that of each layer where there are several."""
@@ -324,6 +413,11 @@ class SparseAutoencoder(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[FORMAT_KEY] = FORMAT
+        if self.training_mean is not None:
+            checkpoint[TRAINING_MEAN] = self.training_mean.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_mean = checkpoint.get(TRAINING_MEAN)
 
     @classmethod
     def load_from_checkpoint(
@@ -344,5 +438,81 @@ class SparseAutoencoder(lightning.LightningModule):
             checkpoint_path, map_location=map_location, weights_only=True, **kwargs
         )
 
+    # Sharing.
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` and ``config.json``, from which `from_pretrained` reads.
+
+        Raises:
+            SettingError: the folder cannot be written.
+        """
+        self._shared().write(Path(folder))
+
+    def push_to_hub(
+        self,
+        name: str,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Model of sparse_lightning",
+    ) -> str:
+        """Share the model on the Hugging Face Hub, and return its address there.
+
+        Args:
+            name: ``owner/model``; it is made where it is not there.
+            private: whether only the owner sees a new one.
+            token: where none is stored.
+            message: of the commit.
+
+        Raises:
+            SettingError: ``huggingface_hub`` is not installed, or the Hub refuses.
+        """
+        return push(self._shared(), name, private, token, message)
+
+    def _shared(self) -> SharedModel:
+        return SharedModel(self.descriptions, self.family, self.state_dict())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        revision: str | None = None,
+        token: str | None = None,
+        **parts: Any,
+    ) -> Self:
+        """The model of a folder that `save_pretrained` wrote, or of the Hugging Face Hub.
+
+        It is on the CPU, in evaluation mode and in the floating type that it was saved in.
+
+        Args:
+            name: the folder, or ``owner/model``.
+            revision: branch, tag or commit on the Hub.
+            token: for a model that is not public, where none is stored.
+            **parts: parts to use in place of those in the file.
+
+        Raises:
+            CheckpointError: there is no such model, or its files are damaged or of another kind.
+            SettingError: the Hub is asked for and ``huggingface_hub`` is not installed.
+        """
+        folder = located(name, revision, token)
+        shared = SharedModel.read(folder)
+        try:
+            shared.require_sizes(parts)
+            model = cls(**{**shared.parts, "family": shared.family, **parts})
+            for key, weight in model.named_parameters():
+                if shared.weights[key].is_floating_point():
+                    weight.data = weight.data.to(shared.weights[key].dtype)
+            model.load_state_dict(shared.weights)
+        except CheckpointError:
+            raise
+        except Exception as error:  # What a file says may fail in any constructor.
+            told = " ".join(str(error).split())[:300].removesuffix(".")
+            raise CheckpointError(
+                f"{folder} holds no model that can be made ({type(error).__name__}: {told}): get "
+                "its files again, or train again."
+            ) from error
+        return model.eval()
+
 
 PHASES = ("train", "val", "test")
+TRAINING_MEAN = "training_mean"
+AnyBatch = Batch | Tensor | Sequence[Tensor]

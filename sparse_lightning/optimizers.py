@@ -7,7 +7,9 @@ parameter group per learning rate and weight decay, takes exactly the steps of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.optim import Adam
@@ -30,6 +32,8 @@ class AdamSettings:
         encoder_bias_weight_decay: of the encoder's bias.
         decoder_decay_factor: the decoder's learning rate is multiplied by it ...
         decoder_decay_epochs: ... every so many epochs; None never.
+        betas: of Adam's moving averages, of gradients and of their squares.
+        epsilon: what Adam adds to the root of the latter.
     """
 
     decoder_learning_rate: float
@@ -39,11 +43,19 @@ class AdamSettings:
     encoder_bias_weight_decay: float = 0.0
     decoder_decay_factor: float = 0.5
     decoder_decay_epochs: int | None = None
+    betas: Sequence[float] = (0.9, 0.999)
+    epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        for name in ("decoder_learning_rate", "encoder_learning_rate", "decoder_decay_factor"):
+        positive = ("decoder_learning_rate", "encoder_learning_rate", "decoder_decay_factor")
+        for name in (*positive, "epsilon"):
             require_positive(f"model.optimizer.{name}", getattr(self, name))
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise SettingError(
+                f"model.optimizer.betas={list(self.betas)} must be two numbers of at least 0 and "
+                "below 1."
+            )
         for part in ("decoder", "decoder_bias", "encoder_bias"):
             name = f"{part}_weight_decay"
             require_non_negative(f"model.optimizer.{name}", getattr(self, name))
@@ -78,7 +90,8 @@ class AdamSettings:
                 f"model.decoder={type(decoder).__name__} and the encoder have no parameters: there "
                 "is nothing to train."
             )
-        optimizer = _adam(groups, scales_losses)
+        adam = {"betas": tuple(self.betas), "eps": self.epsilon}
+        optimizer = _adam(groups, scales_losses, **adam)
         factors = [
             self._decoder_factor if group["name"].startswith("decoder") else _constant
             for group in groups
@@ -91,14 +104,14 @@ class AdamSettings:
         return self.decoder_decay_factor ** (epoch // self.decoder_decay_epochs)
 
 
-def _adam(groups: list[dict], scales_losses: bool) -> Adam:
+def _adam(groups: list[dict], scales_losses: bool, **settings: Any) -> Adam:
     """On the CPU by torch's one loop over all of a step, in as little as a seventh of the time.
 
     Where losses may be scaled Lightning refuses to clip the gradients of that loop.
     """
     parameters = [parameter for group in groups for parameter in group["params"]]
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
-    return Adam(groups, fused=on_cpu and not scales_losses)
+    return Adam(groups, fused=on_cpu and not scales_losses, **settings)
 
 
 def _constant(epoch: int) -> float:

@@ -4,12 +4,16 @@ A part's constructor arguments are its attributes, by equal names (scikit-learn'
 `describe` reads them into a dictionary of numbers, strings and descriptions of further parts.
 `build` makes the part again, from classes that were registered: a checkpoint cannot name other
 code to run. A class is registered by the decorator `register`, once its module is imported.
+
+The description of a part from outside this package also tells its module. That is for the person
+who reads the error where the part is not registered: nothing is imported because of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +23,10 @@ from sparse_lightning.errors import CheckpointError, SettingError
 
 REGISTRY: dict[str, type] = {}
 PLAIN = (bool, int, float, str, list, tuple, dict)
+NAME = "name"
+# No constructor has an argument of that name: it is a keyword of the language.
+MODULE = "import"
+OWN = __name__.partition(".")[0]
 Part = TypeVar("Part", bound=type)
 
 
@@ -42,6 +50,8 @@ def register(part: Part) -> Part:
 def describe(part: Any) -> Any:
     """``{"name": class name, argument: value, ...}``; plain data pass through.
 
+    A part of another package has its module as well, under ``import``.
+
     Raises:
         SettingError: the part does not keep an argument, or one that cannot be described.
     """
@@ -49,9 +59,19 @@ def describe(part: Any) -> Any:
         return part.item()
     if part is None or isinstance(part, PLAIN):
         return part
-    kind = type(part).__name__
+    kind = type(part)
+    if NAME in _arguments(part):
+        raise SettingError(
+            f"{kind.__name__} has an argument {NAME!r}, which in a checkpoint is the name of the "
+            "class: give the argument another name."
+        )
     settings = {name: describe(_kept(part, name)) for name in _arguments(part)}
-    return {"name": kind, **settings}
+    origin = {} if _is_own(kind.__module__) else {MODULE: kind.__module__}
+    return {NAME: kind.__name__, **origin, **settings}
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == OWN
 
 
 def _arguments(part: Any) -> Iterable[str]:
@@ -91,20 +111,64 @@ def build(part: Any) -> Any:
         CheckpointError: a description of something that is not registered, or with settings that
             it does not have.
     """
-    if not isinstance(part, Mapping) or "name" not in part:
+    if not isinstance(part, Mapping) or NAME not in part:
         return part
-    settings = {key: build(value) for key, value in part.items() if key != "name"}
-    name = part["name"]
-    if not isinstance(name, str) or name not in REGISTRY:
-        raise CheckpointError(
-            f"The checkpoint holds a part named {name!r}, which is not registered "
-            f"({', '.join(sorted(REGISTRY))} are): import the module that registers it, or give "
-            "the part itself as a keyword argument of load_from_checkpoint."
-        )
+    settings = {key: build(value) for key, value in part.items() if key not in (NAME, MODULE)}
+    kind = _registered(part)
+    if kind is None:
+        raise CheckpointError(_advice(part[NAME], part.get(MODULE)))
     try:
-        return REGISTRY[name](**settings)
+        return kind(**settings)
     except TypeError as error:
+        package = kind.__module__.partition(".")[0]
         raise CheckpointError(
-            f"The checkpoint is of another version of sparse_lightning: its {name} has settings "
+            f"The checkpoint is of another version of {package}: its {kind.__name__} has settings "
             f"that this version does not know ({error}). Use the version that wrote it."
         ) from error
+
+
+def _registered(description: Mapping[str, Any]) -> type | None:
+    """The class that a description means, None where it is not registered."""
+    name = description[NAME]
+    kind = REGISTRY.get(name) if isinstance(name, str) else None
+    # One of this package does not stand for one of another that has its name.
+    is_another = kind is not None and MODULE in description and _is_own(kind.__module__)
+    return None if is_another else kind
+
+
+def require_registered(descriptions: Mapping[str, Any]) -> None:
+    """Raise `SettingError` for a part that no checkpoint could name, before work is put into it.
+
+    Args:
+        descriptions: of parts (see `describe`), by the setting that each is of.
+    """
+    for setting, part in descriptions.items():
+        if not isinstance(part, Mapping) or NAME not in part:
+            continue
+        if _registered(part) is None:
+            raise SettingError(
+                f"{setting}={part[NAME]} is not registered, so that no checkpoint of it could be "
+                f"loaded: put @register (of {OWN}) above the class in {part.get(MODULE)}."
+            )
+        require_registered({f"{setting}.{key}": value for key, value in part.items()})
+
+
+def _advice(name: Any, module: Any) -> str:
+    """What to do about a part that a checkpoint names and that is not registered."""
+    told = (
+        f"The checkpoint holds a part named {name!r}, which is not registered "
+        f"({', '.join(sorted(REGISTRY))} are): "
+    )
+    given = (
+        "give the part itself to load_from_checkpoint or from_pretrained, as energy=Energy(...)."
+    )
+    if not isinstance(module, str) or not isinstance(name, str):
+        return f"{told}import the module that registers it, or {given}"
+    if module in sys.modules and hasattr(sys.modules[module], name):
+        return f"{told}put @register (of {OWN}) above the class in {module}, or {given}"
+    if module == "__main__":
+        return f"{told}it is of a notebook or a script, whose class is to be run first, or {given}"
+    return (
+        f"{told}if you trust its module, add imports=[{module}] to the command, or write "
+        f"`import {module}`, or {given}"
+    )

@@ -13,6 +13,7 @@ from benchmarks.timing import median_ratio
 from sparse_lightning import FISTA
 
 QUICK = {
+    "dictionary_learning": "SparseCoding, DO",
     "growth": "one hidden layer",
     "inference": "sdl",
     "lasso": "this package, adaptive",

@@ -85,6 +85,53 @@ def test_a_column_of_a_convolution_is_the_kernel_of_one_input_channel():
     torch.testing.assert_close(decoder.column_norms()[1], expected)
 
 
+class Unfolded(Decoder):
+    """Convolutions of each kind, whose columns nobody wrote down."""
+
+    def __init__(self, groups: int = 1) -> None:
+        super().__init__()
+        self.code_dim, self.input_dim = 4 * 6, 40
+        self.up = nn.ConvTranspose1d(4, 6, 5, padding=2)
+        self.convolution = nn.Conv1d(6, 2, 3, padding=1, groups=groups)
+        self.out = nn.Linear(12, 40, bias=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        maps = torch.relu(self.up(codes.view(-1, 4, 6)))
+        return self.out(torch.relu(self.convolution(maps)).flatten(1))
+
+
+def test_columns_of_convolutions_are_what_one_input_component_adds():
+    decoder = Unfolded()
+    up, convolution, out = (dims for _, dims in decoder.column_groups())
+    assert (up, convolution, out) == ((1, 2), (0, 2), (0,))
+    assert [len(norms) for norms in decoder.column_norms()] == [4, 6, 12]
+    for layer, channels, norms in zip(
+        (decoder.up, decoder.convolution), (4, 6), decoder.column_norms()
+    ):
+        # An impulse in the middle, away from borders.
+        for channel in range(channels):
+            impulse = torch.zeros(1, channels, 11)
+            impulse[0, channel, 5] = 1
+            added = layer(impulse) - layer(torch.zeros_like(impulse))
+            torch.testing.assert_close(added.norm(), norms[channel])
+    UnitColumns()(decoder)
+    for norms in decoder.column_norms():
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+    assert decoder.atoms().shape == (24, 40)
+
+
+def test_columns_of_a_convolution_in_groups_must_be_written_down():
+    with pytest.raises(SettingError, match=r"Conv1d with groups=2 .*column_groups\(\)"):
+        UnitColumns()(Unfolded(groups=2))
+
+
+def test_a_weight_that_two_layers_share_has_columns_once():
+    decoder = Unfolded()
+    decoder.tied = nn.Linear(12, 40, bias=False)
+    decoder.tied.weight = decoder.out.weight
+    assert len(decoder.column_groups()) == 3
+
+
 def test_columns_that_do_not_exist_cannot_have_a_norm():
     class WithoutColumns(Convolutional):
         def column_groups(self):

@@ -19,9 +19,10 @@ from wandb_records import records
 from sparse_lightning.checkpoint_format import FORMAT_KEY
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
-from sparse_lightning.evaluate import draw, evaluate
+from sparse_lightning.evaluate import evaluate
 from sparse_lightning.experiments import fingerprint
 from sparse_lightning.experiments.runs import Run, record_settings
+from sparse_lightning.studies.evaluation import draw
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel, shared_data
 from sparse_lightning.train import train
@@ -153,7 +154,7 @@ def test_wandb_gets_tables_and_images(compose_study, tmp_path: Path):
     ("overrides", "expected"),
     [
         ([], "set either checkpoint=PATH"),
-        (["runs=/nowhere"], "runs=/nowhere holds no finished run"),
+        (["runs=/nowhere"], "runs=/nowhere is no folder"),
         (["runs={sweep}", "where.family=[vdl]"], r"where.family=\['vdl'\] leaves no model"),
         (["runs={sweep}", "checkpoint=a.ckpt"], "set either checkpoint=PATH"),
     ],
@@ -285,7 +286,7 @@ def test_a_checkpoint_of_another_version_is_refused(compose_study, sweep: Path, 
     with pytest.raises(CheckpointError, match="settings that this version does not know"):
         evaluate(compose_study("regret", f"checkpoint={path}"))
     shutil.move(path, tmp_path / "alone.ckpt")
-    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
         evaluate(compose_study("regret", f"checkpoint={path}"))
 
 

@@ -20,9 +20,9 @@ PACKAGE = ROOT / "sparse_lightning"
 
 # From the ground up. What is named nowhere belongs to the method.
 METHOD = "the method"
-COMMANDS = {"config", "train", "evaluate", "collect", "reproduce"}
+COMMANDS = {"config", "train", "evaluate", "encode", "collect", "reproduce", "runs"}
 FLOORS = [
-    {"errors", "files", "checkpoint_format"}
+    {"errors", "files", "checkpoint_format", "quality"}
     # Figures of arrays and tables alone, which training and sweeps draw as well.
     | {"figures.style", "figures.tiles", "figures.histograms", "figures.sweep"},
     {"data"},
@@ -32,7 +32,8 @@ FLOORS = [
     {"studies"},
     {"figures"},
     {"paper"},
-    COMMANDS,
+    # The face for scikit-learn composes settings as the commands do.
+    COMMANDS | {"estimator"},
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.penalties import NonNegativeL1
-from sparse_lightning.registry import build, describe, register
+from sparse_lightning.registry import build, describe, register, require_registered
 from sparse_lightning.solvers import FISTA, ISTA, Adaptive
 
 PARTS = [
@@ -54,7 +55,7 @@ def test_a_description_is_plain_and_builds_the_part_again(part: Any):
 def test_parts_of_parts_are_described_as_well():
     register(SignedL1)
     energy = Energy(0.1, penalty=SignedL1())
-    assert describe(energy)["penalty"] == {"name": "SignedL1"}
+    assert describe(energy)["penalty"] == {"name": "SignedL1", "import": "problems"}
     assert build(describe(energy)) == energy
 
 
@@ -77,6 +78,34 @@ def test_descriptions_of_older_versions_build():
     assert build(old) == Energy(0.1, 1.0, penalty=NonNegativeL1())
     settings = {"step_size": 0.5, "max_iterations": 9, "tolerance": 1e-3}
     assert build({"name": "FISTA", **settings}) == FISTA(**settings)
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("never_imported_here", r"if you trust its module, add imports=\[never_imported_here\]"),
+        ("__main__", "of a notebook or a script"),
+        (7, "import the module that registers it"),
+    ],
+)
+def test_who_lacks_a_part_is_told_what_to_import(module: Any, expected: str):
+    with pytest.raises(CheckpointError, match=expected):
+        build({"name": "Theirs", "import": module})
+    assert "never_imported_here" not in sys.modules
+
+
+def test_a_part_of_this_package_does_not_stand_for_one_of_another():
+    with pytest.raises(CheckpointError, match=r"named 'LISTA'.*add imports=\[theirs\]"):
+        build({"name": "LISTA", "import": "theirs", "input_dim": 3, "code_dim": 2})
+
+
+def test_a_part_cannot_have_an_argument_that_is_the_name_of_its_class():
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    with pytest.raises(SettingError, match="Named has an argument 'name'"):
+        describe(Named("a"))
 
 
 @pytest.mark.parametrize("name", ["os.system", "SignedL1", ["Energy"], None])
@@ -109,9 +138,11 @@ def saved(path: Path) -> SparseAutoencoder:
 
 def test_a_users_part_must_be_registered_or_given(tmp_path: Path):
     model, path = saved(tmp_path / "own.ckpt"), tmp_path / "own.ckpt"
-    message = r"holds a part named 'SignedL1', which is not registered .* import the module"
+    message = r"holds a part named 'SignedL1', which is not registered .* put @register .* problems"
     with pytest.raises(CheckpointError, match=message):
         SparseAutoencoder.load_from_checkpoint(path)
+    with pytest.raises(SettingError, match=r"^model\.energy\.penalty=SignedL1 is not registered"):
+        require_registered({"model.energy": describe(model.energy)})
     given = SparseAutoencoder.load_from_checkpoint(path, energy=model.energy)
     register(SignedL1)
     registered = SparseAutoencoder.load_from_checkpoint(path)

@@ -17,7 +17,7 @@ from sparse_lightning.paper.reproduction import DONE_FILE
 from sparse_lightning.reproduce import reproduce
 
 
-@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("scale", ["small", "evening", "paper"])
 def test_scales_ask_for_what_exists(scale, compose, tmp_path: Path):
     register_resolvers()
     GlobalHydra.instance().clear()

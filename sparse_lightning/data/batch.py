@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,18 +22,26 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (n, d), standardised.
-        scale, shift: pixels on the scale of [0, 1] are ``inputs * scale + shift``; scalars, or
-            (n, d) where each sample has been normalised by its own local statistics.
+        scale, shift: pixels on the scale of [0, 1] are ``inputs * scale + shift``; scalars, (1, d)
+            where each pixel has statistics of its own, or (n, d) where each sample has been
+            normalised by its own local statistics. None where inputs are no images.
         labels: (n,), or None where the data have none.
     """
 
     inputs: Tensor
-    scale: Tensor
-    shift: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
     labels: Tensor | None = None
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether the inputs are images, whose reconstructions have a PSNR."""
+        return self.scale is not None
 
     def to_pixels(self, standardised: Tensor) -> Tensor:
         """Undo the normalisation of this batch for inputs or reconstructions of them, (n, d)."""
+        if self.scale is None:
+            return standardised
         return torch.addcmul(self.shift, standardised, self.scale)
 
     def squared_errors(self, standardised: Tensor, mean_squares: Tensor | None = None) -> Tensor:
@@ -53,7 +61,11 @@ class TensorSlices(Dataset[Batch]):
     """Whole tensors in, batches out; the arguments are the fields of `Batch`, over all samples."""
 
     def __init__(
-        self, inputs: Tensor, scale: Tensor, shift: Tensor, labels: Tensor | None = None
+        self,
+        inputs: Tensor,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         self.tensors = Batch(inputs, scale, shift, labels)
 
@@ -63,17 +75,19 @@ class TensorSlices(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
+    def _has_rows(self, field: Tensor | None) -> bool:
+        return field is not None and field.ndim > 0 and len(field) == len(self)
+
     def __getitems__(self, indices: list[int]) -> Batch:
         rows = torch.as_tensor(indices)
-        return Batch(
-            *(field if field is None or field.ndim == 0 else field[rows] for field in self.tensors)
-        )
+        return Batch(*(field[rows] if self._has_rows(field) else field for field in self.tensors))
 
 
 class EpochShuffle(Sampler[int]):
     """A new order each epoch that depends on the seed and the epoch alone.
 
-    A resumed run therefore sees the batches that the uninterrupted one would have seen. Lightning
+    The order is a full shuffle: whatever order the samples are in, each batch is a random draw
+    without replacement. A resumed run therefore sees the batches that the uninterrupted one would have seen. Lightning
     calls ``set_epoch``.
     """
 
@@ -90,7 +104,10 @@ class EpochShuffle(Sampler[int]):
         generator = torch.Generator()
         # Far enough apart that no run's epochs reach the orders of the next seed.
         generator.manual_seed((1_000_003 * self.seed + self.epoch) % 2**63)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        order = torch.randperm(self.size, generator=generator)
+        # Piece by piece: a list of Python's numbers takes five times the memory of the tensor.
+        for part in order.split(2**16):
+            yield from part.tolist()
 
 
 class Share(Sampler[int]):
@@ -113,6 +130,53 @@ class Share(Sampler[int]):
         return islice(self.order, self.rank, None, self.count)
 
 
+class ResumableLoader(DataLoader[Batch]):
+    """A DataLoader that goes on inside an epoch, behind the batches that a checkpoint counts.
+
+    The order of an epoch must follow from the epoch alone, as that of `EpochShuffle` does.
+    Lightning keeps the state in checkpoints, and loads it before an interrupted epoch goes on.
+    """
+
+    _taken, _first = 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the epoch have been taken, and how many the epoch has."""
+        return {"taken": self._taken, "batches": len(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin the next iteration behind the batches that were taken.
+
+        Raises:
+            SettingError: the epoch had another number of batches.
+        """
+        if state["batches"] != len(self):
+            raise SettingError(
+                f"data.batch_size={self.batch_size} cuts an epoch into {len(self)} batches, and "
+                f"the checkpoint is from inside an epoch of {state['batches']}: set batch size and "
+                "data as they were until that epoch has ended."
+            )
+        self._first = state["taken"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Not before the first batch is asked for: the samplers know their epoch by then.
+        first, self._first = self._first, 0
+        self._taken = first
+        for batch in super().__iter__() if first == 0 else self._behind(first):
+            self._taken += 1
+            yield batch
+
+    def _behind(self, first: int) -> DataLoader[Batch]:
+        """The epoch less its first batches, which are not loaded."""
+        return DataLoader(
+            self.dataset,
+            batch_sampler=list(islice(self.batch_sampler, first, None)),
+            collate_fn=self.collate_fn,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            generator=self.generator,
+        )
+
+
 def slice_loader(
     data: TensorSlices,
     batch_size: int,
@@ -120,8 +184,8 @@ def slice_loader(
     drop_last: bool = False,
     rank: int = 0,
     processes: int = 1,
-) -> DataLoader:
-    """A DataLoader of `Batch`; in order, or shuffled anew each epoch with a seed.
+) -> ResumableLoader:
+    """A loader of `Batch`; in order, or shuffled anew each epoch with a seed.
 
     Args:
         data: all samples.
@@ -134,13 +198,15 @@ def slice_loader(
     order = SequentialSampler(data)
     if shuffle_seed is not None:
         order = EpochShuffle(len(data), shuffle_seed)
-    return DataLoader(
+    return ResumableLoader(
         data,
         batch_size=batch_size // processes,
         sampler=order if processes == 1 else Share(order, rank, processes),
         collate_fn=_as_it_is,
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
+        # Each iteration draws a seed, which must not come from the generator of everything else.
+        generator=torch.Generator(),
     )
 
 

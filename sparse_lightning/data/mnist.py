@@ -124,9 +124,10 @@ class MNIST(SplitDataModule):
         order = torch.randperm(60_000, generator=generator)
         num_train, num_val = self.sizes["train"], self.sizes["val"]
         train_set = self._dataset(train=True)
-        self.splits["train"] = self._slices(train_set, order[:num_train])
         # From the far end, so that a smaller num_train leaves the validation set as it is.
-        self.splits["val"] = self._slices(train_set, order[-num_val:])
+        for split, rows in {"train": order[:num_train], "val": order[-num_val:]}.items():
+            self.splits[split] = self._slices(train_set, rows)
+            self.positions[split] = rows.numpy()
         self.splits["test"] = self._slices(
             self._dataset(train=False), torch.arange(self.sizes["test"])
         )

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparse_lightning.data.batch import TensorSlices, require_no_single_sample, slice_loader
@@ -19,7 +21,9 @@ FINGERPRINT_SAMPLES = 2000
 class SplitDataModule(lightning.LightningDataModule):
     """Base of the data modules; a subclass fills ``splits`` in ``setup``.
 
-    It also says ``input_dim``, ``image_shape`` and ``title``, what figures call the data.
+    It also says ``input_dim``, ``title`` (what figures call the data), ``image_shape`` where its
+    inputs are images, and ``training_mean`` (d,), the mean of its training inputs, where they are
+    not.
 
     Args:
         sizes: number of samples of ``train``, ``val`` and ``test``.
@@ -31,12 +35,15 @@ class SplitDataModule(lightning.LightningDataModule):
         SettingError: a size that is no whole number, or below 1.
 
     Attributes:
+        positions: where in their file the samples of ``train`` and ``val`` stand, each (n,); empty
+            where files have no order.
         is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
     """
 
     is_the_same_everywhere = False
     input_dim: int
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...] | None = None
+    training_mean: Tensor | None = None
     title: str
 
     def __init__(
@@ -49,6 +56,7 @@ class SplitDataModule(lightning.LightningDataModule):
         self.sizes, self.batch_size = sizes, batch_size
         self.shuffle_seed, self.drop_last = shuffle_seed, drop_last
         self.splits: dict[str, TensorSlices] = {}
+        self.positions: dict[str, np.ndarray] = {}
         self._state: dict[str, str] = {}
 
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
@@ -19,6 +20,28 @@ def hydra_value(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     return QuotedString(text.replace("${", "\\${"), Quote.double).with_quotes()
+
+
+def handed_on(imports: Sequence[str]) -> list[str]:
+    """What a command that this one starts is given, so that it knows the user's own parts as well.
+
+    Args:
+        imports: modules of the user's own.
+
+    Returns:
+        Overrides: the folders of the user's own configurations, which this command has by
+        ``--config-dir`` or ``hydra.searchpath``, and ``imports``, each where there is any.
+    """
+    words = []
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    folders = [
+        hydra_value(f"{source.schema}://{source.path}")
+        for source in sources
+        if source.provider.endswith("command-line")
+    ]
+    if folders:
+        words.append(f"hydra.searchpath=[{','.join(folders)}]")
+    return words + ([f"imports=[{','.join(imports)}]"] if imports else [])
 
 
 def same_command() -> str:

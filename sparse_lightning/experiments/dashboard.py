@@ -10,6 +10,8 @@ import argparse
 import sys
 from dataclasses import dataclass
 
+from sparse_lightning.quality import PSNR, R2, Quality
+
 try:
     import wandb_workspaces.reports.v2 as parts
     import wandb_workspaces.workspaces as workspaces
@@ -70,7 +72,11 @@ def workspace(
         project: W&B project.
         sweep: name of the one sweep to show; None for all runs of the project.
     """
-    sections = [workspaces.Section("Regret", is_open=True, panels=_regret_panels())]
+    sections = [
+        workspaces.Section("Regret", is_open=True, panels=_regret_panels(PSNR)),
+        # Of data that are no images; of others it is empty.
+        workspaces.Section("Regret, no images", is_open=False, panels=_regret_panels(R2)),
+    ]
     for name, curves in CURVES.items():
         panels = [curve.panel() for curve in curves]
         sections.append(workspaces.Section(name, is_open=True, panels=panels))
@@ -93,8 +99,9 @@ def workspace(
     )
 
 
-def _regret_panels() -> list:
-    psnr, zeros = parts.SummaryMetric("test/psnr"), parts.SummaryMetric("test/zeros")
+def _regret_panels(quality: Quality) -> list:
+    measured = parts.SummaryMetric(f"test/{quality.name}")
+    zeros = parts.SummaryMetric("test/zeros")
     weight = parts.Config(ENERGY + "sparsity_weight")
     columns = [
         parts.ParallelCoordinatesPlotColumn(parts.Config(ENERGY + name), symbol, log=symbol == "λ")
@@ -102,12 +109,14 @@ def _regret_panels() -> list:
     ]
     columns += [
         parts.ParallelCoordinatesPlotColumn(zeros, "zeros"),
-        parts.ParallelCoordinatesPlotColumn(psnr, "PSNR (dB)"),
+        parts.ParallelCoordinatesPlotColumn(measured, quality.label),
     ]
     return [
-        parts.ScatterPlot(title="PSNR (dB) against zeros, test", x=zeros, y=psnr, z=weight),
-        parts.ScatterPlot(title="zeros against λ, test", x=weight, y=zeros, z=psnr, log_x=True),
-        parts.ParallelCoordinatesPlot(title="λ, β, γ → zeros, PSNR", columns=columns),
+        parts.ScatterPlot(
+            title=f"{quality.label} against zeros, test", x=zeros, y=measured, z=weight
+        ),
+        parts.ScatterPlot(title="zeros against λ, test", x=weight, y=zeros, z=measured, log_x=True),
+        parts.ParallelCoordinatesPlot(title=f"λ, β, γ → zeros, {quality.label}", columns=columns),
     ]
 
 

@@ -30,11 +30,17 @@ WITHOUT_EFFECT = (
     "tags",
     "data_name",
     "sweep",
+    "objective",
     "logger",
     "resume",
-    # The level and the grid show in λ.
+    "imports",
+    # The level and the grids show in λ and k.
     "sparsity_level",
     "sparsity_weights",
+    "active_counts",
+    # These show in the target.
+    "zeros_targets",
+    "callbacks.sparsity_target.target_zeros",
     # These show in the settings that are taken from them.
     "code_dim",
     "hidden_dim",
@@ -46,6 +52,7 @@ WITHOUT_EFFECT = (
     "callbacks.figures",
     "callbacks.inference_watch",
     "callbacks.learning_rate",
+    "callbacks.milestones",
     "callbacks.progress_bar",
     "data.cache_dir",
     "data.num_workers",
@@ -62,6 +69,17 @@ ADDED: dict[str, Any] = {
     "model.solver.safeguard": True,
     # The only penalty that there was.
     "model.energy.penalty._target_": "sparse_lightning.penalties.NonNegativeL1",
+    # The only training rule that there was.
+    "model.training_rule._target_": "sparse_lightning.training_rules.InferThenRegress",
+    "model.training_rule.metric": "val/energy",
+    # Without a target it does nothing.
+    "callbacks.sparsity_target._target_": (
+        "sparse_lightning.training.sparsity_target.SparsityTarget"
+    ),
+    "callbacks.sparsity_target.gain": 0.5,
+    "callbacks.sparsity_target.damping": 1.0,
+    "callbacks.sparsity_target.largest_step": 2.0,
+    "callbacks.sparsity_target.largest_change": 1000.0,
 }
 # Settings that exist no more, and the value at which they had no effect.
 REMOVED: dict[str, Any] = {}
@@ -81,6 +99,9 @@ EXTENDABLE = (
     "trainer.benchmark",
     "trainer.plugins",
     "data.root",
+    "data.path",
+    "data.path_val",
+    "data.path_test",
     "ckpt_path",
     "init_from",
 )
@@ -88,6 +109,8 @@ EXTENDABLE = (
 REMEDIES = ("model.solver", "model.optimizer")
 SEED, SHUFFLE_SEED = "seed", "data.shuffle_seed"
 EPOCHS = "trainer.max_epochs"
+# With it λ is sought in a share of the epochs, so that their number changes the result.
+TARGET = "target_zeros"
 
 
 def effective_settings(config: DictConfig) -> dict[str, Any]:
@@ -116,6 +139,8 @@ def changed_settings(
         has_diverged: whether the run did.
     """
     allowed = (*EXTENDABLE, *REMEDIES) if has_diverged else EXTENDABLE
+    if config.get(TARGET) is not None:
+        allowed = tuple(name for name in allowed if name != EPOCHS)
     known = (_resolved(recorded).keys() | ADDED) & (_resolved(config).keys() | ADDED)
     theirs, ours = effective_settings(recorded), effective_settings(config)
     return {
@@ -160,7 +185,12 @@ def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_any_length(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings less the number of epochs: a longer run goes on from a shorter one."""
+    """The settings less the number of epochs: a longer run goes on from a shorter one.
+
+    One that is to find λ does not, see `TARGET`.
+    """
+    if TARGET in settings:
+        return settings
     return {name: value for name, value in settings.items() if name != EPOCHS}
 
 

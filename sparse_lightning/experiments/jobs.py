@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from sparse_lightning.errors import SettingError, SweepError
+from sparse_lightning.experiments.devices import own_device, require_places
 from sparse_lightning.experiments.locks import held
 from sparse_lightning.experiments.runs import Run, record_settings
 
@@ -55,19 +56,40 @@ def run_once(train: Train, config: DictConfig) -> dict[str, float] | None:
         return run.metrics if run.covers(epochs) else _attempt(train, config, run)
 
 
+def objective_of(
+    config: DictConfig, metrics: dict[str, float] | None
+) -> dict[str, float] | float | None:
+    """What a job returns: the metric that ``objective`` names, or all where it names none.
+
+    Raises:
+        SettingError: there is no such metric.
+        SweepError: another process has the job, whose metrics are not known yet.
+    """
+    name = config.get("objective")
+    if name is None:
+        return metrics
+    if metrics is None:
+        raise SweepError(f"{config.run_dir} is in use by another process: objective={name} waits.")
+    if not isinstance(metrics.get(name), int | float):
+        known = ", ".join(key for key in metrics if "/" in key)
+        raise SettingError(f"objective={name} is no metric of this training: take one of {known}.")
+    return float(metrics[name])
+
+
 def _attempt(train: Train, config: DictConfig, run: Run) -> dict[str, float]:
     run.forget_failure()
     with _output_to(run.folder / OUTPUT_FILE):
         print(f"--- {datetime.now():%Y-%m-%d %H:%M:%S}, {platform.node()}, process {os.getpid()}")
         try:
             require_one_device(config)
-            with open_dict(config):
+            with own_device(config) as device, open_dict(config):
+                config.sweep.device = device
                 config.resume = run.last_checkpoint.exists()
                 config.trainer.enable_progress_bar = False
-            record_settings(config, run.folder)
-            if config.sweep.threads is not None:
-                torch.set_num_threads(config.sweep.threads)
-            return train(config)
+                record_settings(config, run.folder)
+                if config.sweep.threads is not None:
+                    torch.set_num_threads(config.sweep.threads)
+                return train(config)
         except Exception as error:
             run.record_failure(error)
             # Not every error survives the way back from a worker; a sentence does.
@@ -92,7 +114,11 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 def require_one_device(config: DictConfig) -> None:
-    """Raise `SettingError` if a job of a sweep would spread over several devices."""
+    """Raise `SettingError` if a job of a sweep would spread over several devices.
+
+    Or if the settings by which jobs share out devices are of a wrong kind.
+    """
+    require_places(config)
     trainer = config.trainer
     strategy = str(trainer.strategy)
     devices = trainer.devices

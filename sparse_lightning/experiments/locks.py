@@ -1,6 +1,9 @@
 """One process at a time works in a folder.
 
 The lock is one of the operating system: it goes with the process that holds it, however that ends.
+The process leaves word of itself in ``run.owner``, touches this file while it works (the
+heartbeat), and takes the file away when it ends in order. A file that is still there while the lock
+is free is that of a dead process. The heartbeat's age decides nothing: only the lock does.
 """
 
 from __future__ import annotations
@@ -8,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from sparse_lightning.errors import SettingError
 
@@ -52,7 +56,8 @@ def held_alone(setting: str, folder: Path) -> Iterator[None]:
         SettingError: another process works there; it says which.
     """
     with contextlib.ExitStack() as stack:
-        if rank_zero_only.rank == 0:
+        # Lightning sets the rank when it is imported.
+        if getattr(rank_zero_only, "rank", 0) == 0:
             try:
                 stack.enter_context(held(folder))
             except Timeout:
@@ -72,6 +77,20 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def beat(folder: Path) -> None:
+    """Leave a sign of life of the process that works in a folder."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(folder / OWNER_FILE)
+
+
+def seconds_since_beat(folder: Path) -> float | None:
+    """Age of the last sign of life; None where no process works, or the last ended in order."""
+    try:
+        return max(time.time() - (folder / OWNER_FILE).stat().st_mtime, 0.0)
+    except FileNotFoundError:
+        return None
 
 
 def _owner(folder: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Self
 from tqdm import tqdm
 
 from sparse_lightning.experiments.runs import Run, State
+from sparse_lightning.quality import quality_of
 
 EVERY = 2.0  # seconds
 ENDED = (State.FINISHED, State.FAILED, State.DIVERGED)
@@ -97,7 +98,8 @@ def ending(run: Run, state: State) -> str:
     if state is not State.FINISHED:
         return f"{state}: {run.folder.name}: {run.failure['message']}"
     metrics = Run(run.folder).metrics
+    quality = quality_of(metrics)
     return (
-        f"finished: {run.folder.name}: {metrics['test/psnr']:.2f} dB, "
+        f"finished: {run.folder.name}: {quality.shown(metrics[f'test/{quality.name}'])}, "
         f"{metrics['test/zeros']:.1%} zeros, {metrics['seconds']:.0f} s"
     )

@@ -13,13 +13,14 @@ import lightning
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from omegaconf import DictConfig
 
-from sparse_lightning.checkpoint_format import read_checkpoint
+from sparse_lightning.checkpoint_format import is_inside_epoch, read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.experiments.command_line import continuing_command
+from sparse_lightning.experiments.early_checks import FORCE, require_beginning
+from sparse_lightning.experiments.fingerprint import TARGET
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_command, record_settings
 from sparse_lightning.experiments.same_run import (
-    FORCE,
     differences,
     require_same_data,
     require_same_model,
@@ -27,6 +28,7 @@ from sparse_lightning.experiments.same_run import (
     require_whole,
 )
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.epoch_in_progress import EPOCH_IN_PROGRESS
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class FreshCallbacks(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: SparseAutoencoder, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["callbacks"] = {}
+        checkpoint.pop(EPOCH_IN_PROGRESS, None)
 
 
 class OwnLearningRates(lightning.Callback):
@@ -135,6 +138,10 @@ def find_beginning(
         parts += ["energy", "constraint"] + ([] if has_diverged else ["optimizer"])
     if not is_own:
         parts += ["optimizer"]
+    if is_own and config.get(TARGET) is not None:
+        # The search goes on from the λ that it had come to.
+        found = read_checkpoint(checkpoint)["hyper_parameters"]["energy"]["sparsity_weight"]
+        model.set_sparsity_weight(found)
     first_epoch = require_same_model(checkpoint, model, parts, is_own)
     _require_resumable(config, first_epoch, is_own)
     return Beginning(checkpoint, is_own, first_epoch)
@@ -142,13 +149,7 @@ def find_beginning(
 
 def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     """The checkpoint to start from, None for a fresh start."""
-    if config.resume not in (True, False, FORCE):
-        raise SettingError(f"resume={config.resume} must be true, false or {FORCE}.")
-    if config.ckpt_path is not None and config.init_from is not None:
-        raise SettingError(
-            f"ckpt_path={config.ckpt_path} and init_from={config.init_from} are two beginnings: "
-            "give one of them."
-        )
+    require_beginning(config)
     last = Run(run_dir).last_checkpoint
     if last.exists() and not config.resume:
         raise SettingError(
@@ -219,8 +220,17 @@ def interruption_explained(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        has_epochs = Run(run_dir).last_checkpoint.exists()
-        point = "from the last finished epoch" if has_epochs else "from the beginning"
-        message = f"Interrupted. This goes on {point}:\n  {continuing_command(run_dir)}"
+        message = f"Interrupted. This goes on {_point(run_dir)}:\n  {continuing_command(run_dir)}"
         rank_zero_only(print)(message, file=sys.stderr)
         raise
+
+
+def _point(run_dir: Path) -> str:
+    """From where an interrupted run goes on, in words."""
+    checkpoint = Run(run_dir).last_checkpoint
+    if not checkpoint.exists():
+        return "from the beginning"
+    contents = read_checkpoint(checkpoint)
+    if is_inside_epoch(contents):
+        return f"inside epoch {contents['epoch']}"
+    return "from the last finished epoch"

@@ -7,144 +7,60 @@ the more are whole. The results of a run that diverged are those of its best mod
 say in which epoch it diverged (``diverged_at_epoch``, from 0), and the run does not count as
 finished.
 
-The files alone say how a run stands. Whoever trains holds ``run.lock`` (`locks`); a job of a sweep
-that fails leaves ``failure.json``.
+The files alone say how a run stands (`records`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
-import os
 import shutil
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
-from yaml import YAMLError
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError
-from sparse_lightning.experiments.fingerprint import EPOCHS, effective_settings
-from sparse_lightning.experiments.locks import is_locked
-from sparse_lightning.experiments.moved import translated
+from sparse_lightning.experiments.fingerprint import EPOCHS
+from sparse_lightning.experiments.records import (
+    CONFIG_FILE,
+    DIVERGED_AT,
+    FAILURE_FILE,
+    RESULTS_FILE,
+    TABLE_FILE,
+    Record,
+    State,
+    run_folders,
+)
 from sparse_lightning.files import replaced_whole, write_json
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.registry import REGISTRY
 
-CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
-TABLE_FILE = "metrics.csv"
 KEPT_FILE = "finished.ckpt"
-FAILURE_FILE = "failure.json"
-DIVERGED_AT = "diverged_at_epoch"
 
-
-class State(StrEnum):
-    """How a run stands."""
-
-    FINISHED = "finished"
-    FAILED = "failed"
-    DIVERGED = "diverged"  # with results until then
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"  # begun, and no process is at it
-    WAITING = "waiting"  # not begun
+__all__ = [
+    "CONFIG_FILE",
+    "DIVERGED_AT",
+    "FAILURE_FILE",
+    "KEPT_FILE",
+    "RESULTS_FILE",
+    "TABLE_FILE",
+    "Run",
+    "State",
+    "find_runs",
+    "record_command",
+    "record_settings",
+    "recorded_seed",
+]
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Record):
     """One run's folder."""
-
-    folder: Path
-
-    @cached_property
-    def config(self) -> DictConfig:
-        """Every setting, resolved, with the present paths of classes.
-
-        Raises:
-            DataError: the folder holds no readable settings.
-        """
-        path = self.folder / CONFIG_FILE
-        try:
-            recorded = OmegaConf.load(path)
-            if not isinstance(recorded, DictConfig):
-                raise ConfigTypeError("a list, where settings have names")
-        except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
-                "sparse_lightning.train."
-            ) from error
-        return OmegaConf.create(translated(OmegaConf.to_container(recorded)))
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run ended well."""
-        results = self.results
-        return results is not None and DIVERGED_AT not in results
-
-    @property
-    def diverged_at_epoch(self) -> int | None:
-        """The epoch that ended the run, which has results until then; None if none did."""
-        return (self.results or {}).get(DIVERGED_AT)
-
-    def covers(self, max_epochs: int | None) -> bool:
-        """Whether the run ended well, after so many epochs or before them by itself.
-
-        A run that early stopping or a limit of time ended has fewer epochs than it was to have.
-
-        Args:
-            max_epochs: None or −1 for whatever it was to have.
-        """
-        if not self.is_finished:
-            return False
-        done = self.results.get("epochs")
-        if done is None or max_epochs is None or done >= max_epochs:
-            return True
-        return done < (self._asked_epochs or done)
-
-    @property
-    def _asked_epochs(self) -> int | None:
-        """The epochs that the run with these results was to have; None if unknown."""
-        if "max_epochs" in self.results:
-            return self.results["max_epochs"]
-        with contextlib.suppress(DataError):
-            # Results of earlier versions do not tell, and `record_settings` sees to it that they
-            # do before other settings are recorded.
-            return OmegaConf.select(self.config, EPOCHS)
-        return None
-
-    @property
-    def state(self) -> State:
-        """How the run stands."""
-        return self.state_of(None)
-
-    def state_of(self, max_epochs: int | None) -> State:
-        """How the run stands as one that is to have so many epochs, see `covers`."""
-        if self.covers(max_epochs):
-            return State.FINISHED
-        if is_locked(self.folder):
-            # It may have ended since.
-            return State.FINISHED if self.covers(max_epochs) else State.RUNNING
-        if self.diverged_at_epoch is not None:
-            return State.DIVERGED
-        if self.failure is not None:
-            return State.FAILED
-        begun = (self.folder / CONFIG_FILE).is_file()
-        return State.INTERRUPTED if begun else State.WAITING
-
-    @property
-    def failure(self) -> dict[str, str] | None:
-        """``error``, ``message`` and ``traceback`` of the last attempt, None unless it failed."""
-        try:
-            return json.loads((self.folder / FAILURE_FILE).read_text())
-        except FileNotFoundError:
-            return None
 
     def record_failure(self, error: BaseException) -> None:
         """Leave behind why the run failed."""
@@ -160,37 +76,6 @@ class Run:
         if self.diverged_at_epoch is not None:
             (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         (self.folder / FAILURE_FILE).unlink(missing_ok=True)
-
-    @property
-    def epochs_done(self) -> int:
-        """Epochs in ``metrics.csv`` so far."""
-        try:
-            lines = (self.folder / TABLE_FILE).read_bytes().count(b"\n")
-        except FileNotFoundError:
-            return 0
-        return max(lines - 1, 0)
-
-    @property
-    def results(self) -> dict[str, float] | None:
-        """What ``metrics.json`` holds: the metrics of the best model; None before the end.
-
-        Raises:
-            DataError: the file is damaged.
-        """
-        path = self.folder / RESULTS_FILE
-        try:
-            return json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise DataError(
-                f"{path} is damaged: delete it, and resume the run, which writes it again."
-            ) from error
-
-    @cached_property
-    def metrics(self) -> dict[str, float]:
-        """The final metrics of a finished run."""
-        return self.results
 
     @property
     def best_checkpoint(self) -> Path:
@@ -214,15 +99,8 @@ class Run:
         self._kept_checkpoint.unlink(missing_ok=True)
 
     @property
-    def settings(self) -> dict[str, object]:
-        """`effective_settings`, with the number of epochs that the results are of."""
-        settings = effective_settings(self.config)
-        asked = (self.results or {}).get("max_epochs")
-        return settings if asked is None else settings | {EPOCHS: asked}
-
-    @property
     def last_checkpoint(self) -> Path:
-        """The model of the last finished epoch, from which the run goes on."""
+        """The model from which the run goes on: of the last epoch, or from inside the next."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     def model(self) -> SparseAutoencoder:
@@ -232,8 +110,9 @@ class Run:
     @property
     def data_label(self) -> str:
         """The name of the data, and what must be said of it beside that, for tables."""
+        data = self.config.data
         try:
-            tags = self.data_class().tags_of(self.config.data.get("root"))
+            tags = self.data_class().tags_of(data.get("root") or data.get("path"))
         except DataError:  # Another package's.
             tags = []
         return " ".join([self.config.data_name, *(f"({tag})" for tag in tags)])
@@ -251,13 +130,20 @@ class Run:
         """The class of the run's data.
 
         A run's folder may come from elsewhere, and what its settings name is called: it must be
-        one of this package's own.
+        one of this package's own, or one that is registered because the user imported it.
 
         Raises:
             DataError: it is something else.
         """
         target = str(OmegaConf.select(self.config, "data._target_"))
         module, _, name = target.rpartition(".")
+        registered = REGISTRY.get(name)
+        if (
+            isinstance(registered, type)
+            and issubclass(registered, SplitDataModule)
+            and f"{registered.__module__}.{registered.__qualname__}" == target
+        ):
+            return registered
         if module.startswith("sparse_lightning.data."):
             with contextlib.suppress(ImportError):
                 found = getattr(importlib.import_module(module), name, None)
@@ -265,23 +151,14 @@ class Run:
                     return found
         raise DataError(
             f"{self.folder / CONFIG_FILE} names data of another package ({target}), which is not "
-            "run from a file: set data= to say what to use."
+            "run from a file: set data= to say what to use, or, if you trust it and its class is "
+            f"under @register, add imports=[{module}]."
         )
 
 
 def find_runs(folder: Path) -> list[Run]:
     """All runs at or below a folder, finished or not, in the order of their paths."""
-    return [Run(path) for path in sorted(_run_folders(folder))]
-
-
-def _run_folders(folder: Path) -> Iterator[Path]:
-    for path, below, files in os.walk(folder):
-        if CONFIG_FILE in files:
-            yield Path(path)
-            # What loggers keep inside a run may bear the same name.
-            below.clear()
-        # Hydra's own record of the settings, not resolved, and what W&B keeps beside the runs.
-        below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
+    return [Run(path) for path in sorted(run_folders(folder))]
 
 
 def recorded_seed(folder: Path) -> int | None:

@@ -9,16 +9,14 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from sparse_lightning.checkpoint_format import read_checkpoint
+from sparse_lightning.checkpoint_format import epochs_behind, is_inside_epoch, read_checkpoint
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
+from sparse_lightning.experiments.early_checks import FORCE
 from sparse_lightning.experiments.fingerprint import changed_settings
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import build, describe
-
-# resume=force goes on whatever has changed.
-FORCE = "force"
 
 
 def require_whole(run_dir: Path) -> None:
@@ -34,7 +32,7 @@ def require_whole(run_dir: Path) -> None:
         raise CheckpointError(f"{str(error).removesuffix('.')}; or {remedy}.") from error
     kept = {Path(state.get("best_model_path") or best).name for state in _keepers(contents)}
     missing = [name for name in sorted(kept) if not (last.parent / name).exists()]
-    if missing:
+    if missing and epochs_behind(contents) > 0:
         raise CheckpointError(
             f"{last.parent / missing[0]}, the best model of the run, is gone: put it back, or copy "
             f"{last} there to take the model of the last epoch for the best."
@@ -74,8 +72,8 @@ def require_same_data(checkpoint: Path, data: SplitDataModule) -> None:
     if ours != theirs:
         raise SettingError(
             f"The data are not those that the run was trained on (fingerprint {ours}, was "
-            f"{theirs}): set data.root to those, choose another folder, or add resume={FORCE} to "
-            "go on all the same."
+            f"{theirs}): set data.root or data.path to those, choose another folder, or add "
+            f"resume={FORCE} to go on all the same."
         )
 
 
@@ -99,10 +97,11 @@ def require_same_model(
         is_own: whether it is the run's own checkpoint.
 
     Returns:
-        The epoch that the checkpoint continues with.
+        The epoch that the checkpoint continues with, from its beginning or from inside it.
 
     Raises:
-        CheckpointError: a part is another one; it says how.
+        CheckpointError: a part is another one; it says how. Or the checkpoint is another run's,
+            from inside an epoch, which only that run can end.
     """
     contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
@@ -110,6 +109,11 @@ def require_same_model(
         raise CheckpointError(
             f"{checkpoint} is of family {parameters['family']}, not {model.family}: set "
             f"model={parameters['family']}, or choose another ckpt_path."
+        )
+    if not is_own and is_inside_epoch(contents):
+        raise CheckpointError(
+            f"{checkpoint} was saved inside epoch {contents['epoch']}, which only its own run can "
+            "end: resume that run, or start from its weights alone with init_from."
         )
     for part in parts:
         own = model.optimizer_settings if part == "optimizer" else getattr(model, part)
@@ -119,4 +123,4 @@ def require_same_model(
                 f"{checkpoint} has another model.{part} than the settings ({told}): make them "
                 f"equal, or choose another {'folder' if is_own else 'ckpt_path'}."
             )
-    return contents["epoch"] + 1
+    return epochs_behind(contents)

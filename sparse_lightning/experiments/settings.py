@@ -11,15 +11,12 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import math
-import os
-import secrets
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydra.utils import get_object
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from sparse_lightning.errors import SettingError
@@ -27,17 +24,18 @@ from sparse_lightning.errors import SettingError
 # Of settings that others are taken from, and the least value of each.
 AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "seed": (int | None, 0),
-    "code_dim": (int, 1),
+    "code_dim": (int | None, 1),
     "hidden_dim": (int, 1),
     "step_size": (float, -math.inf),
     "max_epochs": (int | None, -1),
     "sparsity_weights": (list[float] | None, -math.inf),
+    "active_counts": (list[int] | None, -math.inf),
     "sparsity_level": (int | None, -math.inf),
+    "target_zeros": (float | None, -math.inf),
+    "zeros_targets": (list[float], -math.inf),
 }
 HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}
 MOST_SEED = 2**32 - 1
-# By which Lightning hands the seed to the processes that it starts.
-SEED_VARIABLE = "PL_GLOBAL_SEED"
 LIST_TYPES = (list, tuple, collections.abc.Sequence)
 
 
@@ -55,6 +53,22 @@ def convert_settings(config: DictConfig) -> None:
         SettingError: a setting is of a wrong kind, or one at the top is out of range.
     """
     with read_write(config), open_dict(config):
+        # First, since sizes follow from the data.
+        if OmegaConf.is_config(config._get_node("data")):
+            _convert_arguments(config.data, "data")
+        if OmegaConf.is_config(config._get_node("model")):
+            _fill_input_dims(config.model, config)
+    convert_top_level(config)
+    with read_write(config), open_dict(config):
+        # What the model takes from it is told by its own name.
+        for name in sorted(config, key=lambda name: name == "model"):
+            if OmegaConf.is_config(config._get_node(name)):
+                _convert_arguments(config[name], str(name))
+
+
+def convert_top_level(config: DictConfig) -> None:
+    """`convert_settings` of those at the top alone, for which nothing is imported."""
+    with read_write(config), open_dict(config):
         for name, (kind, least) in AT_THE_TOP.items():
             if name in config:
                 value = _convert(config, name, name, kind)
@@ -62,37 +76,17 @@ def convert_settings(config: DictConfig) -> None:
                     raise SettingError(f"{name}={value} must be at least {least:g}.")
         if config.get("seed") is not None and config.seed > MOST_SEED:
             raise SettingError(f"seed={config.seed} must be at most {MOST_SEED}.")
-        # What the model takes from it is told by its own name.
-        for name in sorted(config, key=lambda name: name == "model"):
-            if OmegaConf.is_config(config._get_node(name)):
-                _convert_arguments(config[name], str(name))
 
 
-def settle_seed(config: DictConfig, recorded: int | None) -> None:
-    """Where ``seed`` is null, set it to that of the run's record, or to a new one.
+def _fill_input_dims(node: DictConfig | ListConfig, config: DictConfig) -> None:
+    """Give every part of a model whose ``input_dim`` is null that of the data."""
+    # Settings at the top are converted before torch is imported.
+    from sparse_lightning.data.own import input_dim_of
 
-    Raises:
-        SettingError: in a process that cannot know which seed the first one has drawn.
-    """
-    if config.get("seed") is not None:
-        return
-    if recorded is None and rank_zero_only.rank != 0:
-        if SEED_VARIABLE not in os.environ:
-            raise SettingError(
-                "seed=null cannot be drawn by several processes that were started one by one: "
-                "give a seed."
-            )
-        recorded = int(os.environ[SEED_VARIABLE])
-    with read_write(config):
-        config.seed = secrets.randbelow(MOST_SEED + 1) if recorded is None else recorded
-
-
-def require_seed(config: DictConfig) -> None:
-    """Raise `SettingError` for a job without a seed, which could not be found by its record."""
-    if config.seed is None:
-        raise SettingError(
-            "seed=null in a sweep would make other jobs each time: give seeds, as in seed=0,1,2."
-        )
+    if isinstance(node, DictConfig) and "input_dim" in node and node.input_dim is None:
+        node.input_dim = input_dim_of(config.data)
+    for _, child in _children(node):
+        _fill_input_dims(child, config)
 
 
 def _convert_arguments(node: DictConfig | ListConfig, prefix: str) -> None:

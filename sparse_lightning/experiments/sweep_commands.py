@@ -21,6 +21,7 @@ def commands(
     everywhere: Mapping[str, Sequence[str]],
     folder: Path,
     jobs: int,
+    before: Sequence[str] = (),
 ) -> list[list[str]]:
     """The command line of each sweep, in order.
 
@@ -30,6 +31,7 @@ def commands(
         everywhere: overrides for the trainings of each data set, by its name.
         folder: runs go below ``folder/DATA``.
         jobs: how many at a time, each in a process of its own.
+        before: what stands before the overrides, see `handed_on`.
 
     Raises:
         SettingError: a multirun without a data set that ``everywhere`` knows.
@@ -44,7 +46,8 @@ def commands(
             )
         found.append(
             [
-                *("-m", "sparse_lightning.train", "-m", *multirun, *everywhere[data], *launcher),
+                *("-m", "sparse_lightning.train", "-m", *before),
+                *(*multirun, *everywhere[data], *launcher),
                 f"hydra.sweep.dir={hydra_value(str((folder / data).absolute()))}",
                 "logger=none",
                 *("trainer.enable_progress_bar=false", "callbacks.figures.every_epochs=1000000"),

@@ -9,7 +9,6 @@ it had not yet saved, and no more.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import sys
 import time
@@ -19,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
@@ -30,12 +28,15 @@ from sparse_lightning.errors import DataError, SweepError
 from sparse_lightning.experiments import wandb_summary
 from sparse_lightning.experiments.command_line import hydra_value, same_command
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
+from sparse_lightning.experiments.job_settings import job_settings
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, require_one_device
 from sparse_lightning.experiments.progress import ENDED, SweepProgress
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
-from sparse_lightning.experiments.settings import convert_settings, require_seed
+from sparse_lightning.experiments.seeds import require_seed
+from sparse_lightning.experiments.settings import convert_settings
 from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
 from sparse_lightning.files import require_writable
+from sparse_lightning.imports import import_parts
 from sparse_lightning.signals import SIGTERM_EXIT, Terminated
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,14 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 POLL = 1.0  # seconds
 # What a run's usual name tells already.
-TOLD_BY_NAME = ("model", "data", "seed", "sparsity_level", "model.energy.sparsity_weight")
+TOLD_BY_NAME = (
+    "model",
+    "data",
+    "seed",
+    "sparsity_level",
+    "model.energy.sparsity_weight",
+    "target_zeros",
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class Sweep:
             combinations: overrides of each job.
             swept: names of the settings that differ between jobs.
         """
+        import_parts(config)
         folder = Path(config.hydra.sweep.dir).absolute()
         require_writable("hydra.sweep.dir", folder)
         untold = [name for name in swept if name not in TOLD_BY_NAME]
@@ -114,7 +123,7 @@ class Sweep:
         jobs: dict[Path, Job] = {}
         for overrides in tqdm(combinations, "Checking the settings", disable=None, leave=False):
             overrides = [*overrides, *common]
-            settings = _job_config(config, loader, overrides)
+            settings = job_settings(config, loader, overrides)
             convert_settings(settings)
             require_seed(settings)
             require_one_device(settings)
@@ -142,26 +151,6 @@ def recorded_runs(folder: Path) -> dict[str, Run]:
         with contextlib.suppress(DataError, OmegaConfBaseException):
             recorded[digest(of_any_length(effective_settings(run.config)))] = run
     return recorded
-
-
-def _job_config(config: DictConfig, loader: Any, overrides: list[str]) -> DictConfig:
-    """A job's settings as its launcher will compose them, resolved."""
-    settings = loader.load_sweep_config(config, overrides)
-    with open_dict(settings):
-        settings.hydra.job.num = 0
-        settings.hydra.runtime.output_dir = ""
-    hydra = HydraConfig.instance()
-    before, hydra.cfg = hydra.cfg, settings
-    try:
-        subdir = settings.hydra.sweep.subdir
-        own = copy.deepcopy(settings)
-        with open_dict(own):
-            del own["hydra"]
-        resolved = OmegaConf.create(OmegaConf.to_container(own, resolve=True))
-        resolved.run_dir = str(Path(config.hydra.sweep.dir).absolute() / subdir)
-        return resolved
-    finally:
-        hydra.cfg = before
 
 
 def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[JobReturn]:

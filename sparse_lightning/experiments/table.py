@@ -18,17 +18,26 @@ from sparse_lightning.errors import DataError
 from sparse_lightning.experiments.fingerprint import (
     SEED,
     SHUFFLE_SEED,
+    TARGET,
     digest,
     without_seed,
 )
-from sparse_lightning.experiments.runs import DIVERGED_AT, Run, State, find_runs
+from sparse_lightning.experiments.records import (
+    DIVERGED_AT,
+    PLAN_FILE,
+    TABLE_FILE,
+    State,
+    read_plan,
+)
+from sparse_lightning.experiments.runs import Run, find_runs
 from sparse_lightning.figures.sweep import regret_curve
 from sparse_lightning.files import replaced_whole, write_figure, write_json
+from sparse_lightning.quality import QUALITIES
 
-PLAN_FILE = "plan.json"
 # Column and setting of what every table shows.
 COLUMNS = {
     "family": "model.family",
+    "target_zeros": TARGET,
     "sparsity_weight": "model.energy.sparsity_weight",
     "variance_weight": "model.energy.variance_weight",
     "variance_threshold": "model.energy.variance_threshold",
@@ -43,16 +52,24 @@ SEEDS = ("seed", "shuffle_seed")
 LENGTHS = ("epochs", "seconds", "cpu_seconds")
 CODE = ("version", "commit")
 PER_RUN = ("run", "state", *SEEDS, *CODE, DIVERGED_AT, "failure")
-RESULT = "test/psnr"
+RESULTS = [f"test/{quality.name}" for quality in QUALITIES]
+# λ that a run with a target has come to; the settings say where it started.
+FOUND_WEIGHT = "val/sparsity_weight"
 REGRET_FILE = "regret.png"
-HEADINGS = {"sparsity_weight": "λ", "variance_weight": "β", "encoder_weight": "γ"}
+HEADINGS = {
+    "target_zeros": "target",
+    "sparsity_weight": "λ",
+    "variance_weight": "β",
+    "encoder_weight": "γ",
+}
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
     """One row per run at or below a folder, and one per run that is planned and not begun.
 
     Columns: ``run`` (its folder, below this one), ``state``, ``data``, ``family``, λ
-    ``sparsity_weight``, β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
+    ``sparsity_weight`` (found by training where there is a ``target_zeros``, a column of tables
+    with such a run), β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
     ``seed``, ``shuffle_seed``, ``max_epochs``; every other setting that tells runs apart which
     these do not, by its dotted name; ``epochs``, ``seconds``, ``cpu_seconds``, ``version``,
     ``commit`` and every final metric; ``decoder``; ``failure``, a sentence; and ``settings``, equal
@@ -80,6 +97,8 @@ def collect(folder: str | Path) -> pd.DataFrame:
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")
     results = [name for name in table if "/" in name or name in (*LENGTHS, *CODE, DIVERGED_AT)]
+    if table.get("target_zeros", pd.Series()).isna().all():
+        table = table.drop(columns="target_zeros", errors="ignore")
     first = [name for name in FIRST if name in table]
     last = [name for name in LAST if name in table]
     return table[[*first, *telling, *results, *last]]
@@ -90,11 +109,19 @@ def _row(folder: Path, run: Run, settings: dict[str, Any]) -> dict[str, Any]:
         **_ending(folder, run),
         "data": run.data_label,
         **{column: settings.get(setting) for column, setting in COLUMNS.items()},
+        **_found_weight(run, settings),
         "decoder": str(settings.get("model.decoder._target_", "")).rpartition(".")[2],
         "settings": digest(without_seed(settings)),
         # What has been asked for since is not what the results are of.
         **(run.results or {}),
     }
+
+
+def _found_weight(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    """The column λ of a run with a target: unknown before the end."""
+    if TARGET not in settings:
+        return {}
+    return {"sparsity_weight": (run.results or {}).get(FOUND_WEIGHT)}
 
 
 def _ending(folder: Path, run: Run) -> dict[str, Any]:
@@ -110,7 +137,7 @@ def _telling_settings(rows: list[dict[str, Any]], settings: list[dict[str, Any]]
     """Settings that differ between runs which are equal in every column that is always there."""
     alike: dict[tuple, list[dict[str, Any]]] = {}
     for row, own in zip(rows, settings):
-        key = (row["data"], *(row[name] for name in COLUMNS if name not in SEEDS))
+        key = (row["data"], *(own.get(COLUMNS[name]) for name in COLUMNS if name not in SEEDS))
         alike.setdefault(key, []).append(without_seed(own))
     telling: set[str] = set()
     for group in alike.values():
@@ -127,6 +154,8 @@ def _cell(value: Any) -> Any:
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number over the seeds of runs that are otherwise the same.
 
+    Where λ was found for a target it differs between seeds, and ``sparsity_weight`` is the mean.
+
     Args:
         table: what `collect` returns. Runs that are not finished are left out, those that
             diverged among them, and of several with the same settings and seed one counts.
@@ -136,7 +165,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         metric ``METRIC_mean`` and ``METRIC_std`` (unbiased; missing where n = 1).
     """
     runs = table[table["state"] == State.FINISHED]
-    if RESULT not in table or runs.empty:
+    if runs.empty or not any(result in table for result in RESULTS):
         return pd.DataFrame()
     runs = runs.drop_duplicates(["settings", *SEEDS])
     metrics = [name for name in runs if name.startswith(("val/", "test/"))]
@@ -144,6 +173,10 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     about = [name for name in runs if name not in {*metrics, *PER_RUN}]
     groups = runs.groupby("settings", sort=False)
     summary = groups[about].first()
+    if "target_zeros" in runs:
+        has_target = summary["target_zeros"].notna()
+        means = groups["sparsity_weight"].mean()
+        summary["sparsity_weight"] = summary["sparsity_weight"].where(~has_target, means)
     summary["n"] = groups.size()
     for name in metrics:
         summary[f"{name}_mean"], summary[f"{name}_std"] = groups[name].mean(), groups[name].std()
@@ -151,23 +184,21 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     return summary.sort_values(order, kind="stable").reset_index(drop=True)
 
 
-def read_plan(folder: Path) -> dict[str, list[str]]:
-    """Overrides of every job that sweeps in this folder are to do, by the name of its folder."""
-    try:
-        return json.loads((folder / PLAN_FILE).read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        path = folder / PLAN_FILE
-        raise DataError(f"{path} is damaged: delete it, and give the sweep's command again.") from (
-            error
-        )
-
-
 def record_plan(folder: Path, jobs: dict[str, list[str]]) -> None:
     """Add jobs to what is to be done in a folder; the same overrides have one folder, the last."""
     others = {name: job for name, job in read_plan(folder).items() if job not in jobs.values()}
     write_json(folder / PLAN_FILE, others | jobs)
+
+
+def histories(folder: str | Path) -> pd.DataFrame:
+    """One row per epoch of each finished run at or below a folder: ``run`` and its record."""
+    folder = Path(folder)
+    found = [
+        pd.read_csv(run.folder / TABLE_FILE).assign(run=run.folder.relative_to(folder).as_posix())
+        for run in find_runs(folder)
+        if run.state == State.FINISHED and (run.folder / TABLE_FILE).is_file()
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["run"])
 
 
 def write_results(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:
@@ -197,14 +228,16 @@ def _summary_for_the_eye(summary: pd.DataFrame) -> Table:
     telling = [name for name in described if summary[name].map(str).nunique() > 1]
     shown = Table(title="Mean ± standard deviation over seeds, on test data")
     headings = [HEADINGS.get(name, name) for name in telling]
-    for heading in (*headings, "n", "PSNR (dB)", "zeros (%)", "seconds"):
+    measured = [q for q in QUALITIES if f"test/{q.name}_mean" in summary]
+    qualities = [quality.label for quality in measured]
+    for heading in (*headings, "n", *qualities, "zeros (%)", "seconds"):
         shown.add_column(heading, justify="left" if heading in ("data", "family") else "right")
     for _, row in summary.iterrows():
         values = [f"{row[name]:g}" if _is_number(row[name]) else str(row[name]) for name in telling]
         shown.add_row(
             *values,
             str(row["n"]),
-            _with_spread(row, "test/psnr", "{:.2f}"),
+            *(_with_spread(row, f"test/{q.name}", f"{{:.{q.digits}f}}") for q in measured),
             _with_spread(row, "test/zeros", "{:.1f}", 100),
             f"{row['seconds_mean']:.0f}",
         )
@@ -217,5 +250,7 @@ def _is_number(value: Any) -> bool:
 
 def _with_spread(row: pd.Series, metric: str, form: str, scale: float = 1) -> str:
     mean, deviation = row[f"{metric}_mean"] * scale, row[f"{metric}_std"] * scale
+    if pd.isna(mean):
+        return ""
     spread = "" if pd.isna(deviation) else f" ± {form.format(deviation)}"
     return form.format(mean) + spread

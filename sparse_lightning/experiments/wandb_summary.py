@@ -9,11 +9,12 @@ import wandb
 from omegaconf import DictConfig
 
 from sparse_lightning.experiments.table import REGRET_FILE
+from sparse_lightning.training import wandb_settings
 from sparse_lightning.training.loggers import lasting_id
 
 
 def log(config: DictConfig, folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Log tables and regret curve where the jobs log to W&B.
+    """Log tables and regret curve where the jobs log to W&B; what W&B fails is a warning.
 
     Args:
         config: settings of one of the jobs.
@@ -24,10 +25,9 @@ def log(config: DictConfig, folder: Path, table: pd.DataFrame, summary: pd.DataF
     settings = (config.logger or {}).get("wandb")
     if settings is None:
         return
-    with wandb.init(
+    given = wandb_settings.arguments(
         project=settings.project,
         entity=settings.get("entity"),
-        mode=settings.mode,
         group=folder.name,
         job_type="aggregate",
         name=f"{folder.name}-aggregate",
@@ -35,15 +35,20 @@ def log(config: DictConfig, folder: Path, table: pd.DataFrame, summary: pd.DataF
         dir=folder,
         id=lasting_id(folder),
         resume="allow",
-    ) as run:
-        run.log(
-            {
-                "runs": wandb.Table(dataframe=_plain(table)),
-                "summary": wandb.Table(dataframe=_plain(summary)),
-            }
-        )
-        if (folder / REGRET_FILE).exists():
-            run.log({"regret": wandb.Image(str(folder / REGRET_FILE))})
+    )
+    run = wandb_settings.begin(lambda mode: wandb.init(mode=mode, **given), settings.mode)
+    try:
+        with run:
+            run.log(
+                {
+                    "runs": wandb.Table(dataframe=_plain(table)),
+                    "summary": wandb.Table(dataframe=_plain(summary)),
+                }
+            )
+            if (folder / REGRET_FILE).exists():
+                run.log({"regret": wandb.Image(str(folder / REGRET_FILE))})
+    except Exception as error:  # The tables are in the folder.
+        wandb_settings.warn(f"W&B fails, and has no tables of {folder}: {error}")
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

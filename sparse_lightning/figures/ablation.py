@@ -8,7 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    families_in_order,
+    family_name,
+    family_style,
+    sparsity_name,
+    tidy,
+)
 from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {
@@ -36,7 +42,7 @@ def histories(table: pd.DataFrame, data: str) -> Figure:
                 axes.plot(
                     curve.index.get_level_values("epoch"),
                     curve[name],
-                    label=f"{family_name(family)}, λ = {weight:g}",
+                    label=f"{family_name(family)}, {sparsity_name(family, weight)}",
                     markersize=3,
                     **family_style(family),
                 )

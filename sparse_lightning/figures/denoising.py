@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    families_in_order,
+    family_name,
+    family_style,
+    is_non_linear,
+    sparsity_name,
+    tidy,
+)
 from sparse_lightning.figures.tiles import image_rows
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 
@@ -33,7 +40,8 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
         ours, theirs = best[best["noise"] == level], others[others["noise"] == level]
         ours = ours.set_index("family").loc[families_in_order(ours["family"])].reset_index()
         labels = [
-            f"{family_name(row.family)}\nλ={row.sparsity_weight:g}" for row in ours.itertuples()
+            f"{family_name(row.family)}\n{sparsity_name(row.family, row.sparsity_weight)}"
+            for row in ours.itertuples()
         ]
         labels += [str(name).replace(" ", "\n", 1) for name in theirs["name"]]
         colours = [family_style(family)["color"] for family in ours["family"]]
@@ -46,7 +54,7 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
             capsize=2,
         )
         for bar, family in zip(bars, ours["family"]):
-            bar.set_hatch("" if family.endswith("_nl") else "///")
+            bar.set_hatch("" if is_non_linear(family) else "///")
             bar.set_edgecolor("white")
         axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
         noisy = float(ours["psnr_noisy"].mean())
@@ -73,7 +81,8 @@ def picture_strip(pictures: Pictures, data: str) -> Figure:
     first = pictures.index.iloc[0]
     rows = {name: pictures.where(row=name).pixels for name in pictures.index["row"].unique()}
     title = (
-        f"{family_name(first['family'])}, λ = {first['sparsity_weight']:g}, "
+        f"{family_name(first['family'])}, "
+        f"{sparsity_name(first['family'], first['sparsity_weight'])}, "
         f"noise σ = {first['noise']:g}, {data}"
     )
     return image_rows(rows, title)

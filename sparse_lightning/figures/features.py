@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sparse_lightning.figures.style import families_in_order, family_name, tidy
+from sparse_lightning.figures.style import families_in_order, family_name, sparsity_name, tidy
 from sparse_lightning.figures.tiles import feature_tiles
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 
@@ -34,7 +34,7 @@ def _names(model: dict, data: str) -> tuple[str, str]:
     """The end of a file's name, and of a title."""
     family, weight, seed = model["family"], model["sparsity_weight"], model["seed"]
     name = f"{family}_lambda{weight:g}_seed{seed}"
-    return name, f"{family_name(family)}, λ = {weight:g}, seed {seed}, {data}"
+    return name, f"{family_name(family)}, {sparsity_name(family, weight)}, seed {seed}, {data}"
 
 
 def _tiles(pictures: Pictures, name: str, title: str) -> Iterator[tuple[str, Figure]]:

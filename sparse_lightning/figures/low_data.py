@@ -14,9 +14,14 @@ from sparse_lightning.figures.style import (
     family_style,
     tidy,
 )
-from sparse_lightning.studies.low_data import VALIDATED
+from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
 
+NAMES = {
+    VALIDATED: "low_data",
+    UNVALIDATED: "low_data_unvalidated",
+    AUTHORS: "low_data_authors",
+}
 BASELINE_STYLES = {
     "linear on raw": {"color": "black", "marker": "x"},
     "LISTA + linear on raw": {"color": "tab:orange", "marker": "^"},
@@ -28,8 +33,7 @@ BASELINE_STYLES = {
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """Top-1 and top-3 error side by side, for each arm."""
     for arm, rows in result.more["summary"].groupby("arm"):
-        name = "low_data" if arm == VALIDATED else "low_data_unvalidated"
-        yield name, error_curves(rows, f"{result.data}, {arm}")
+        yield NAMES[arm], error_curves(rows, f"{result.data}, {arm}")
 
 
 def error_curves(summary: pd.DataFrame, data: str) -> Figure:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.study_result import StudyResult
 
 NONE = pd.DataFrame(columns=["method"])
@@ -19,9 +20,10 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     # Results of earlier versions know no other dictionaries.
     classics, pursued = (result.more.get(name, NONE) for name in ("classics", "pursuit"))
     yield "regret", regret_curves(result.table, result.more["references"], classics, result.data)
-    yield "psnr_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
-    if result.more["epochs"]["psnr"].notna().any():
-        yield "psnr_against_epochs", psnr_against_epochs(result.more["epochs"], result.data)
+    name, epochs = quality_of(result.table).name, result.more["epochs"]
+    yield f"{name}_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
+    if name in epochs and epochs[name].notna().any():
+        yield f"{name}_against_epochs", psnr_against_epochs(epochs, result.data)
     if not result.more["amortisation"].empty:
         yield "amortisation", amortisation(result.table, result.data)
     if not pursued.empty:
@@ -45,36 +47,43 @@ def regret_curves(
         label = family_name(family) + ("" if family in has_encoder else " (by inference)")
         _curve(axes, chosen, label=label, **family_style(family))
     _reference_lines(axes, table, references)
-    for (method, rows), marker in zip(classics.groupby("method", sort=False), "^vx"):
+    quality = quality_of(table).name
+    methods = [] if classics.empty else classics.groupby("method", sort=False)
+    for (method, rows), marker in zip(methods, "^vx"):
         rows = rows.sort_values("zeros")
         style = {"color": "0.4", "linestyle": ":", "marker": marker, "markersize": 4}
-        axes.plot(100 * rows["zeros"], rows["psnr"], label=f"{method}, OMP", **style)
-    _label(axes)
+        axes.plot(100 * rows["zeros"], rows[quality], label=f"{method}, OMP", **style)
+    _label(axes, table)
     axes.legend(fontsize=8, handlelength=3.5)
-    figure.suptitle(f"Reconstruction against sparsity, test images of {data}", fontsize=10)
+    figure.suptitle(
+        f"Reconstruction against sparsity, test {_samples(table)} of {data}", fontsize=10
+    )
     return figure
 
 
 def _reference_lines(axes: Axes, table: pd.DataFrame, references: pd.DataFrame) -> None:
     """The mean image, and PCA over the range of zeros that the curves have."""
-    psnr = references.set_index("components")["psnr"]
-    if 0 in psnr.index:
-        axes.axhline(psnr[0], color="0.4", linestyle=(0, (1, 3)), label="mean image")
-    zeros = pd.Series(1 - psnr.index / table["code_dim"].max(), index=psnr.index)
-    shown = (psnr.index > 0) & (zeros >= table["zeros"].min() - 0.02)
+    quality = quality_of(table)
+    values = references.set_index("components")[quality.name]
+    if 0 in values.index:
+        style = {"color": "0.4", "linestyle": (0, (1, 3))}
+        axes.axhline(values[0], label=quality.mean_line, **style)
+    zeros = pd.Series(1 - values.index / table["code_dim"].max(), index=values.index)
+    shown = (values.index > 0) & (zeros >= table["zeros"].min() - 0.02)
     style = {"color": "0.4", "linestyle": "-.", "linewidth": 1.0}
-    axes.plot(100 * zeros[shown], psnr[shown], label="PCA, as many components", **style)
+    axes.plot(100 * zeros[shown], values[shown], label="PCA, as many components", **style)
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, **style) -> None:
     """Points in the order of λ, which is the order in which training made them sparser."""
-    by_weight = rows.groupby("sparsity_weight")[["zeros", "psnr"]]
+    name = quality_of(rows).name
+    by_weight = rows.groupby("sparsity_weight")[["zeros", name]]
     mean, spread = by_weight.mean(), by_weight.std()
     axes.errorbar(
         100 * mean["zeros"],
-        mean["psnr"],
+        mean[name],
         xerr=100 * spread["zeros"],
-        yerr=spread["psnr"],
+        yerr=spread[name],
         markersize=4,
         capsize=2,
         linewidth=1.4,
@@ -83,13 +92,18 @@ def _curve(axes: Axes, rows: pd.DataFrame, **style) -> None:
     )
 
 
-def _label(axes: Axes) -> None:
-    axes.set(xlabel="zeros among code components (%)", ylabel="PSNR (dB)")
+def _samples(table: pd.DataFrame) -> str:
+    return "images" if quality_of(table) is PSNR else "rows"
+
+
+def _label(axes: Axes, table: pd.DataFrame) -> None:
+    axes.set(xlabel="zeros among code components (%)", ylabel=quality_of(table).label)
     tidy(axes)
 
 
 def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
-    """PSNR read off each family's curve at equal shares of zeros."""
+    """PSNR or R² read off each family's curve at equal shares of zeros."""
+    quality = quality_of(summary)
     figure = Figure(figsize=(8.2, 3.6), layout="constrained")
     axes = figure.subplots()
     families = families_in_order(summary["family"])
@@ -100,7 +114,7 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
         offset = (place - (len(families) - 1) / 2) * 0.75 / len(families)
         axes.errorbar(
             [index + offset for index in range(len(shares))],
-            rows["psnr"],
+            rows[quality.name],
             yerr=rows["std"],
             linestyle="none",
             marker=style["marker"],
@@ -110,7 +124,7 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
             label=family_name(family),
         )
     axes.set_xticks(range(len(shares)), [f"{100 * share:g} %" for share in shares])
-    axes.set(xlabel="zeros among code components", ylabel="PSNR (dB), interpolated")
+    axes.set(xlabel="zeros among code components", ylabel=f"{quality.label}, interpolated")
     tidy(axes)
     axes.legend(fontsize=8, ncols=2)
     figure.suptitle(
@@ -120,7 +134,8 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
 
 
 def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
-    """Validation PSNR at equal zeros over training, a panel for each share of zeros."""
+    """Validation PSNR or R² at equal zeros over training, a panel for each share of zeros."""
+    quality = quality_of(summary)
     shares = sorted(summary["zeros"].unique())
     figure = Figure(figsize=(3.4 * len(shares), 3.6), layout="constrained")
     grid = figure.subplots(1, len(shares), sharex=True, squeeze=False)[0]
@@ -128,10 +143,10 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
         for family in families_in_order(summary["family"]):
             rows = summary[(summary["zeros"] == share) & (summary["family"] == family)]
             style = {key: family_style(family)[key] for key in ("color", "linestyle")}
-            axes.plot(rows["epochs"], rows["psnr"], label=family_name(family), **style)
+            axes.plot(rows["epochs"], rows[quality.name], label=family_name(family), **style)
         axes.set(xscale="log", xlabel="epochs", title=f"{100 * share:g} % zeros")
         tidy(axes)
-    grid[0].set_ylabel("PSNR (dB), validation")
+    grid[0].set_ylabel(f"{quality.label}, validation")
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle(f"Reconstruction at equal sparsity over training, {data}", fontsize=10)
@@ -142,13 +157,15 @@ def amortisation(table: pd.DataFrame, data: str) -> Figure:
     """Each family with an encoder twice: its codes, and inference at γ = 0 and β = 0."""
     families = families_in_order(table.loc[table["codes"] == "encoder", "family"])
     ways = {way: table[table["codes"] == way] for way in ("encoder", "inference")}
-    return _two_ways(families, ways, f"What predicting the codes costs, test images of {data}")
+    return _two_ways(
+        families, ways, f"What predicting the codes costs, test {_samples(table)} of {data}"
+    )
 
 
 def pursuit(table: pd.DataFrame, pursued: pd.DataFrame, data: str) -> Figure:
     """Each linear family twice: inference, and pursuit with as many atoms as its own codes have."""
     ways = {"inference": table[table["codes"] == "inference"], "OMP, same dictionary": pursued}
-    title = f"What shrinkage costs: orthogonal matching pursuit, test images of {data}"
+    title = f"What shrinkage costs: orthogonal matching pursuit, test {_samples(table)} of {data}"
     return _two_ways(families_in_order(pursued["family"]), ways, title)
 
 
@@ -169,6 +186,6 @@ def _two_ways(families: list[str], ways: dict[str, pd.DataFrame], title: str) ->
         axes.legend(fontsize=7)
         tidy(axes)
     figure.supxlabel("zeros among code components (%)", fontsize=9)
-    figure.supylabel("PSNR (dB)", fontsize=9)
+    figure.supylabel(quality_of(next(iter(ways.values()))).label, fontsize=9)
     figure.suptitle(title, fontsize=10)
     return figure

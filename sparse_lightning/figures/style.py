@@ -10,6 +10,10 @@ NAMES = {
     "wdl": "WDL",
     "do": "DO",
     "none": "no regularisation",
+    "l1_sae": "l1 SAE",
+    "topk": "TopK SAE",
+    "batchtopk": "BatchTopK SAE",
+    "jumprelu": "JumpReLU SAE",
 }
 COLOURS = {
     "sdl": "tab:blue",
@@ -17,34 +21,62 @@ COLOURS = {
     "wdl": "tab:green",
     "do": "tab:purple",
     "none": "0.35",
+    "l1_sae": "tab:olive",
+    "topk": "tab:orange",
+    "batchtopk": "tab:pink",
+    "jumprelu": "tab:cyan",
 }
+# Families whose encoder keeps k components.
+COUNTING = ("topk", "batchtopk")
+# Decoders by the end of a family's name, and their markers; without one it is linear.
+LINEAR, LINEAR_MARKERS = "", {"": "s", "ln": "D"}
+NON_LINEAR_MARKERS = {"nl": "o", "nl2": "^", "nl3": "v", "conv": "P"}
+
+
+def stem_and_decoder(family: str) -> tuple[str, str]:
+    """``vdl`` and ``nl2`` of ``vdl_nl2``; ``topk`` and nothing of ``topk``."""
+    stem, _, decoder = family.rpartition("_")
+    known = {*LINEAR_MARKERS, *NON_LINEAR_MARKERS}
+    return (stem, decoder) if stem and decoder in known else (family, LINEAR)
 
 
 def family_name(family: str) -> str:
     """What a figure calls a family: ``vdl_nl`` is VDL-NL."""
-    stem = family.removesuffix("_nl")
-    return NAMES.get(stem, stem) + ("-NL" if is_non_linear(family) else "")
+    stem, decoder = stem_and_decoder(family)
+    return NAMES.get(stem, stem) + (f"-{decoder.upper()}" if decoder else "")
 
 
 def is_non_linear(family: str) -> bool:
-    """Whether the decoder has a hidden layer; the families are named so."""
-    return family.endswith("_nl")
+    """Whether the decoder has a hidden layer with a relu; the families are named so."""
+    return stem_and_decoder(family)[1] in NON_LINEAR_MARKERS
+
+
+def sparsity_name(family: str, value: float) -> str:
+    """How a figure tells the sparsity of a model: ``k = 16`` or ``λ = 0.01``."""
+    return f"{'k' if family in COUNTING else 'λ'} = {value:g}"
 
 
 def family_style(family: str) -> dict[str, str]:
     """Colour by what prevents collapse; linear decoders dashed, non-linear solid."""
-    non_linear = is_non_linear(family)
+    stem, decoder = stem_and_decoder(family)
     return {
-        "color": COLOURS.get(family.removesuffix("_nl"), "tab:brown"),
-        "linestyle": "-" if non_linear else "--",
-        "marker": "o" if non_linear else "s",
+        "color": COLOURS.get(stem, "tab:brown"),
+        "linestyle": "-" if decoder in NON_LINEAR_MARKERS else "--",
+        "marker": (NON_LINEAR_MARKERS | LINEAR_MARKERS)[decoder],
     }
 
 
 def families_in_order(families) -> list[str]:
     """Linear first, then non-linear, each in the order of `NAMES`."""
-    order = [*NAMES, *(f"{family}_nl" for family in NAMES)]
-    return sorted(set(families), key=lambda f: (order.index(f) if f in order else len(order), f))
+    stems, decoders = list(NAMES), [*LINEAR_MARKERS, *NON_LINEAR_MARKERS]
+
+    def place(family: str) -> tuple[int, int, str]:
+        stem, decoder = stem_and_decoder(family)
+        rank = stems.index(stem) if stem in NAMES else len(stems)
+        # Those of a stem that is not known come last, whatever their decoder.
+        return (decoders.index(decoder) if stem in NAMES else len(decoders), rank, family)
+
+    return sorted(set(families), key=place)
 
 
 def tidy(axes: Axes) -> None:

@@ -7,13 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.quality import PSNR, Quality, quality_of_rows
 
-LINEAR = "LinearDecoder"
-FIXED = ("family", "sparsity_weight")
+LINEAR = ("LinearDecoder", "LinearNetworkDecoder")
+# A curve runs over λ, or over k where the encoder keeps the k largest components.
+FIXED = ("family", "sparsity_weight", "model.encoder.k")
 
 
 def regret_curve(summary: pd.DataFrame) -> Figure:
-    """Test PSNR against zeros, one curve over λ per family, linear decoders dashed.
+    """Test PSNR or R² against zeros, one curve over λ per family, linear decoders dashed.
 
     A family has several curves where other settings differ at one λ. Error bars are one standard
     deviation over seeds, in both directions.
@@ -31,18 +33,25 @@ def regret_curve(summary: pd.DataFrame) -> Figure:
         names = ["family", *splitting_settings(rows)]
         for family in families_in_order(rows["family"]):
             _draw_family(axes, rows[rows["family"] == family], names)
-        axes.set(xlabel="zeros in the codes (%)", ylabel="PSNR (dB)")
-        axes.set_title(f"{data}: test images, mean over seeds (n = {seeds})", fontsize=10)
+        quality = _quality(rows)
+        axes.set(xlabel="zeros in the codes (%)", ylabel=quality.label)
+        samples = "images" if quality is PSNR else "rows"
+        axes.set_title(f"{data}: test {samples}, mean over seeds (n = {seeds})", fontsize=10)
         tidy(axes)
         axes.legend(fontsize=9)
     return figure
 
 
+def _quality(rows: pd.DataFrame) -> Quality:
+    return quality_of_rows(rows, "test/", "_mean")
+
+
 def splitting_settings(summary: pd.DataFrame) -> list[str]:
-    """Columns that differ between groups of one family at one λ."""
+    """Columns that differ between groups of one family at one λ or k."""
     settings = [name for name in summary if not name.endswith(("_mean", "_std"))]
     settings = [name for name in settings if name not in ("n", "settings", "decoder", *FIXED)]
-    groups = summary.groupby(list(FIXED), dropna=False)
+    fixed = [name for name in FIXED if name in summary]
+    groups = summary.groupby(fixed, dropna=False)
     return [name for name in settings if (groups[name].nunique(dropna=False) > 1).any()]
 
 
@@ -62,14 +71,15 @@ def _label(values: tuple, names: list[str]) -> str:
 
 def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker: str) -> None:
     curve = curve.sort_values("test/zeros_mean")
+    name = f"test/{_quality(curve).name}"
     axes.errorbar(
         100 * curve["test/zeros_mean"],
-        curve["test/psnr_mean"],
+        curve[f"{name}_mean"],
         xerr=100 * curve["test/zeros_std"].fillna(0),
-        yerr=curve["test/psnr_std"].fillna(0),
+        yerr=curve[f"{name}_std"].fillna(0),
         label=label,
         color=colour,
-        linestyle="--" if (curve["decoder"] == LINEAR).all() else "-",
+        linestyle="--" if curve["decoder"].isin(LINEAR).all() else "-",
         marker=marker,
         markersize=4,
         capsize=2,

@@ -8,15 +8,30 @@ import numpy as np
 from matplotlib.figure import Figure
 
 TILE_GAP = 2
+CHANNELS = (1, 3)
+
+
+def as_pictures(vectors: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Vectors (k, d) as grey images (k, height, width), or colours (k, height, width, 3).
+
+    Args:
+        vectors: flattened images.
+        image_shape: (h, w), or with 1 or 3 channels, first (c, h, w) or last (h, w, c).
+    """
+    images = vectors.reshape(-1, *image_shape)
+    if len(image_shape) == 3 and image_shape[-1] not in CHANNELS:
+        images = np.moveaxis(images, 1, -1)
+    return images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
 
 
 def tile_grid(tiles: np.ndarray, columns: int | None = None, fill: float = np.nan) -> np.ndarray:
-    """Lay images (k, height, width) out in one, row by row, a gap between them."""
-    count, height, width = tiles.shape
+    """Lay images (k, height, width[, 3]) out in one, row by row, a gap between them."""
+    count, height, width = tiles.shape[:3]
     columns = columns or _even_columns(count)
     rows = math.ceil(count / columns)
     step_down, step_across = height + TILE_GAP, width + TILE_GAP
-    grid = np.full((rows * step_down - TILE_GAP, columns * step_across - TILE_GAP), fill)
+    size = rows * step_down - TILE_GAP, columns * step_across - TILE_GAP
+    grid = np.full((*size, *tiles.shape[3:]), fill)
     for index, tile in enumerate(tiles):
         top, left = divmod(index, columns)
         grid[
@@ -36,15 +51,19 @@ def _even_columns(count: int) -> int:
 def feature_tiles(tiles: np.ndarray, title: str, own_scale: bool = True) -> Figure:
     """Atoms or filters as tiles around zero: red positive, blue negative, white zero.
 
+    Those of colour images are drawn in colour, around middle grey for zero.
+
     Args:
-        tiles: (l, height, width), any units.
+        tiles: (l, height, width) or (l, height, width, 3), any units.
         title: what they are.
         own_scale: each tile over its own largest magnitude, else all over the largest of all.
     """
-    largest = np.abs(tiles).max(axis=(1, 2), keepdims=True)
+    is_coloured = tiles.ndim == 4
+    largest = np.abs(tiles).max(axis=tuple(range(1, tiles.ndim)), keepdims=True)
     if not own_scale:
         largest = largest.max(keepdims=True)
-    grid = tile_grid(np.divide(tiles, largest, out=np.zeros_like(tiles), where=largest > 0))
+    scaled = np.divide(tiles, largest, out=np.zeros_like(tiles), where=largest > 0)
+    grid = tile_grid(scaled / 2 + 0.5, fill=1.0) if is_coloured else tile_grid(scaled)
     height = 7.1 * grid.shape[0] / grid.shape[1] + 0.45
     figure = Figure(figsize=(8.2, height), layout="constrained")
     axes = figure.subplots()
@@ -52,6 +71,8 @@ def feature_tiles(tiles: np.ndarray, title: str, own_scale: bool = True) -> Figu
     picture = axes.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     _bare(axes)
     axes.set_title(title, fontsize=10)
+    if is_coloured:
+        return figure
     unit = "own largest magnitude" if own_scale else "largest magnitude of all"
     figure.colorbar(picture, ax=axes, label=f"value / {unit}", shrink=0.8, pad=0.01)
     return figure
@@ -61,7 +82,8 @@ def image_rows(rows: dict[str, np.ndarray], title: str) -> Figure:
     """Rows of images under each other, such as inputs and their reconstructions.
 
     Args:
-        rows: images (k, height, width) in pixels, [0, 1] black to white, by the name of the row.
+        rows: images (k, height, width) or (k, height, width, 3) in pixels, [0, 1] black to white,
+            by the name of the row.
         title: what they show.
     """
     count = len(next(iter(rows.values())))
@@ -70,7 +92,8 @@ def image_rows(rows: dict[str, np.ndarray], title: str) -> Figure:
         figure.subplots(len(rows), 1, squeeze=False).flat, rows.items()
     ):
         grid = tile_grid(images, columns=count, fill=1.0)
-        axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        shown = grid if grid.ndim == 2 else grid.clip(0, 1)
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         _bare(axes)
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     figure.suptitle(title, fontsize=10)

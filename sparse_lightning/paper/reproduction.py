@@ -26,8 +26,13 @@ from sparse_lightning.studies.trained_models import TrainedModel
 DONE_FILE = "done.json"
 
 
-def run_study(title: str, study: DictConfig, runs: Sequence[Run], folder: Path) -> Section:
-    """Run a study unless it is done with these settings and trainings, and say where it is."""
+def run_study(
+    title: str, study: DictConfig, runs: Sequence[Run], folder: Path, before: Sequence[str] = ()
+) -> Section:
+    """Run a study unless it is done with these settings and trainings, and say where it is.
+
+    What stands in the command before the settings is ``before``.
+    """
     out = folder / "studies" / title
     settings = list(study.settings)
     looked_at = []
@@ -35,7 +40,8 @@ def run_study(title: str, study: DictConfig, runs: Sequence[Run], folder: Path) 
         trained = folder / "trainings" / study.data
         settings.append(f"runs={trained}")
         looked_at = [run for run in runs if run.folder.is_relative_to(trained)]
-    command = ["python", "-m", "sparse_lightning.evaluate", *settings, f"hydra.run.dir={out}"]
+    program = ["python", "-m", "sparse_lightning.evaluate", *before]
+    command = [*program, *settings, f"hydra.run.dir={out}"]
     # A training that was done again, with other code, is another.
     key = digest([command, [TrainedModel(run, run.best_checkpoint).digest for run in looked_at]])
     done = _done(out)

@@ -47,6 +47,12 @@ class Rules:
         few_labels: labels per class that the paper's claim is about.
         few_label_rivals: methods that VDL-NL is compared with there.
         needs_validation: those of them that cannot do without validation labels.
+        labels_with_codes: labels per class at which codes are compared with pixels.
+        families_with_codes: families whose codes are.
+        excepted_with_codes: numbers of labels that the claim leaves out, by family.
+        pixel_classifiers: methods on pixels that they are compared with.
+        families_with_strokes: families whose atoms are compared over λ.
+        rivals_of_filters: families whose encoder filters WDL's are compared with.
         growth: factor by which the extent of atoms must grow with λ.
         gabor_share: share of atoms that must be Gabor-like.
         collapse_epochs: over which collapse is followed, at least.
@@ -64,6 +70,12 @@ class Rules:
     few_labels: Sequence[int]
     few_label_rivals: Sequence[str]
     needs_validation: Sequence[str]
+    labels_with_codes: Sequence[int]
+    families_with_codes: Sequence[str]
+    excepted_with_codes: Mapping[str, Sequence[int]]
+    pixel_classifiers: Sequence[str]
+    families_with_strokes: Sequence[str]
+    rivals_of_filters: Sequence[str]
     growth: float
     gabor_share: float
     collapse_epochs: int

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sparse_lightning.errors import DataError
+from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
-TRACKED = ("code_l1", "code_std", "column_norm", "zeros", "psnr")
+TRACKED = ("code_l1", "code_std", "column_norm", "zeros")
 LAYER = re.compile(r"train/column_norm_\d+")
 
 
@@ -28,7 +29,8 @@ def ablation(trained_models: Sequence[TrainedModel]) -> StudyResult:
 
     Returns:
         ``table``: one row per model and epoch (from 1), with the means over training codes of
-        ``code_l1``, ``code_std`` (mean over components), ``column_norm``, ``zeros`` and ``psnr``,
+        ``code_l1``, ``code_std`` (mean over components), ``column_norm``, ``zeros`` and ``psnr``
+        (``r2`` of data that are no images),
         and of a decoder of several layers ``column_norm_1``, ``column_norm_2``, … of each by
         itself; ``change``: last value over first value of the codes' and columns' norms and of
         ``code_std``, and the last of the ``epochs``, for each model.
@@ -45,8 +47,9 @@ def _history(trained: TrainedModel) -> pd.DataFrame:
             "wrote there, so give runs whose folder is complete."
         )
     metrics = pd.read_csv(path)
+    quality = quality_of(metrics).name
     layers = [name.removeprefix("train/") for name in metrics if LAYER.fullmatch(name)]
-    columns = {f"train/{name}": name for name in (*TRACKED, *layers)}
+    columns = {f"train/{name}": name for name in (*TRACKED, quality, *layers)}
     history = metrics[list(columns)].rename(columns=columns)
     history.insert(0, "epoch", metrics["epoch"].astype(int) + 1)
     return pd.DataFrame([trained.columns] * len(history)).join(history)

@@ -196,10 +196,13 @@ def _train_lista(
         loss.backward()
         adam.step()
         if step % settings.check_every == 0 or step == settings.steps:
-            val = _scores(network, splits["val"].features)
+            val = network_scores(network, splits["val"].features)
             error = top_error(val, splits["val"].labels, 1)
             if best is None or error < best[0]:
-                best, best_step = (error, val, _scores(network, splits["test"].features)), step
+                best, best_step = (
+                    (error, val, network_scores(network, splits["test"].features)),
+                    step,
+                )
             elif step - best_step >= settings.patience * settings.check_every:
                 break
     _, val, test = best
@@ -207,5 +210,6 @@ def _train_lista(
 
 
 @torch.no_grad()
-def _scores(network: nn.Module, features: np.ndarray) -> np.ndarray:
+def network_scores(network: nn.Module, features: np.ndarray) -> np.ndarray:
+    """A network's outputs (n, classes) for features (n, k)."""
     return network(torch.from_numpy(features)).numpy()

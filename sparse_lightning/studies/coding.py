@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError
+from sparse_lightning.metrics import ExplainedVariance, ImagePSNR
 from sparse_lightning.model import SparseAutoencoder
 
 
@@ -46,7 +48,7 @@ def free_codes(model: SparseAutoencoder, inputs: Tensor) -> Tensor:
     if model.encoder is None:
         initial = inputs.new_zeros(len(inputs), model.decoder.code_dim)
     else:
-        initial = model.encoder(inputs)
+        initial = model.predict_codes(inputs)
     objective = energy.bind(model.decoder, at_least_float32(inputs), None)
     return model.solver(objective, at_least_float32(initial)).codes
 
@@ -87,6 +89,51 @@ def all_labels(data: SplitDataModule, split: str) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
+class ReconstructionQuality:
+    """PSNR of reconstructions of images; R² and relative error of those of other inputs.
+
+    Args:
+        data: whose samples are rebuilt.
+    """
+
+    def __init__(self, data: SplitDataModule) -> None:
+        self.psnr, self.explained = ImagePSNR(), ExplainedVariance(data.input_dim)
+        self.explained.reference = data.training_mean
+        if data.training_mean is None and not next(batches(data, "test", 1)).is_of_images:
+            self.explained.reference = _mean(data)
+
+    def update(self, batch: Batch, rebuilt: Tensor) -> None:
+        """Take reconstructions (n, d) of a batch into account."""
+        errors = rebuilt - batch.inputs
+        if batch.is_of_images:
+            self.psnr.update(batch.squared_errors(errors))
+        else:
+            self.explained.update(batch.inputs, errors.double().square().sum(1))
+
+    def compute(self) -> dict[str, float]:
+        """``psnr`` in dB, or ``r2`` and ``relative_error``."""
+        used = self.psnr if self.psnr.update_called else self.explained
+        return {name: float(value) for name, value in used.compute().items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _mean(data: SplitDataModule) -> Tensor:
+    """Mean of the training inputs, (d,)."""
+    count, total = 0, 0.0
+    for batch in batches(data, "train"):
+        count, total = count + len(batch.inputs), total + batch.inputs.double().sum(0)
+    return total / count
+
+
+def require_images(data: SplitDataModule, study: str) -> None:
+    """Raise `SettingError` unless a study's data are images."""
+    if data.image_shape is None or not next(batches(data, "test", 1)).is_of_images:
+        raise SettingError(
+            f"study={study} needs images, and {data.title} has none: set data.image_shape in training "
+            "where rows are images, or choose study=regret or study=ablation."
+        )
+
+
 def fingerprint(data: SplitDataModule) -> str:
     """Stands for the samples of a data set: the ends and the sizes of its three splits."""
     content = hashlib.sha256()
@@ -95,4 +142,6 @@ def fingerprint(data: SplitDataModule) -> str:
         ends = samples.__getitems__([0, size // 2, size - 1]).inputs
         content.update(f"{split} {size} {data.batch_size}".encode())
         content.update(ends.contiguous().numpy().tobytes())
+    # Of files of one's own all that stands for their contents.
+    content.update(str(getattr(data, "contents", "")).encode())
     return content.hexdigest()

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import image_psnr
-from sparse_lightning.studies.coding import batches, codes_of, fingerprint
+from sparse_lightning.studies.coding import batches, codes_of, fingerprint, require_images
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
 from sparse_lightning.studies.epochs import last_change
 from sparse_lightning.studies.references import PrincipalComponents
@@ -58,16 +58,18 @@ def denoising(
 
     Returns:
         ``table``: one row per model, σ and split (``val``, to choose λ by, and ``test``), with
-        ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB; ``peers``: likewise for
-        scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
+        ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB and the shares of ``zeros`` in
+        the codes of clean images and ``zeros_noisy`` in those of noisy ones; ``peers``: likewise
+        for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
         `best_denoisers`; pictures of those models.
     """
+    require_images(data, "denoising")
     samples = fingerprint(data)
     rows = []
     settings = [samples, list(noise_levels), noise_seed, num_images]
     for trained in tqdm(trained_models, desc="denoising", unit="model"):
         measured = cache.rows(
-            ["denoising", trained.digest, *settings],
+            ["rebuilt from noise", trained.digest, *settings],
             lambda t=trained: _measure(t, data, noise_levels, noise_seed, num_images),
         )
         known = trained.columns | {"change": last_change(trained)}
@@ -119,14 +121,26 @@ def _measure(
     rows = []
     for split in ("val", "test"):
         for level in noise_levels:
-            psnr = {"psnr_clean": [], "psnr_noisy": [], "psnr_denoised": []}
-            for batch, noisy in _noisy(data, split, level, seed, count):
-                psnr["psnr_clean"].append(_psnr(batch, rebuild(trained, batch.inputs)))
-                psnr["psnr_noisy"].append(_psnr(batch, noisy))
-                psnr["psnr_denoised"].append(_psnr(batch, rebuild(trained, noisy)))
-            means = {name: float(torch.cat(values).mean()) for name, values in psnr.items()}
+            found = [
+                _of_batch(trained, batch, noisy)
+                for batch, noisy in _noisy(data, split, level, seed, count)
+            ]
+            means = {name: float(torch.cat([f[name] for f in found]).mean()) for name in found[0]}
             rows.append({"split": split, "noise": level} | means)
     return rows
+
+
+@torch.no_grad()
+def _of_batch(trained: TrainedModel, batch: Batch, noisy: Tensor) -> dict[str, Tensor]:
+    """Each image's PSNR and share of zeros, (n,) each."""
+    clean_codes, noisy_codes = (codes_of(trained.model, x) for x in (batch.inputs, noisy))
+    return {
+        "psnr_clean": _psnr(batch, trained.model.decode(clean_codes)),
+        "psnr_noisy": _psnr(batch, noisy),
+        "psnr_denoised": _psnr(batch, trained.model.decode(noisy_codes)),
+        "zeros": (clean_codes == 0).float().mean(1),
+        "zeros_noisy": (noisy_codes == 0).float().mean(1),
+    }
 
 
 @torch.no_grad()
@@ -189,12 +203,13 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1: for each family and noise the λ of highest validation PSNR, measured on test.
 
     Returns:
-        Columns noise, family, sparsity_weight, and the mean of each PSNR over seeds in dB,
-        psnr_denoised_std, seeds, ``epochs`` (of the shortest run) and ``change``: what the last
-        doubling of epochs changed in the PSNR of clean validation images, in dB; NaN if unknown.
+        Columns noise, family, sparsity_weight, and the means over seeds of each PSNR in dB and of
+        the shares of zeros, psnr_denoised_std, seeds, ``epochs`` (of the shortest run) and
+        ``change``: what the last doubling of epochs changed in the PSNR of clean validation
+        images, in dB; NaN if unknown.
     """
     keys = ["noise", "family", "sparsity_weight"]
-    columns = ["psnr_clean", "psnr_noisy", "psnr_denoised"]
+    columns = ["psnr_clean", "psnr_noisy", "psnr_denoised", "zeros", "zeros_noisy"]
     of_split = {split: rows.groupby(keys)[columns] for split, rows in table.groupby("split")}
     runs = table.query("split == 'test'").groupby(keys)
     chosen = of_split["val"].mean()["psnr_denoised"].groupby(["noise", "family"]).idxmax()

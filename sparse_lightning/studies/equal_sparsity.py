@@ -1,5 +1,8 @@
 r"""PSNR at equal sparsity: read off curves of measured points, never beyond them.
 
+Tables of data that are no images have R² in place of PSNR, in a column ``r2``; both are read off in the
+same way.
+
 Along a family's curve PSNR is nearly linear in the logarithm of the active share, which is 1 less
 the share of zeros. PSNR is therefore interpolated in that logarithm, between two measured points
 that are close enough for the curve between them to be known.
@@ -11,6 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+
+from sparse_lightning.quality import quality_of
 
 # What tells one model's curve over λ from another's.
 CURVE = ["family", "seed"]
@@ -60,16 +65,16 @@ def curves_at_zeros(
     Returns:
         The keys, zeros, psnr (NaN where a curve does not reach).
     """
-    rows = []
+    rows, name = [], quality_of(points).name
     for values, curve in points.groupby(keys):
-        means = curve.groupby("sparsity_weight")[["zeros", "psnr"]].mean()
-        zeros, psnr = means["zeros"].to_numpy(), means["psnr"].to_numpy()
+        means = curve.groupby("sparsity_weight")[["zeros", name]].mean()
+        zeros, measured = means["zeros"].to_numpy(), means[name].to_numpy()
         names = dict(zip(keys, values))
         rows += [
-            names | {"zeros": at, "psnr": interpolate(zeros, psnr, at, largest_gap)}
+            names | {"zeros": at, name: interpolate(zeros, measured, at, largest_gap)}
             for at in at_zeros
         ]
-    return pd.DataFrame(rows, columns=[*keys, "zeros", "psnr"])
+    return pd.DataFrame(rows, columns=[*keys, "zeros", name])
 
 
 def over_seeds(curves: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -78,8 +83,9 @@ def over_seeds(curves: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     Returns:
         The keys, psnr in dB, std (unbiased; NaN for one seed) and seeds, how many curves reach.
     """
-    grouped = curves.groupby(keys)["psnr"]
-    return grouped.agg(psnr="mean", std="std", seeds="count").reset_index()
+    name = quality_of(curves).name
+    grouped = curves.groupby(keys)[name]
+    return grouped.agg(**{name: "mean", "std": "std", "seeds": "count"}).reset_index()
 
 
 def against_epochs(
@@ -98,7 +104,7 @@ def against_epochs(
     """
     keys = [*CURVE, "epochs"]
     if histories.empty:
-        return pd.DataFrame(columns=[*keys, "zeros", "psnr"])
+        return pd.DataFrame(columns=[*keys, "zeros", quality_of(histories).name])
     ends = histories.groupby([*CURVE, "sparsity_weight"])["epochs"].max()
     common = ends.groupby(CURVE).min().rename("common")
     reached = histories.join(common, on=CURVE).query("epochs <= common")
@@ -118,7 +124,8 @@ def last_doubling(curves: pd.DataFrame) -> pd.DataFrame:
     keys = [*CURVE, "zeros"]
     late = curves[curves["epochs"] == last].set_index(keys)
     early = curves[curves["epochs"] == last // 2].set_index(keys)
-    late["change"] = late["psnr"] - early["psnr"].reindex(late.index)
+    name = quality_of(curves).name
+    late["change"] = late[name] - early[name].reindex(late.index)
     grouped = late.reset_index().groupby(["family", "zeros"])
     ends = grouped["epochs"].min().to_frame()
     ends["change"] = grouped["change"].agg(lambda changes: changes.mean(skipna=False))

@@ -17,9 +17,15 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, largest_codes
+from sparse_lightning.studies.coding import (
+    all_codes,
+    all_inputs,
+    fingerprint,
+    largest_codes,
+    require_images,
+)
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
-from sparse_lightning.studies.orientation import orientation_share
+from sparse_lightning.studies.orientation import mean_frequency, orientation_share
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.strokes import extents, likeness
 from sparse_lightning.studies.study_result import Pictures, StudyResult
@@ -62,10 +68,12 @@ def features(
 
     Returns:
         ``table``: one row per atom: ``scale`` (s_j), ``active`` (fraction of images), ``used``,
-        ``orientation_share``, ``extent``, ``likeness`` (to the nearest image), the fields of
+        ``orientation_share``, ``mean_frequency`` and ``filter_frequency`` (that of the encoder
+        filter, cycles per pixel), ``extent``, ``likeness`` (to the nearest image), the fields of
         `GaborFit`, also of the scrambled atom, and ``gabor_like`` and ``gabor_like_scrambled``;
         ``summary``: one row per model, see `summary`; pictures of atoms and filters.
     """
+    require_images(data, "features")
     samples = fingerprint(data)
     images = all_inputs(data, "val", num_images).reshape(-1, *data.image_shape)
     rows, index, pixels = [], [], []
@@ -77,13 +85,20 @@ def features(
         atoms = _tiles(trained.model.decoder.atoms(largest_codes(codes)), data)
         seed = scramble_seed if gabors else None
         measured = cache.rows(
-            ["features", trained.digest, samples, num_images, seed, smoothing, part_level],
+            ["atoms", trained.digest, samples, num_images, seed, smoothing, part_level],
             lambda c=codes, a=atoms, s=seed: _measure(c, a, images, s, smoothing, part_level),
         )
-        rows += [trained.columns | row for row in measured]
         shown = {ATOM: atoms}
-        if trained.model.encoder is not None:
-            shown[FILTER] = _tiles(trained.model.encoder.filters(), data)
+        frequencies = np.full(len(atoms), np.nan)
+        encoder = trained.model.encoder
+        filters = None if encoder is None else encoder.filters()
+        if filters is not None:
+            shown[FILTER] = _tiles(filters, data)
+            frequencies = mean_frequency(torch.from_numpy(shown[FILTER])).numpy()
+        rows += [
+            trained.columns | row | {"filter_frequency": float(frequency)}
+            for row, frequency in zip(measured, frequencies)
+        ]
         for kind, tiles in shown.items():
             index += [trained.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
             pixels.append(tiles)
@@ -116,6 +131,7 @@ def _measure(
         "scale": np.abs(codes).max(0),
         "active": (codes != 0).mean(0),
         "orientation_share": orientation_share(torch.from_numpy(atoms)),
+        "mean_frequency": mean_frequency(torch.from_numpy(atoms)),
         "extent": extents(atoms, smoothing, part_level),
         "likeness": likeness(atoms, images, smoothing),
     }
@@ -139,13 +155,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The shares of its atoms that are ``dead`` (never active) and ``used``; and of those that
-        are used the shares ``oriented``, ``gabor_like`` and ``gabor_like_scrambled``, the
-        ``median_extent`` and the ``median_likeness``, all missing where none is.
+        are used the shares ``oriented``, ``gabor_like`` and ``gabor_like_scrambled``, and the
+        medians ``median_extent``, ``median_likeness``, ``median_mean_frequency`` and
+        ``median_filter_frequency``, all missing where none is.
     """
     keys = ["data", "family", "sparsity_weight", "seed", "max_epochs", "run"]
     flags = table.assign(oriented=table["orientation_share"] >= 0.5, dead=table["active"] == 0)
     used = flags[flags["used"]].groupby(keys)
     gabors = [name for name in ("gabor_like", "gabor_like_scrambled") if name in table]
     shares = used[["oriented", *gabors]].mean()
-    medians = used[["extent", "likeness"]].median().add_prefix("median_")
+    measures = ["extent", "likeness", "mean_frequency", "filter_frequency"]
+    medians = used[measures].median().add_prefix("median_")
     return flags.groupby(keys)[["dead", "used"]].mean().join([shares, medians]).reset_index()

@@ -9,9 +9,10 @@ Beside the families stand classifiers of pixels: linear; LISTA with a linear lay
 scratch; the nearest neighbours; and linear on as many principal components as there are code
 components.
 
-There are two arms. In the first, validation labels choose what a method leaves open. The second has
-no validation labels: one penalty for every linear classifier, and the λ whose codes are nearest to
-a share of zeros. Methods that need validation to choose or to stop have no part in it.
+There are three arms. In the first, validation labels choose what a method leaves open. The second
+has no validation labels: one penalty for every linear classifier, and the λ whose codes are nearest
+to a share of zeros. Methods that need validation to choose or to stop have no part in it. The third
+is the protocol of the paper's authors, on MNIST as a whole (`authors_protocol`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.studies.authors_protocol import (
+    AdamProtocol,
+    first_of_each_class,
+    has_authors_split,
+    in_authors_order,
+    linear_by_adam,
+    lista_by_adam,
+)
 from sparse_lightning.studies.classifiers import (
     Outcome,
     ScratchSettings,
@@ -43,6 +52,7 @@ from sparse_lightning.studies.trained_models import TrainedModel
 
 ALL = "all"
 VALIDATED, UNVALIDATED = "validation labels", "no validation labels"
+AUTHORS = "authors' protocol"
 SPLITS = ("train", "val", "test")
 
 
@@ -60,6 +70,7 @@ def low_data(
     num_neighbours: Sequence[int] = (1, 3, 5, 10),
     pca_dim: int = 128,
     lista: Mapping[str, Any] | None = None,
+    authors: Mapping[str, Any] | None = None,
 ) -> StudyResult:
     """Test error against the number of labels.
 
@@ -79,6 +90,7 @@ def low_data(
         num_neighbours: to choose from.
         pca_dim: principal components.
         lista: arguments of `ScratchSettings`.
+        authors: arguments of `AdamProtocol`, for the third arm.
 
     Returns:
         ``table``: one row per ``arm``, method, model, number of labels and draw, with the errors
@@ -98,6 +110,7 @@ def low_data(
         )
     draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
+    ours = Labelled(labels, draws, _chosen)
     samples = fingerprint(data)
     arms = {
         VALIDATED: Penalties(tuple(inverse_penalties), patience),
@@ -113,7 +126,7 @@ def low_data(
                 lambda t=trained: _scaled(_codes(t, data, samples, cache)),
                 [trained.digest, *penalties],
             )
-            found = _classify(linear, labels, draws, cache, samples)
+            found = _classify(linear, ours, cache, samples)
             rows += [known | {"arm": arm} | row for row in found]
     settings = ScratchSettings(**(lista or {}))
     inputs = {split: all_inputs(data, split) for split in SPLITS}
@@ -121,10 +134,53 @@ def low_data(
     of_arm[VALIDATED] |= _other_baselines(inputs, tuple(num_neighbours), settings, scratch_draws)
     methods = [(arm, *named) for arm, found in of_arm.items() for named in found.items()]
     for arm, name, method in tqdm(methods, desc="pixels classified", unit="method"):
-        found = _classify(method, labels, draws, cache, samples)
+        found = _classify(method, ours, cache, samples)
         rows += [{"data": data.title, "arm": arm, "method": name} | row for row in found]
+    if has_authors_split(data):
+        protocol = AdamProtocol(**(authors or {}))
+        methods = _by_authors(
+            trained_models, data, cache, samples, protocol, settings, scratch_draws
+        )
+        first = Labelled(
+            in_authors_order(labels, data.positions), dict.fromkeys(draws, 1), _first_chosen
+        )
+        for known, method in tqdm(methods, desc=AUTHORS, unit="method"):
+            rows += [known | row for row in _classify(method, first, cache, samples)]
     table = pd.DataFrame(rows)
     return StudyResult(table, {"summary": summary(table, fixed_zeros)})
+
+
+def _by_authors(
+    trained_models: Sequence[TrainedModel],
+    data: SplitDataModule,
+    cache: ResultCache,
+    samples: str,
+    protocol: AdamProtocol,
+    scratch: ScratchSettings,
+    scratch_draws: int,
+) -> list[tuple[dict, Method]]:
+    """The methods of the authors' arm, each behind what its rows say of it."""
+    order = functools.partial(in_authors_order, positions=data.positions)
+    linear = functools.partial(linear_by_adam, settings=protocol)
+    dims = {"code_dim": scratch.code_dim, "num_layers": scratch.num_layers}
+    lista = functools.partial(lista_by_adam, settings=protocol, **dims)
+    own = [AUTHORS, asdict(protocol)]
+    methods = []
+    for trained in trained_models:
+        known = trained.columns | {"arm": AUTHORS, "method": trained.columns["family"]}
+        known["zeros"] = _zeros(trained, data, samples, cache)
+        features = functools.partial(_codes, trained, data, samples, cache)
+        method = Method(linear, lambda codes=features: order(codes()), [trained.digest, *own])
+        methods.append((known, method))
+    pixels = functools.cache(lambda: order({split: all_inputs(data, split) for split in SPLITS}))
+    known = {"data": data.title, "arm": AUTHORS}
+    on_raw = Method(linear, pixels, ["raw", *own])
+    scratch_method = Method(lista, pixels, ["LISTA", *own, dims], own_draws=scratch_draws)
+    return [
+        *methods,
+        (known | {"method": "linear on raw"}, on_raw),
+        (known | {"method": "LISTA + linear on raw"}, scratch_method),
+    ]
 
 
 def _zeros(trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache) -> float:
@@ -141,6 +197,20 @@ class Penalties(NamedTuple):
 
     inverse: tuple[float, ...]
     patience: int | None
+
+
+class Labelled(NamedTuple):
+    """Which samples are labelled.
+
+    Attributes:
+        labels: of each split, in the order in which a method gives features.
+        draws: how many, for each number of labels per class.
+        chosen: from training labels, labels per class and a seed to the rows of a draw.
+    """
+
+    labels: dict[str, np.ndarray]
+    draws: dict[str, int]
+    chosen: Callable[[np.ndarray, str, int], np.ndarray]
 
 
 class Method(NamedTuple):
@@ -252,14 +322,15 @@ def _chosen(labels: np.ndarray, per_class: str, seed: int) -> np.ndarray:
     return np.arange(len(labels)) if per_class == ALL else draw_labels(labels, int(per_class), seed)
 
 
-def _classify(
-    method: Method,
-    labels: dict[str, np.ndarray],
-    draws: dict[str, int],
-    cache: ResultCache,
-    samples: str,
-) -> list[dict]:
-    """Rows of a method's outcome for every draw; ``draws``: how many, by labels per class."""
+def _first_chosen(labels: np.ndarray, per_class: str, seed: int) -> np.ndarray:
+    """The first samples of each class, whatever the seed."""
+    every = per_class == ALL
+    return np.arange(len(labels)) if every else first_of_each_class(labels, int(per_class))
+
+
+def _classify(method: Method, labelled: Labelled, cache: ResultCache, samples: str) -> list[dict]:
+    """Rows of a method's outcome for every draw."""
+    labels, draws = labelled.labels, labelled.draws
 
     @functools.cache
     def splits() -> dict[str, Split]:
@@ -273,7 +344,7 @@ def _classify(
     rows = []
     pairs = [(c, s) for c, number in draws.items() for s in range(method.own_draws or number)]
     for per_class, seed in pairs:
-        chosen = _chosen(labels["train"], per_class, seed)
+        chosen = labelled.chosen(labels["train"], per_class, seed)
         key = ["low_data", method.settings, samples, per_class, seed]
         found = cache.rows(key, functools.partial(outcome_of, chosen, seed))
         drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}
@@ -286,8 +357,8 @@ def _classify(
 def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
     """Each method at one λ, for each arm and number of labels.
 
-    With validation labels it is the λ of lowest validation error, without them that whose codes
-    have a share of zeros nearest to ``fixed_zeros``.
+    With validation labels, and by the authors' protocol, it is the λ of lowest validation error,
+    without them that whose codes have a share of zeros nearest to ``fixed_zeros``.
 
     Draws of the labels are shared by all methods, and are averaged within a model seed: the spread
     is that over model seeds.
@@ -317,6 +388,6 @@ def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
         epochs=grouped["epochs"].min().fillna(np.inf),
     ).reset_index()
     distance = (result["zeros"] - fixed_zeros).abs().fillna(0.0)
-    rank = result["val_error"].where(result["arm"] == VALIDATED, distance)
+    rank = result["val_error"].where(result["arm"] != UNVALIDATED, distance)
     best = rank.groupby([result[name] for name in ("arm", "method", "labels")]).idxmin()
     return result.loc[best].sort_values(["arm", "labels", "method"]).reset_index(drop=True)

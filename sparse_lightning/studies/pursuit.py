@@ -16,14 +16,17 @@ import torch
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.decoders import LinearDecoder
-from sparse_lightning.metrics import ImagePSNR
 from sparse_lightning.studies.classics import ClassicSettings, fitted_dictionary, pursued
-from sparse_lightning.studies.coding import all_inputs, batches, fingerprint
+from sparse_lightning.studies.coding import (
+    ReconstructionQuality,
+    all_inputs,
+    batches,
+    fingerprint,
+)
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.trained_models import TrainedModel
 
 MODEL = ["data", "family", "sparsity_weight", "seed", "run"]
-MEASURED = ["active", "psnr", "zeros"]
 
 
 def of_classics(
@@ -43,7 +46,7 @@ def of_classics(
         settings: of the methods, None for none.
 
     Returns:
-        Columns method, active (atoms that a code may use), psnr in dB, zeros.
+        Columns method, active (atoms that a code may use), psnr in dB or r2, zeros.
     """
     rows = []
     for method in [] if settings is None else settings.installed():
@@ -54,7 +57,7 @@ def of_classics(
                 key, lambda m=method, s=shape: [_classic(m, *s, data, num_images, settings)]
             )
             rows += [{"method": method} | row for row in measured]
-    return pd.DataFrame(rows, columns=["method", *MEASURED])
+    return pd.DataFrame(rows)
 
 
 def _classic(
@@ -89,7 +92,7 @@ def of_models(
         most_active: models whose codes have more active components on average are left out.
 
     Returns:
-        Columns of the model, active, psnr in dB, zeros.
+        Columns of the model, active, psnr in dB or r2, zeros.
     """
     own, rows = own_points.set_index("run"), []
     for trained in trained_models:
@@ -103,21 +106,21 @@ def of_models(
             lambda d=decoder, k=number: [_point(d.atoms().numpy(), k, data, num_images)],
         )
         rows += [{name: trained.columns[name] for name in MODEL} | row for row in measured]
-    return pd.DataFrame(rows, columns=[*MODEL, *MEASURED])
+    return pd.DataFrame(rows)
 
 
 def _point(
     atoms: np.ndarray, num_active: int, data: SplitDataModule, num_images: int | None
 ) -> dict:
     """What pursuit with k of the atoms (l, d) makes of the test images."""
-    psnr, zeros = ImagePSNR(), []
+    quality, zeros = ReconstructionQuality(data), []
     for batch in batches(data, "test", num_images):
         codes = pursued(batch.inputs.numpy(), atoms, num_active)
         rebuilt = torch.from_numpy(codes @ atoms).to(batch.inputs.dtype)
-        psnr.update(batch.squared_errors(rebuilt - batch.inputs))
+        quality.update(batch, rebuilt)
         zeros.append((codes == 0).mean(1))
     return {
         "active": num_active,
-        "psnr": float(psnr.compute()["psnr"]),
+        **quality.compute(),
         "zeros": float(np.concatenate(zeros).mean()),
     }

@@ -4,6 +4,8 @@ Each model is a point (zeros, PSNR). Those of one family, over λ, make its curv
 seed; where the curve crosses a given share of zeros its PSNR is read off, so that families can be
 compared at equal sparsity.
 
+Of data that are no images R² takes the place of PSNR in all of this, under the name ``r2``.
+
 Inference in place of the encoder tells what amortisation costs: how much is lost by predicting
 codes where they could be optimised. That inference has γ = 0 and β = 0: it is free of the encoder
 and of the rest of its batch.
@@ -19,9 +21,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.metrics import ImagePSNR
+from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.classics import ClassicSettings
-from sparse_lightning.studies.coding import batches, codes_of, fingerprint, free_codes
+from sparse_lightning.studies.coding import (
+    ReconstructionQuality,
+    batches,
+    codes_of,
+    fingerprint,
+    free_codes,
+)
 from sparse_lightning.studies.epochs import validation_history
 from sparse_lightning.studies.equal_sparsity import (
     CURVE,
@@ -103,24 +111,26 @@ def regret(
 
 def _measure(trained: TrainedModel, data: SplitDataModule, num_images: int | None) -> list[dict]:
     model = trained.model
-    ways = [INFERENCE] if model.encoder is None else [ENCODER, INFERENCE]
+    ways = [] if model.encoder is None else [ENCODER]
+    # Codes by inference are no codes of a sparse autoencoder.
+    ways += [INFERENCE] if model.training_rule.infers else []
     return [_point(trained, data, num_images, way) for way in ways]
 
 
 def _point(trained: TrainedModel, data: SplitDataModule, num_images: int | None, way: str) -> dict:
-    psnr, zeros, count = ImagePSNR(), 0, 0
+    quality, zeros, count = ReconstructionQuality(data), 0, 0
     active = torch.zeros(trained.model.decoder.code_dim, dtype=torch.bool)
     for batch in batches(data, "test", num_images):
         find = free_codes if way == INFERENCE else codes_of
         codes = find(trained.model, batch.inputs)
         rebuilt: Tensor = trained.model.decode(codes).detach()
-        psnr.update(batch.squared_errors(rebuilt - batch.inputs))
+        quality.update(batch, rebuilt)
         zeros += int((codes == 0).sum())
         count += codes.numel()
         active |= (codes != 0).any(0)
     return {
         "codes": way,
-        "psnr": float(psnr.compute()["psnr"]),
+        **quality.compute(),
         "zeros": zeros / count,
         "dead_units": int((~active).sum()),
         "code_dim": len(active),
@@ -131,15 +141,11 @@ def _references(
     data: SplitDataModule, num_images: int | None, num_components: Sequence[int]
 ) -> list[dict]:
     components = PrincipalComponents.of(data)
-    meters = {number: ImagePSNR() for number in num_components}
+    meters = {number: ReconstructionQuality(data) for number in num_components}
     for batch in batches(data, "test", num_images):
-        for number, psnr in meters.items():
-            errors = components.rebuilt(batch.inputs, number) - batch.inputs
-            psnr.update(batch.squared_errors(errors))
-    return [
-        {"components": number, "psnr": float(psnr.compute()["psnr"])}
-        for number, psnr in meters.items()
-    ]
+        for number, quality in meters.items():
+            quality.update(batch, components.rebuilt(batch.inputs, number))
+    return [{"components": number, **quality.compute()} for number, quality in meters.items()]
 
 
 def _histories(trained_models: Sequence[TrainedModel]) -> pd.DataFrame:
@@ -185,16 +191,15 @@ def amortisation(table: pd.DataFrame) -> pd.DataFrame:
         Columns family, sparsity_weight, psnr_loss (dB), more_zeros (fraction), seeds.
     """
     keys = ["family", "sparsity_weight", "seed", "run"]
-    wide = table.pivot_table(index=keys, columns="codes", values=["psnr", "zeros"])
-    wide = wide.reindex(
-        columns=pd.MultiIndex.from_product([["psnr", "zeros"], [ENCODER, INFERENCE]])
-    )
+    name = quality_of(table).name
+    wide = table.pivot_table(index=keys, columns="codes", values=[name, "zeros"])
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([[name, "zeros"], [ENCODER, INFERENCE]]))
     lost = pd.DataFrame(
         {
-            "psnr_loss": wide["psnr"][INFERENCE] - wide["psnr"][ENCODER],
+            f"{name}_loss": wide[name][INFERENCE] - wide[name][ENCODER],
             "more_zeros": wide["zeros"][INFERENCE] - wide["zeros"][ENCODER],
         }
     ).dropna()
     grouped = lost.reset_index().groupby(["family", "sparsity_weight"])
-    means = grouped[["psnr_loss", "more_zeros"]].mean()
+    means = grouped[[f"{name}_loss", "more_zeros"]].mean()
     return means.assign(seeds=grouped.size()).reset_index()

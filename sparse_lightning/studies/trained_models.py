@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import CheckpointError, DataError, SettingError
+from sparse_lightning.data.own import data_of
+from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.experiments.early_checks import as_list, require_models
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,
     SHUFFLE_SEED,
@@ -47,12 +48,16 @@ class TrainedModel:
 
     @cached_property
     def columns(self) -> dict[str, object]:
-        """The columns of a table that say which model a row is about."""
+        """The columns of a table that say which model a row is about.
+
+        ``sparsity_weight`` is what a family's curve runs over: λ, or k where the encoder keeps the
+        k largest components.
+        """
         config, energy = self.run.config, self.model.energy
         return {
             "data": _title(self.run),
             "family": self.model.family,
-            "sparsity_weight": energy.sparsity_weight,
+            "sparsity_weight": getattr(self.model.encoder, "k", energy.sparsity_weight),
             "variance_weight": energy.variance_weight,
             "encoder_weight": energy.encoder_weight,
             "seed": config.seed,
@@ -95,15 +100,11 @@ def find_trained_models(
             that a study would take for seeds of one another differ in more than the seed.
         CheckpointError: a file that is missing or no checkpoint.
     """
-    if (checkpoint is None) == (runs is None):
-        raise SettingError(
-            "This study needs trained models: set either checkpoint=PATH (one or a list) or "
-            "runs=DIR (a run's or a sweep's folder)."
-        )
+    require_models(checkpoint, runs)
     if checkpoint is not None:
-        found = [_of_checkpoint(Path(path)) for path in _as_list(checkpoint)]
+        found = [_of_checkpoint(Path(path)) for path in as_list(checkpoint)]
     else:
-        found = [trained for folder in _as_list(runs) for trained in _of_folder(Path(folder))]
+        found = [trained for folder in as_list(runs) for trained in _of_folder(Path(folder))]
     for column, values in (where or {}).items():
         if values is None:
             continue
@@ -164,13 +165,7 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
     return [TrainedModel(run, run.best_checkpoint) for run in finished]
 
 
-def _as_list(value: str | Path | Sequence[str]) -> list:
-    return [value] if isinstance(value, str | Path) else list(value)
-
-
 def _of_checkpoint(path: Path) -> TrainedModel:
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
     return TrainedModel(Run(path.parent.parent), path)
 
 
@@ -192,11 +187,11 @@ def shared_data(
             _require_same_data(first, other)
         data = first.run.data()
     else:
-        data = instantiate(config)
+        data = data_of(config)
     for trained in trained_models:
         if trained.model.decoder.input_dim != data.input_dim:
             raise SettingError(
-                f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} pixels, "
+                f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} values, "
                 f"and the data have {data.input_dim}: choose other data=."
             )
     data.prepare_data()

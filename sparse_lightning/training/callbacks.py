@@ -23,16 +23,19 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.histograms import unit_histograms
-from sparse_lightning.figures.tiles import feature_tiles, image_rows
+from sparse_lightning.figures.tiles import as_pictures, feature_tiles, image_rows
 from sparse_lightning.files import replaced_whole, write_figure
+from sparse_lightning.inputs import as_batch
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.sparsity_target import AfterSearch
+from sparse_lightning.training.trackio_logger import TrackioLogger
 
 
-class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
+class EarlyStopping(AfterSearch, lightning.pytorch.callbacks.EarlyStopping):
     """Lightning's, with the patience of the settings also where a run goes on.
 
-    A run that had stopped stays stopped.
+    A run that had stopped stays stopped. None stops while λ is sought for a target.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -71,7 +74,7 @@ class Figures(lightning.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
-        if trainer.current_epoch == 0:
+        if trainer.global_step == 0:
             self._draw(trainer, pl_module, 0)
 
     @rank_zero_only
@@ -88,7 +91,7 @@ class Figures(lightning.Callback):
     def _draw(self, trainer: lightning.Trainer, model: SparseAutoencoder, epochs: int) -> None:
         self._drawn_after = epochs
         heading = f"{model.family} on {trainer.datamodule.title}, epoch {epochs}"
-        batches = self._batches(trainer)
+        batches = [as_batch(batch, model.decoder) for batch in self._batches(trainer)]
         for name, figure in model_figures(
             model, batches, trainer.datamodule.image_shape, self.num_images, heading
         ):
@@ -108,11 +111,14 @@ class Figures(lightning.Callback):
 def model_figures(
     model: SparseAutoencoder,
     batches: list[Batch],
-    image_shape: tuple[int, int],
+    image_shape: tuple[int, ...] | None,
     num_images: int,
     heading: str,
 ) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of everything that is shown of a model, from a few batches of data."""
+    """Name and figure of everything that is shown of a model, from a few batches of data.
+
+    Of data that are no images (``image_shape`` is None) the histograms of codes alone.
+    """
     statistics = CodeStatistics(model.decoder.code_dim, model.energy.variance_threshold)
     statistics.to(model.device)
     with torch.no_grad():
@@ -123,17 +129,8 @@ def model_figures(
         # A component that is never active is shown at a scale of 1, to see what it would draw.
         atoms = model.decoder.atoms(torch.where(largest > 0, largest, 1.0))
         rebuilt = model.decode(codes[0])
-    yield "atoms", feature_tiles(_tiles(atoms, image_shape), f"Atoms: {heading}")
-    common = f"Atoms on one scale: {heading}"
-    yield "atoms_one_scale", feature_tiles(_tiles(atoms, image_shape), common, own_scale=False)
-    if model.encoder is not None:
-        filters = _tiles(model.encoder.filters(), image_shape)
-        yield "encoder_filters", feature_tiles(filters, f"Encoder filters U: {heading}")
-    rows = {
-        "input": _tiles(batches[0].to_pixels(batches[0].inputs), image_shape)[:num_images],
-        "reconstruction": _tiles(batches[0].to_pixels(rebuilt), image_shape)[:num_images],
-    }
-    yield "reconstructions", image_rows(rows, f"Validation images: {heading}")
+    if image_shape is not None:
+        yield from _pictures(model, atoms, batches[0], rebuilt, image_shape, num_images, heading)
     yield (
         "codes",
         unit_histograms(
@@ -145,8 +142,32 @@ def model_figures(
     )
 
 
-def _tiles(vectors: Tensor, image_shape: tuple[int, int]) -> np.ndarray:
-    return at_least_float32(vectors).cpu().reshape(-1, *image_shape).numpy()
+def _pictures(
+    model: SparseAutoencoder,
+    atoms: Tensor,
+    batch: Batch,
+    rebuilt: Tensor,
+    image_shape: tuple[int, ...],
+    num_images: int,
+    heading: str,
+) -> Iterator[tuple[str, Figure]]:
+    """Atoms, filters and reconstructions of data that are images."""
+    yield "atoms", feature_tiles(_tiles(atoms, image_shape), f"Atoms: {heading}")
+    common = f"Atoms on one scale: {heading}"
+    yield "atoms_one_scale", feature_tiles(_tiles(atoms, image_shape), common, own_scale=False)
+    filters = None if model.encoder is None else model.encoder.filters()
+    if filters is not None:
+        tiles = _tiles(filters, image_shape)
+        yield "encoder_filters", feature_tiles(tiles, f"Encoder filters U: {heading}")
+    rows = {
+        "input": _tiles(batch.to_pixels(batch.inputs), image_shape)[:num_images],
+        "reconstruction": _tiles(batch.to_pixels(rebuilt), image_shape)[:num_images],
+    }
+    yield "reconstructions", image_rows(rows, f"Validation images: {heading}")
+
+
+def _tiles(vectors: Tensor, image_shape: tuple[int, ...]) -> np.ndarray:
+    return as_pictures(at_least_float32(vectors).cpu().numpy(), image_shape)
 
 
 def log_figure(trainer: lightning.Trainer, name: str, path: Path, figure: Figure) -> None:
@@ -154,5 +175,7 @@ def log_figure(trainer: lightning.Trainer, name: str, path: Path, figure: Figure
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"figures/{name}", [str(path)])
+        elif isinstance(logger, TrackioLogger):
+            logger.log_image(f"figures/{name}", path)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)

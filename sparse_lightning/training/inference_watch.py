@@ -95,7 +95,10 @@ class InferenceWatch(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
         # The model logs these numbers, and forgets them, after its callbacks had their turn.
-        effort = pl_module.meters["train_meters"]["effort"].compute()
+        meter = pl_module.meters["train_meters"]["effort"]
+        if not meter.update_called:  # A training rule without inference.
+            return
+        effort = meter.compute()
         new = self.strains(float(effort["iterations"]), float(effort["converged"]))
         for text in new.values():
             rank_zero_warn(

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.files import replaced_whole
+from sparse_lightning.training import wandb_settings
 
 
 class MetricsTable(Logger):
@@ -51,6 +52,20 @@ class MetricsTable(Logger):
             self.rows = {int(row["epoch"]): row for row in kept.to_dict("records")}
         self._row_began, self._cpu_began = time.monotonic(), time.process_time()
 
+    def spent(self, epoch: int) -> tuple[float, float]:
+        """``seconds`` and ``cpu_seconds`` of an epoch that has not ended."""
+        row = self.rows.get(epoch, {"seconds": 0.0, "cpu_seconds": 0.0})
+        now, cpu = time.monotonic(), time.process_time()
+        return (
+            row["seconds"] + now - self._row_began,
+            row["cpu_seconds"] + cpu - self._cpu_began,
+        )
+
+    def add_spent(self, seconds: float, cpu_seconds: float) -> None:
+        """Count what the present epoch took before it was interrupted."""
+        self._row_began -= seconds
+        self._cpu_began -= cpu_seconds
+
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         measured = {
@@ -75,21 +90,80 @@ class MetricsTable(Logger):
         return pd.DataFrame(list(self.rows.values()))
 
 
+class TolerantWandbLogger(WandbLogger):
+    """Lightning's, which W&B's failures do not end the run: they are warnings.
+
+    W&B that cannot be begun in its mode is begun in a humbler one (`wandb_settings.begin`). What
+    it cannot take later is left out of its record, and told once.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._has_failed = False
+
+    @property
+    def experiment(self) -> Any:
+        if self._experiment is not None:
+            return super().experiment
+        return wandb_settings.begin(self._begun, self._wandb_init.get("mode"))
+
+    def _begun(self, mode: str) -> Any:
+        self._wandb_init["mode"] = mode
+        return super().experiment
+
+    @contextmanager
+    def tolerated(self) -> Iterator[None]:
+        """Make a warning of what W&B raises in the block."""
+        try:
+            yield
+        except Exception as error:
+            if not self._has_failed:
+                wandb_settings.warn(
+                    f"W&B fails ({type(error).__name__}: {error}): its record of this run has gaps."
+                )
+            self._has_failed = True
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        with self.tolerated():
+            super().log_hyperparams(*args, **kwargs)
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        with self.tolerated():
+            super().log_metrics(*args, **kwargs)
+
+    def log_image(self, *args: Any, **kwargs: Any) -> None:
+        with self.tolerated():
+            super().log_image(*args, **kwargs)
+
+    def log_table(self, *args: Any, **kwargs: Any) -> None:
+        with self.tolerated():
+            super().log_table(*args, **kwargs)
+
+    def finalize(self, status: str) -> None:
+        with self.tolerated():
+            super().finalize(status)
+
+
 def wandb_logger(save_dir: str | Path, **settings: Any) -> WandbLogger:
     """A logger to the one W&B run that belongs to a folder, also when the run is resumed.
 
     Args:
         save_dir: the run's folder.
         **settings: as for Lightning's WandbLogger; ``id`` and ``resume`` given there win.
+
+    Raises:
+        SettingError: settings, or variables of the environment, that W&B does not take.
     """
+    wandb_settings.require_settings(settings.get("project"), settings.get("mode"))
     lasting = {"id": lasting_id(Path(save_dir)), "resume": "allow"}
-    return WandbLogger(save_dir=save_dir, **(lasting | settings))
+    given = wandb_settings.arguments(**(lasting | settings))
+    return TolerantWandbLogger(save_dir=save_dir, **given)
 
 
 @rank_zero_only
-def lasting_id(folder: Path) -> str:
-    """The W&B run that belongs to a folder: what ``wandb_id`` in it says, drawn at first."""
-    path = folder / "wandb_id"
+def lasting_id(folder: Path, file: str = "wandb_id") -> str:
+    """The logger's run that belongs to a folder: what a file in it says, drawn at first."""
+    path = folder / file
     if not path.exists():
         with replaced_whole(path) as temporary:
             temporary.write_text(secrets.token_hex(4))
@@ -101,10 +175,11 @@ def record_config(loggers: list[Logger], config: DictConfig, data: LightningData
     """Give the resolved configuration, and what the data are, to the loggers that keep them."""
     resolved = OmegaConf.to_container(config, resolve=True) | {"data_title": data.title}
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, TolerantWandbLogger):
             run = logger.experiment
-            run.config.update(resolved, allow_val_change=True)
-            run.tags = (*(run.tags or ()), *data.tags)
+            with logger.tolerated():
+                run.config.update(resolved, allow_val_change=True)
+                run.tags = wandb_settings.as_tags((*(run.tags or ()), *data.tags))
         else:
             logger.log_hyperparams(resolved)
 
@@ -118,4 +193,7 @@ def wandb_finished() -> Iterator[None]:
         failed = False
     finally:
         if wandb.run is not None:
-            wandb.finish(exit_code=1 if failed else 0)
+            try:
+                wandb.finish(exit_code=1 if failed else 0)
+            except Exception as error:  # The run's own files are whole.
+                wandb_settings.warn(f"W&B's record of this run cannot be closed: {error}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
@@ -18,7 +19,7 @@ def require_fit(model: SparseAutoencoder, data: SplitDataModule) -> None:
     if model.decoder.input_dim != data.input_dim:
         raise SettingError(
             f"model.decoder.input_dim={model.decoder.input_dim} does not fit the data, whose "
-            f"inputs have {data.input_dim} pixels: set model.decoder.input_dim={data.input_dim}."
+            f"inputs have {data.input_dim} values: set model.decoder.input_dim={data.input_dim}, or leave it out."
         )
     if model.energy.hinge is not None:
         data.require_variance()
@@ -31,6 +32,8 @@ def require_trainable(config: DictConfig) -> None:
             "trainer.limit_train_batches=0 leaves nothing to train on: leave it null, or take at "
             "least 1 batch."
         )
+    if config.get("target_zeros") is not None:
+        _require_search(config)
     watchers = [
         name
         for name, callback in (config.callbacks or {}).items()
@@ -46,6 +49,20 @@ def require_trainable(config: DictConfig) -> None:
         )
 
 
+def _require_search(config: DictConfig) -> None:
+    """Raise `SettingError` if nothing would look for the λ of a target."""
+    if "sparsity_target" not in (config.callbacks or {}):
+        raise SettingError(
+            f"target_zeros={config.target_zeros} needs callbacks.sparsity_target: take the "
+            "callback in, or set target_zeros=null."
+        )
+    if config.trainer.limit_val_batches == 0:
+        raise SettingError(
+            f"target_zeros={config.target_zeros} is compared with val/zeros, of which "
+            "trainer.limit_val_batches=0 leaves none: take at least 1 batch."
+        )
+
+
 def usable_accelerator(config: DictConfig) -> str:
     """The one of the settings; ``auto`` is never Apple's, which lacks float64."""
     chosen = config.trainer.accelerator
@@ -56,6 +73,31 @@ def usable_accelerator(config: DictConfig) -> str:
             "trainer.accelerator=cpu."
         )
     return "cpu" if chosen == "auto" and only_apple else chosen
+
+
+def usable_devices(config: DictConfig) -> Any:
+    """Those of the settings; of a job of a sweep on GPUs the one that it has a place on."""
+    own = OmegaConf.select(config, "sweep.device")
+    if own is None or config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        return config.trainer.devices
+    return [own]
+
+
+def require_objective(config: DictConfig, model: SparseAutoencoder) -> None:
+    """Raise `SettingError` unless ``objective`` is null or names a metric of this model."""
+    name = config.get("objective")
+    if name is None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Nothing has been measured yet.
+        measured = {key for meter in model.meters["val_meters"].values() for key in meter.compute()}
+    for meter in model.meters["val_meters"].values():
+        meter.reset()
+    phase, _, metric = str(name).partition("/")
+    if phase not in ("val", "test") or metric not in measured:
+        raise SettingError(
+            f"objective={name} must be val/ or test/ and one of {', '.join(sorted(measured))}."
+        )
 
 
 def quieten() -> None:

@@ -74,7 +74,8 @@ def tested_best(
     best = best_checkpoint(trainer)
     if not best and (trainer.checkpoint_callback is not None or trainer.current_epoch == 0):
         raise SettingError(
-            "The run ended before an epoch was validated: there is no model to keep. Allow more "
+            "The run ended before an epoch was validated (with target_zeros, one of the last "
+            "third, whose λ is frozen): there is no model to keep. Allow more "
             f"than trainer.max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}, or "
             "max_time does."
         )

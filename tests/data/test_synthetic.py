@@ -32,12 +32,11 @@ def test_codes_have_so_many_active_components_of_bounded_size():
 def test_inputs_are_sums_of_atoms_but_for_noise():
     clean, noisy = made(noise=0.0), made(noise=0.5)
     for split, count in (("train", 200), ("test", 40)):
-        pixels = [data.splits[split].tensors for data in (clean, noisy)]
-        signals = [tensors.inputs * tensors.scale for tensors in pixels]
+        signals = [data.splits[split].tensors.inputs / data.scale for data in (clean, noisy)]
         expected = clean.codes[split] @ clean.atoms()
         torch.testing.assert_close(signals[0], expected)
         noise = float((signals[1] - signals[0]).std())
-        assert noise == pytest.approx(0.5 * float(pixels[0].scale), rel=0.1)
+        assert noise == pytest.approx(0.5 / clean.scale, rel=0.1)
         assert len(signals[0]) == count
     assert float(noisy.splits["train"].tensors.inputs.std()) == pytest.approx(1.0, abs=1e-5)
     torch.testing.assert_close(torch.linalg.vector_norm(clean.atoms(), dim=1), torch.ones(15))
@@ -47,9 +46,9 @@ def test_a_hidden_layer_is_a_relu_between_two_matrices():
     data = made(noise=0.0, hidden_dim=7)
     below, above = data.weights
     assert (below.shape, above.shape) == ((7, 15), (10, 7))
-    tensors = data.splits["val"].tensors
+    signals = data.splits["val"].tensors.inputs / data.scale
     expected = (data.codes["val"] @ below.T).clamp_min(0) @ above.T
-    torch.testing.assert_close(tensors.inputs * tensors.scale, expected)
+    torch.testing.assert_close(signals, expected)
     alone = below[:, 4].clamp_min(0) @ above.T
     torch.testing.assert_close(data.atoms()[4], alone / alone.norm())
 

@@ -24,7 +24,9 @@ def definition(**arguments) -> dict:
 def test_panels():
     sections = definition()["spec"]["section"]["panel_bank_config"]["sections"]
     panels = {section["name"]: section["panels"] for section in sections}
-    assert list(panels) == ["Regret", *CURVES, "Dictionaries side by side", "Whole sweep"]
+    others = [*CURVES, "Dictionaries side by side", "Whole sweep"]
+    assert list(panels) == ["Regret", "Regret, no images", *others]
+    assert panels["Regret, no images"][0]["config"]["y_axis"] == "summary:test/r2"
     scatter, _, parallel = panels["Regret"]
     assert scatter["view_type"] == "Scatter Plot"
     assert scatter["config"]["x_axis"] == "summary:test/zeros"

@@ -9,12 +9,8 @@ from conftest import Compose
 from omegaconf import OmegaConf
 
 from sparse_lightning.errors import SettingError
-from sparse_lightning.experiments.settings import (
-    SEED_VARIABLE,
-    convert_settings,
-    require_seed,
-    settle_seed,
-)
+from sparse_lightning.experiments.seeds import SEED_VARIABLE, require_seed, settle_seed
+from sparse_lightning.experiments.settings import convert_settings
 
 
 @pytest.mark.parametrize(

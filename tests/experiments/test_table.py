@@ -177,11 +177,18 @@ def test_regret_curve_has_a_line_per_family_and_dashes_for_linear(add_run, tmp_p
 
 
 def test_command_line(add_run, tmp_path: Path, monkeypatch, capsys):
-    add_run("a", "model=sdl", "seed=0", psnr=15.0)
-    add_run("b", "model=sdl", "seed=1", psnr=16.0)
-    add_run("c", "model=sdl", "seed=2")
+    runs = [
+        add_run("a", "model=sdl", "seed=0", psnr=15.0),
+        add_run("b", "model=sdl", "seed=1", psnr=16.0),
+        add_run("c", "model=sdl", "seed=2"),
+    ]
+    for run, last in zip(runs, (15.5, 16.5, 17.5)):
+        (run.folder / "metrics.csv").write_text(f"epoch,val/psnr\n0,14.0\n1,{last}\n")
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "sweep")])
     main()
+    epochs = pd.read_parquet(tmp_path / "sweep" / "epochs.parquet")
+    assert epochs["run"].to_list() == ["a", "a", "b", "b"], "c is not finished"
+    assert epochs["val/psnr"].to_list() == [14.0, 15.5, 14.0, 16.5]
     printed = capsys.readouterr().out
     for text in ("15.50 ± 0.71", "90.0", "interrupted: c", "2 of 3 runs finished"):
         assert text in printed
@@ -196,3 +203,27 @@ def test_an_empty_folder_and_a_damaged_plan_are_named(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"error: .*damaged"):
         main()
+
+
+def test_runs_with_a_target_are_grouped_by_it_whatever_their_lambda(add_run, tmp_path: Path):
+    for seed, (target, found) in enumerate([(0.8, 0.003), (0.8, 0.005), (0.9, 0.01)]):
+        run = add_run(f"{target}-{seed}", "model=sdl", f"target_zeros={target}", f"seed={seed}")
+        write_json(
+            run.folder / RESULTS_FILE,
+            {"test/psnr": 15.0, "test/zeros": target, "val/sparsity_weight": found, "epochs": 200},
+        )
+    add_run("without", "model=sdl", psnr=14.0)
+    add_run("begun", "model=sdl", "target_zeros=0.9", "seed=7")
+    table = collect(tmp_path / "sweep").set_index("run")
+    assert table["sparsity_weight"].dropna().to_dict() == {
+        "0.8-0": 0.003, "0.8-1": 0.005, "0.9-2": 0.01, "without": 0.005,
+    }  # fmt: skip
+    summary = summarize(table.reset_index()).set_index("target_zeros", drop=False)
+    assert summary["n"].to_dict() == pytest.approx({0.8: 2, 0.9: 1, np.nan: 1}, nan_ok=True)
+    assert summary.loc[0.8, "sparsity_weight"] == pytest.approx(0.004)
+    assert summary.loc[0.8, "val/sparsity_weight_std"] == pytest.approx(0.001 * 2**0.5)
+
+
+def test_tables_without_targets_have_no_column_of_them(add_run, tmp_path: Path):
+    add_run("a", "model=sdl", psnr=14.0)
+    assert "target_zeros" not in collect(tmp_path / "sweep")

@@ -1,4 +1,4 @@
-"""The share of spectral energy in one orientation band, on tiles whose orientation is known."""
+"""What spectra tell, on tiles whose orientation and frequency are known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sparse_lightning.studies.orientation import orientation_share
+from sparse_lightning.studies.orientation import mean_frequency, orientation_share
 
 
 def gratings(angles: list[float], frequency: float = 0.25, size: int = 28) -> torch.Tensor:
@@ -40,3 +40,17 @@ def test_scale_and_mean_do_not_matter_and_constants_have_none():
     tiles = torch.randn(5, 28, 28)
     torch.testing.assert_close(orientation_share(7 * tiles + 3), orientation_share(tiles))
     assert float(orientation_share(torch.full((1, 28, 28), 0.3))) == 0
+
+
+@pytest.mark.parametrize("frequency", [0.1, 0.25, 0.4])
+def test_mean_frequency_is_that_of_a_wave(frequency):
+    found = mean_frequency(gratings([0.3, 1.2], frequency))
+    torch.testing.assert_close(found, torch.full((2,), frequency).double(), atol=0.01, rtol=0)
+
+
+def test_mean_frequency_of_white_noise_is_that_of_the_plane():
+    axis = torch.fft.fftfreq(28).double()
+    plane = torch.hypot(axis[:, None], axis[None, :]).mean()
+    tiles = torch.randn(300, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert float(mean_frequency(tiles).mean()) == pytest.approx(float(plane), abs=0.005)
+    assert float(mean_frequency(torch.full((1, 28, 28), 0.3))) == 0

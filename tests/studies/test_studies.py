@@ -65,6 +65,9 @@ def test_denoising_is_psnr_against_the_clean_image():
     assert row["psnr_clean"] == pytest.approx(
         mean_psnr(pixels(clean), pixels(trained.model(clean))), abs=1e-4
     )
+    for name, inputs in {"zeros": clean, "zeros_noisy": noisy}.items():
+        codes = trained.model.encoder(inputs)
+        assert row[name] == pytest.approx(float((codes == 0).float().mean()), abs=1e-6)
     strip = result.pictures.where(family="sdl", row="noisy")
     np.testing.assert_allclose(strip.pixels.reshape(4, -1), pixels(noisy[:4]), atol=1e-5)
     peers = result.more["peers"].set_index("peer")
@@ -92,6 +95,7 @@ def test_table_one_takes_the_weight_that_denoises_validation_images_best():
     rows = [
         {"family": "vdl", "seed": seed, "sparsity_weight": weight, "noise": 1.0, "split": split,
          "psnr_clean": 20.0, "psnr_noisy": 10.0, "psnr_denoised": value + seed,
+         "zeros": 0.9 + 0.04 * seed, "zeros_noisy": 0.8,
          "max_epochs": 100 - seed, "change": 0.1 + 0.2 * seed}
         for seed in (0, 1)
         for weight, val, test in ((0.1, 15.0, 12.0), (0.2, 14.0, 13.0))
@@ -100,6 +104,7 @@ def test_table_one_takes_the_weight_that_denoises_validation_images_best():
     best = best_denoisers(pd.DataFrame(rows)).iloc[0]
     assert best["sparsity_weight"] == 0.1
     assert best["psnr_denoised"] == pytest.approx(12.5)
+    assert (best["zeros"], best["zeros_noisy"]) == pytest.approx((0.92, 0.8))
     assert best["psnr_denoised_std"] == pytest.approx(math.sqrt(0.5))
     assert (best["seeds"], best["epochs"]) == (2, 99)
     assert best["change"] == pytest.approx(0.2)
@@ -189,6 +194,8 @@ def test_atoms_that_are_hardly_used_do_not_count():
             "extent": [0.3, 0.5, 0.9, 0.9],
             "likeness": [0.6, 0.8, 0.1, 0.1],
             "orientation_share": [0.8, 0.2, 0.9, 0.9],
+            "mean_frequency": [0.1, 0.2, 0.4, 0.4],
+            "filter_frequency": [0.2, 0.3, 0.4, 0.4],
         }
     ).assign(**columns, max_epochs=5, run="a")
     table["used"] = table["active"] >= 0.01
@@ -196,6 +203,8 @@ def test_atoms_that_are_hardly_used_do_not_count():
     first, second = summary(pd.concat([table, unused])).to_dict("records")
     assert (first["used"], first["dead"], first["oriented"]) == (0.5, 0.25, 0.5)
     assert (first["median_extent"], first["median_likeness"]) == pytest.approx((0.4, 0.7))
+    frequencies = first["median_mean_frequency"], first["median_filter_frequency"]
+    assert frequencies == pytest.approx((0.15, 0.25))
     assert math.isnan(second["median_extent"])
     assert second["used"] == 0
 

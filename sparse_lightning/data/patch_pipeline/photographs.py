@@ -56,21 +56,27 @@ def find_photographs(root: Path) -> list[Photograph]:
     Raises:
         DataError: a folder that is missing, cannot be read, or holds no images.
     """
-    try:
-        if not stat.S_ISDIR(root.stat().st_mode):
-            raise DataError(f"data.root={root} is a file: set data.root to a folder of images.")
-        found = sorted(_walk(str(root), "", set()))
-    except OSError as error:
-        raise DataError(
-            f"data.root={root} cannot be read ({error.strerror or error}): set data.root to a "
-            "folder of images, or data.root=null for the sample photographs."
-        ) from error
+    require_folder(root)
+    found = sorted(_walk(str(root), "", set()))
     if not found:
         raise DataError(
             f"data.root={root} holds no image files ({', '.join(sorted(EXTENSIONS))}): set "
             "data.root to a folder that does, or data.root=null for the sample photographs."
         )
     return found
+
+
+def require_folder(root: Path) -> None:
+    """Raise `DataError` unless ``data.root`` is a folder that can be read."""
+    try:
+        if not stat.S_ISDIR(root.stat().st_mode):
+            raise DataError(f"data.root={root} is a file: set data.root to a folder of images.")
+        os.listdir(root)
+    except OSError as error:
+        raise DataError(
+            f"data.root={root} cannot be read ({error.strerror or error}): set data.root to a "
+            "folder of images, or data.root=null for the sample photographs."
+        ) from error
 
 
 def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Photograph]:

@@ -1,0 +1,83 @@
+"""The site: ``make docs``.
+
+Sphinx builds it, since the docstrings hold reStructuredText formulas, which Sphinx renders, and
+MyST-NB runs the notebooks of ``examples/`` in the same build. Warnings are errors.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import sparse_lightning
+
+HERE = Path(__file__).parent
+
+project = "sparse_lightning"
+author = "the sparse_lightning authors"
+release = version = sparse_lightning.__version__
+html_title = f"sparse_lightning {release}"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "make_*.py", "conf.py"]
+# Pages of the navigation that a checkout may lack are named by a pattern in index.md.
+suppress_warnings = ["toc.empty_glob"]
+
+# Pages are Markdown.
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# Notebooks are scripts in the percent format. They are run where a build is made.
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = os.environ.get("DOCS_NOTEBOOKS", "cache")
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+# The reference follows from the docstrings.
+apidoc_modules = [
+    {
+        "path": "../sparse_lightning",
+        "destination": "api",
+        "exclude_patterns": ["../sparse_lightning/conf"],
+        "separate_modules": True,
+        "module_first": True,
+        "automodule_options": {"members", "show-inheritance"},
+    }
+]
+default_role = "py:obj"
+autodoc_mock_imports = ["wandb_workspaces", "trackio"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_class_signature = "separated"
+napoleon_use_ivar = True
+add_module_names = False
+
+html_theme = "furo"
+html_theme_options = {
+    "source_repository": "https://github.com/sparse-lightning/sparse_lightning/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+html_static_path = []
+
+
+def bring_notebooks(app: object) -> None:
+    """Copy ``examples/`` beside the pages, since Sphinx reads one folder."""
+    target = HERE / "notebooks"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path in sorted((HERE.parent / "examples").glob("*.py")):
+        shutil.copy2(path, target)
+
+
+def setup(app: object) -> None:
+    bring_notebooks(app)

@@ -1,0 +1,299 @@
+"""One array of each file, whatever the format, without running any code in it.
+
+``.npy`` and ``.safetensors`` are mapped into memory, and so are the tensors of ``.pt`` files: their
+pages belong to the page cache, and take no memory of the process. Arrays that cannot be mapped
+(``.npz``, ``.parquet``, columns first, bfloat16) are read in pieces, which are kept in a cache.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+from torch import Tensor
+
+from sparse_lightning.errors import DataError, SettingError
+
+ROWS_IN_PIECE = 65_536
+SAFETENSORS_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "BF16": "<u2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FileArray:
+    """The array of one file.
+
+    Args:
+        path: the file.
+        shape: of the array, rows first.
+        dtype: of its values.
+        mapped: the array itself, mapped into memory; None where it has to be converted.
+        pieces: gives the array in pieces of some rows, in order; what is converted.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    mapped: np.ndarray | None
+    pieces: Callable[[], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to take of a file that holds several things.
+
+    Args:
+        key: name of the array; None where there is one.
+        columns: of a Parquet file; None for all columns of numbers.
+        groups: name of what says which group a row is of, which is no part of the rows.
+    """
+
+    key: str | None = None
+    columns: Sequence[str] | None = None
+    groups: str | None = None
+
+
+def open_array(path: Path, choice: Choice) -> FileArray:
+    """The array of a file, without reading its values.
+
+    Args:
+        path: a file whose suffix is one of `FORMATS`.
+        choice: what to take of it.
+
+    Raises:
+        SettingError: a key or columns that are not in the file.
+        DataError: a file that is damaged, or is not what its suffix says.
+    """
+    try:
+        return FORMATS[path.suffix.lower()](path, choice)
+    except (SettingError, DataError):
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, OverflowError,
+            zipfile.BadZipFile, pickle.UnpicklingError, pyarrow.ArrowException) as error:  # fmt: skip
+        size = path.stat().st_size if path.is_file() else 0
+        reason = "is empty" if size == 0 else f"cannot be read as {path.suffix}"
+        raise DataError(
+            f"{path} {reason} ({type(error).__name__}: {_first_line(error)}): give a whole file of "
+            "numbers, without Python objects in it."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0].strip(" .")
+
+
+def _npy(path: Path, choice: Choice) -> FileArray:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    # A plain view, because each slice of a memmap is a slow object of its own.
+    return _of_array(path, array.view(np.ndarray))
+
+
+def _of_array(path: Path, array: np.ndarray) -> FileArray:
+    def pieces() -> Iterator[np.ndarray]:
+        for start in range(0, len(array), ROWS_IN_PIECE):
+            yield np.ascontiguousarray(array[start : start + ROWS_IN_PIECE])
+
+    # Rows of an array that has its columns first are scattered over the whole file.
+    mapped = array if array.flags.c_contiguous else None
+    return FileArray(path, array.shape, array.dtype, mapped, pieces)
+
+
+def _npz(path: Path, choice: Choice) -> FileArray:
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        chosen = _the_key(path, choice, names)
+        with archive.open(f"{chosen}.npy") as member:
+            shape, is_fortran, dtype = _npy_header(member)
+    if is_fortran and len(shape) > 1:
+        # Such an array is read whole: its rows are scattered over all of it.
+        return FileArray(path, shape, dtype, None, lambda: iter([np.load(path)[chosen]]))
+    return FileArray(path, shape, dtype, None, partial(_npz_pieces, path, chosen))
+
+
+def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    return read[version](file)
+
+
+def _npz_pieces(path: Path, key: str) -> Iterator[np.ndarray]:
+    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+        shape, _, dtype = _npy_header(member)
+        size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        for start in range(0, shape[0], ROWS_IN_PIECE):
+            rows = min(ROWS_IN_PIECE, shape[0] - start)
+            content = member.read(rows * size)
+            yield np.frombuffer(content, dtype).reshape(rows, *shape[1:])
+
+
+def _the_key(path: Path, choice: Choice, names: Sequence[str]) -> str:
+    key = choice.key
+    if key in names:
+        return key
+    names = [name for name in names if name != choice.groups]
+    if key is None and len(names) == 1:
+        return names[0]
+    given = "is not given" if key is None else f"{key} is not among them"
+    raise SettingError(
+        f"{path} holds {len(names)} arrays ({', '.join(names)}), and data.key {given}: set data.key "
+        "to the one to use."
+    )
+
+
+def _pt(path: Path, choice: Choice) -> FileArray:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:
+        # Files of old versions of torch cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict):
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        content = tensors[_the_key(path, choice, list(tensors))]
+    if not isinstance(content, Tensor):
+        raise DataError(
+            f"{path} holds a {type(content).__name__}, not a tensor or a dictionary of tensors: "
+            "save one of these."
+        )
+    if content.dtype is not torch.bfloat16:
+        return _of_array(path, content.detach().numpy())
+
+    def pieces() -> Iterator[np.ndarray]:
+        return (piece.float().numpy() for piece in content.split(ROWS_IN_PIECE))
+
+    return FileArray(path, tuple(content.shape), np.dtype(np.float32), None, pieces)
+
+
+def _safetensors(path: Path, choice: Choice) -> FileArray:
+    """By the format itself: 8 bytes of length, a header in JSON, and the values."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(path.stat().st_size - 8, 100_000_000):
+            raise DataError(f"{path} is no safetensors file, or is cut short: save it again.")
+        header = json.loads(file.read(length))
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    entry = tensors[_the_key(path, choice, list(tensors))]
+    kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if kind not in SAFETENSORS_TYPES:
+        raise DataError(f"{path} has values of type {kind}: convert them to float32.")
+    array = np.memmap(path, SAFETENSORS_TYPES[kind], "r", 8 + length + start, shape).view(
+        np.ndarray
+    )
+    if array.nbytes != end - start:
+        raise DataError(f"{path} is damaged (its header contradicts itself): save it again.")
+    if kind != "BF16":
+        return _of_array(path, array)
+
+    def pieces() -> Iterator[np.ndarray]:
+        # A bfloat16 is the upper half of a float32.
+        for first in range(0, len(array), ROWS_IN_PIECE):
+            yield (array[first : first + ROWS_IN_PIECE].astype(np.uint32) << 16).view(np.float32)
+
+    return FileArray(path, shape, np.dtype(np.float32), None, pieces)
+
+
+def _parquet(path: Path, choice: Choice) -> FileArray:
+    file = pyarrow.parquet.ParquetFile(path)
+    types = {field.name: field.type for field in file.schema_arrow}
+    columns = choice.columns
+    if columns is None:
+        numbers = [name for name, kind in types.items() if _width(kind) is not None]
+        columns = [name for name in numbers if name != choice.groups]
+    missing = [name for name in columns if name not in types]
+    wrong = [name for name in columns if name not in missing and _width(types[name]) is None]
+    if missing or wrong or not columns:
+        told = (
+            f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
+        )
+        raise SettingError(
+            f"data.columns={list(columns)} do not fit {path} ({told or 'it has no column of numbers'})"
+            f": its columns are {', '.join(f'{name} ({kind})' for name, kind in types.items())}."
+        )
+    width = sum(_width(types[name]) for name in columns)
+    dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
+    pieces = partial(_parquet_pieces, path, list(columns), dtype)
+    return FileArray(path, (file.metadata.num_rows, width), dtype, None, pieces)
+
+
+def _value_type(kind: pyarrow.DataType) -> pyarrow.DataType:
+    return kind.value_type if pyarrow.types.is_fixed_size_list(kind) else kind
+
+
+def _width(kind: pyarrow.DataType) -> int | None:
+    """Values in a row of a column, None where they are no numbers."""
+    value = _value_type(kind)
+    is_number = pyarrow.types.is_integer(value) or pyarrow.types.is_floating(value)
+    if not is_number:
+        return None
+    return kind.list_size if pyarrow.types.is_fixed_size_list(kind) else 1
+
+
+def _parquet_pieces(path: Path, columns: list[str], dtype: np.dtype) -> Iterator[np.ndarray]:
+    done = 0
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(ROWS_IN_PIECE, columns=columns):
+        parts = []
+        for name in columns:
+            column = batch.column(name)
+            if column.null_count:
+                row = done + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+                raise DataError(
+                    f"{path} has missing values in column {name}, the first in row {row}: fill "
+                    "them in, or leave the rows or the column out (data.columns)."
+                )
+            if pyarrow.types.is_fixed_size_list(column.type):
+                column = column.flatten()
+            values = column.to_numpy(zero_copy_only=False)
+            parts.append(values.reshape(len(batch), -1))
+        done += len(batch)
+        yield np.concatenate(parts, axis=1).astype(dtype, copy=False)
+
+
+def read_column(path: Path, name: str) -> np.ndarray:
+    """One value for each row, numbers or texts: a column of a table, or an array of an archive.
+
+    Raises:
+        SettingError: the file has none of this name.
+        DataError: it is not one value for each row.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        names = pyarrow.parquet.read_schema(path).names
+        if name not in names:
+            raise SettingError(
+                f"data.groups={name} is no column of {path}: its columns are {', '.join(names)}."
+            )
+        column = pyarrow.parquet.read_table(path, columns=[name]).column(0)
+        values = column.to_numpy()
+        if values.dtype == object:
+            values = values.astype(str)
+    else:
+        values = np.concatenate([*open_array(path, Choice(key=name)).pieces()])
+    if values.ndim != 1:
+        raise DataError(
+            f"data.groups={name} has the shape {values.shape} in {path}: give one value for each row."
+        )
+    return values
+
+
+FORMATS: dict[str, Callable[..., FileArray]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".pt": _pt,
+    ".pth": _pt,
+    ".safetensors": _safetensors,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,209 @@
+"""Rows of one or several files as one long array, read from disk as they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparse_lightning.data.array_pipeline.formats import FORMATS, Choice, FileArray, open_array
+from sparse_lightning.data.patch_pipeline.cache import built_once, require_room
+from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.files import digest
+
+KINDS = "biuf"  # of numpy: truth values, integers, floating-point numbers
+BLOCK, BLOCKS = 65_536, 64
+BYTES_IN_PIECE = 2**25
+
+
+def files_of(setting: str, path: Path) -> list[Path]:
+    """The files that a path stands for: itself, or the shards of a folder, sorted by name.
+
+    Raises:
+        SettingError: there is nothing, or nothing of a known format.
+    """
+    known = ", ".join(FORMATS)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if _is_shard(p))
+        if not found:
+            raise SettingError(
+                f"{setting}={path} holds no file of numbers ({known}): check the path."
+            )
+        return found
+    if not path.exists():
+        raise SettingError(f"{setting}={path} does not exist: check the path.")
+    if path.suffix.lower() not in FORMATS:
+        raise SettingError(f"{setting}={path} is of no known format: give {known}, or a folder.")
+    return [path]
+
+
+def _is_shard(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in FORMATS and not path.name.startswith(".")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The arrays that a setting names, looked at and not yet read.
+
+    Attributes:
+        setting: its name, such as ``data.path``.
+        path: its value.
+        arrays: of its files, in order, each of the same shape but for the number of rows.
+    """
+
+    setting: str
+    path: Path
+    arrays: Sequence[FileArray]
+
+    @classmethod
+    def open(cls, setting: str, path: Path, choice: Choice) -> Source:
+        """Look at the files.
+
+        Raises:
+            SettingError, DataError: what cannot be rows of numbers.
+        """
+        arrays = [open_array(file, choice) for file in files_of(setting, path)]
+        for array in arrays:
+            _require_rows(array)
+            if array.shape[1:] != arrays[0].shape[1:]:
+                raise DataError(
+                    f"{setting}={path} has rows of the shape {array.shape[1:]} in {array.path.name} and "
+                    f"{arrays[0].shape[1:]} in {arrays[0].path.name}: give files of equal rows."
+                )
+        return cls(setting, path, arrays)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of a row."""
+        return self.arrays[0].shape[1:]
+
+    @property
+    def count(self) -> int:
+        """Rows of all files."""
+        return sum(array.shape[0] for array in self.arrays)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That holds the values of all files."""
+        return np.result_type(*(array.dtype for array in self.arrays))
+
+    def fingerprint(self) -> list:
+        """What stands for the contents of each file: size, shape, type, and some of its bytes.
+
+        A file of up to 4 MiB counts whole. Of a larger one 64 blocks of 64 KiB count, evenly
+        spaced, the first and the last among them: a change between these does not show.
+        """
+        return [
+            [list(a.shape), str(a.dtype), a.path.stat().st_size, _hash_of_blocks(a.path)]
+            for a in self.arrays
+        ]
+
+    def rows(self, cache_dir: Path) -> Rows:
+        """The rows, of converted copies where files cannot be mapped into memory."""
+        return Rows([_mapped(array, cache_dir) for array in self.arrays])
+
+    def place(self, row: int) -> str:
+        """Where a row is, in words."""
+        for array in self.arrays:
+            if row < array.shape[0]:
+                inside = f" of {array.path.name}" if len(self.arrays) > 1 else ""
+                return f"row {row}{inside}"
+            row -= array.shape[0]
+        raise IndexError(row)
+
+
+def _require_rows(array: FileArray) -> None:
+    told = f"{array.path} holds an array of shape {array.shape} and type {array.dtype}"
+    if array.dtype.kind not in KINDS:
+        raise DataError(f"{told}: give integers or floating-point numbers, no {array.dtype}.")
+    if len(array.shape) < 2:
+        raise DataError(f"{told}, which has no rows: give (n, d), or (n, ...) of any rank.")
+    if 0 in array.shape:
+        raise DataError(f"{told}, which is empty: give at least one row and one column.")
+
+
+def _hash_of_blocks(path: Path) -> str:
+    size, content = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= BLOCK * BLOCKS:
+            content.update(file.read())
+        else:
+            for start in np.linspace(0, size - BLOCK, BLOCKS).astype(np.int64):
+                file.seek(int(start))
+                content.update(file.read(BLOCK))
+    return content.hexdigest()[:20]
+
+
+def _mapped(array: FileArray, cache_dir: Path) -> np.ndarray:
+    """(rows, d), mapped into memory; converted once where the file itself cannot be."""
+    mapped = array.mapped
+    if mapped is None:
+        status = array.path.stat()
+        key = [str(array.path.resolve()), status.st_size, status.st_mtime_ns, list(array.shape)]
+        # Of several arrays in one file each has its own, which its first values tell apart.
+        first = next(iter(array.pieces()))[:16].tolist()
+        name = f"array-{digest([key, str(array.dtype), first, _hash_of_blocks(array.path)])}"
+        entry = built_once(cache_dir, name, lambda _, result: _convert(array, result))
+        mapped = np.load(entry / "rows.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    return mapped.reshape(len(mapped), -1)
+
+
+def _convert(array: FileArray, folder: Path) -> None:
+    count = int(np.prod(array.shape, dtype=np.int64))
+    require_room(folder, count * array.dtype.itemsize)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(array.dtype),
+        "fortran_order": False,
+        "shape": array.shape,
+    }
+    with (folder / "rows.npy").open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for piece in array.pieces():
+            np.ascontiguousarray(piece, dtype=array.dtype).tofile(file)
+
+
+class Rows:
+    """Rows of arrays that are mapped into memory.
+
+    Args:
+        arrays: each (rows, d).
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays = arrays
+        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+        # What holds the values, and is fine enough to take a mean from them.
+        self.dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return self.arrays[0].shape[1]
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n, d) by their numbers, in any order, as floating-point numbers.
+
+        They are read in the order in which they lie on the disk.
+        """
+        order = np.argsort(rows, kind="stable")
+        sorted_rows = np.asarray(rows)[order]
+        gathered = np.empty((len(rows), self.width), self.dtype)
+        bounds = np.searchsorted(sorted_rows, self.starts)
+        for array, start, low, high in zip(self.arrays, self.starts, bounds, bounds[1:]):
+            if high > low:
+                gathered[order[low:high]] = array[sorted_rows[low:high] - start]
+        return gathered
+
+    def pieces(self) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows in their order, some at a time: the number of the first, and (n, d)."""
+        size = max(1, BYTES_IN_PIECE // (self.width * 8))
+        for array, start in zip(self.arrays, self.starts):
+            for first in range(0, len(array), size):
+                piece = array[first : first + size].astype(self.dtype)
+                yield int(start) + first, piece

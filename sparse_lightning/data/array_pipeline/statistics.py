@@ -1,0 +1,120 @@
+r"""Means and deviations of columns, over some rows, in one pass that sees every row.
+
+Pieces of rows are joined as in Chan, Golub & LeVeque, "Algorithms for computing the sample variance",
+The American Statistician 1983: with counts n, means m and sums of squares S around them,
+
+.. math:: m = m_a + \delta \frac{n_b}{n}, \qquad
+          S = S_a + S_b + \delta^2 \frac{n_a n_b}{n}, \qquad \delta = m_b - m_a .
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from sparse_lightning.data.array_pipeline.rows import Rows, Source
+from sparse_lightning.errors import DataError
+from sparse_lightning.files import replaced_whole
+
+
+@dataclass
+class ColumnStatistics:
+    """Of each column over the rows that count, (d,), in float64.
+
+    Attributes:
+        count: rows.
+        mean, squares: the mean, and the sum of squares around it.
+        lowest, highest: the smallest and the largest value.
+    """
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+
+    @classmethod
+    def of_nothing(cls, width: int) -> ColumnStatistics:
+        infinity = np.full(width, np.inf)
+        return cls(0, np.zeros(width), np.zeros(width), infinity, -infinity)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take further rows (n, d) into account."""
+        if not len(rows):
+            return
+        rows = rows.astype(np.float64)
+        mean = rows.mean(0)
+        squares = np.square(rows - mean).sum(0)
+        count = self.count + len(rows)
+        shift = mean - self.mean
+        self.mean = self.mean + shift * len(rows) / count
+        self.squares = self.squares + squares + shift**2 * (self.count * len(rows) / count)
+        self.count = count
+        self.lowest = np.minimum(self.lowest, rows.min(0))
+        self.highest = np.maximum(self.highest, rows.max(0))
+
+    @property
+    def is_constant(self) -> np.ndarray:
+        """Which columns have one value alone, (d,)."""
+        return self.lowest == self.highest
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Standard deviation of each column (over n), exactly 0 where it is constant."""
+        return np.where(self.is_constant, 0.0, np.sqrt(self.squares / self.count))
+
+    @property
+    def overall(self) -> tuple[float, float]:
+        """Mean and standard deviation of all values together."""
+        mean = self.mean.mean()
+        variance = (self.squares / self.count + np.square(self.mean - mean)).mean()
+        return float(mean), float(np.sqrt(variance))
+
+    def save(self, path: Path) -> None:
+        """Write them as .npz."""
+        with replaced_whole(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> ColumnStatistics:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as kept:
+            values = {field.name: kept[field.name] for field in fields(cls)}
+        return cls(**(values | {"count": int(values["count"])}))
+
+
+def scan(source: Source, rows: Rows, counted: np.ndarray | None) -> ColumnStatistics:
+    """Look at every row of a source once.
+
+    Args:
+        source: for messages.
+        rows: of the source.
+        counted: numbers of the rows that count, None for none.
+
+    Raises:
+        DataError: values that are NaN or infinite, with their number and the first place.
+    """
+    is_counted = np.zeros(len(rows), bool)
+    if counted is not None:
+        is_counted[counted] = True
+    statistics = ColumnStatistics.of_nothing(rows.width)
+    bad, first = 0, None
+    for start, piece in rows.pieces():
+        # One number tells of nearly all pieces.
+        if not np.isfinite(piece.sum()):
+            wrong = ~np.isfinite(piece)
+            if first is None and wrong.any():
+                row, column = (int(index) for index in np.argwhere(wrong)[0])
+                first = start + row, column
+            bad += int(wrong.sum())
+        if not bad:
+            statistics.add(piece[is_counted[start : start + len(piece)]])
+    if bad:
+        row, column = first
+        raise DataError(
+            f"{source.setting}={source.path} holds {bad} values that are NaN or infinite, the first in "
+            f"{source.place(row)}, column {column} (from 0): mend these rows or leave them out."
+        )
+    return statistics

@@ -1,0 +1,380 @@
+"""Rows of numbers from one's own files: recordings, embeddings, activations, images.
+
+Files are read from disk row by row as batches need them, so that a data set may be larger than the
+memory. Each epoch is a full shuffle. See `array_pipeline` for formats, splits and statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sparse_lightning.data.array_pipeline.formats import Choice, read_column
+from sparse_lightning.data.array_pipeline.rows import Rows, Source, files_of
+from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
+from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, scan
+from sparse_lightning.data.batch import Batch, TensorSlices, slice_loader
+from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
+from sparse_lightning.data.patch_pipeline.cache import built_once
+from sparse_lightning.errors import DataError, SettingError, require_count
+from sparse_lightning.files import digest
+
+GLOBAL, FEATURE, NONE = "global", "feature", "none"
+# Statistics of larger files are kept beside converted copies.
+LARGE = 2**26
+CHANNELS = (1, 3)
+
+
+class ArrayRows(TensorSlices):
+    """Rows of a source in, standardised batches out.
+
+    Args:
+        rows: all rows.
+        order: numbers of those of this split, in the order of its samples.
+        mean, std: inputs are (x − mean) / std; one number each, or (d,).
+        scale, shift: of `Batch`, where rows are images.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        order: np.ndarray,
+        mean: np.ndarray,
+        std: np.ndarray,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> None:
+        self.rows, self.order = rows, order
+        self.mean, self.std = mean.astype(rows.dtype), std.astype(rows.dtype)
+        self.scale, self.shift = scale, shift
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        values = self.rows.gather(self.order[indices])
+        values -= self.mean
+        values /= self.std
+        inputs = torch.from_numpy(values.astype(np.float32, copy=False))
+        return Batch(inputs, self.scale, self.shift)
+
+
+class Arrays(SplitDataModule):
+    """Rows of arrays as vectors, in three splits.
+
+    Args:
+        path: a file (.npy, .npz, .pt, .safetensors, .parquet) of (n, d) or (n, ...), whose rows are
+            flattened, or a folder of such files, taken in the order of their names.
+        key: name of the array, where a file holds several.
+        columns: of .parquet, None for all that hold numbers.
+        path_val, path_test: files of their own for these splits; None: rows of ``path``.
+        groups: column or key that says which group a row is of, or an .npy file of that; whole
+            groups go to one split. None: rows are split one by one.
+        val_share, test_share: fraction of the rows of ``path`` for these splits.
+        num_train, num_val, num_test: at most so many rows of each split, None for all.
+        standardise: ``feature``: each column less its mean, over its standard deviation;
+            ``global``: one mean and one deviation for all; ``none``. None: ``global`` for images
+            and ``feature`` for others. The statistics are of training rows.
+        image_shape: (h, w), (3, h, w) or (h, w, 3), where rows are images.
+        pixel_range: values that are black and white, where rows are images. None: the range of
+            the type for 8 and 16 bits, and [0, 1] for others.
+        cache_dir: where copies of files that cannot be mapped into memory are kept.
+        batch_size: rows in a batch. A last batch of a single row is left out.
+        split_seed: fixes the splits.
+        shuffle_seed: fixes the order of training rows in each epoch.
+        drop_last: leave out the last, incomplete batch of training.
+
+    Raises:
+        SettingError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        cache_dir: str | Path,
+        key: str | None = None,
+        columns: list[str] | None = None,
+        path_val: str | Path | None = None,
+        path_test: str | Path | None = None,
+        groups: str | Path | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.1,
+        num_train: int | None = None,
+        num_val: int | None = None,
+        num_test: int | None = None,
+        standardise: str | None = None,
+        image_shape: list[int] | None = None,
+        pixel_range: list[float] | None = None,
+        batch_size: int = 250,
+        split_seed: int = 0,
+        shuffle_seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__({}, batch_size, shuffle_seed, drop_last)
+        if path is None:
+            raise SettingError("data.path=null: set data.path to a file of numbers, or a folder.")
+        self.path, self.cache_dir = Path(path), Path(cache_dir)
+        name = None if groups is None else str(groups)
+        self.choice = Choice(key, None if columns is None else list(columns), name)
+        self.paths = {"val": path_val, "test": path_test}
+        self.groups, self.split_seed = groups, split_seed
+        self.shares = {"val": val_share, "test": test_share}
+        self.most = {"train": num_train, "val": num_val, "test": num_test}
+        self.standardise = standardise or (GLOBAL if image_shape else FEATURE)
+        self.image_shape = None if image_shape is None else tuple(image_shape)
+        self.pixel_range = pixel_range
+        self._require_settings()
+
+    def _require_settings(self) -> None:
+        for split, most in self.most.items():
+            if most is not None:
+                require_count(f"data.num_{split}", most)
+        for split, share in self.shares.items():
+            if not 0 < share < 1:
+                raise SettingError(f"data.{split}_share={share} must lie between 0 and 1.")
+        if sum(self.shares.values()) >= 1:
+            raise SettingError(
+                f"data.val_share={self.shares['val']} and data.test_share={self.shares['test']} "
+                "leave nothing to train on: their sum must be below 1."
+            )
+        if self.standardise not in (GLOBAL, FEATURE, NONE):
+            raise SettingError(
+                f"data.standardise={self.standardise} must be {FEATURE}, {GLOBAL} or {NONE}."
+            )
+        if self.groups is not None and all(self.paths.values()):
+            raise SettingError(
+                f"data.groups={self.groups} has nothing to split: data.path_val and "
+                "data.path_test are given already. Leave data.groups out."
+            )
+        shape = self.image_shape
+        if shape is not None and not (len(shape) == 2 or (len(shape) == 3 and _channels(shape))):
+            raise SettingError(
+                f"data.image_shape={list(shape)} must be [height,width], [3,height,width] or "
+                "[height,width,3]."
+            )
+
+    # What the data are.
+
+    @cached_property
+    def source(self) -> Source:
+        """The rows of ``path``, looked at."""
+        return self._source("data.path", self.path)
+
+    def _source(self, setting: str, path: str | Path) -> Source:
+        return Source.open(setting, Path(path), self.choice)
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The files that splits have to themselves, and those that are split, as ``train``."""
+        found = {"train": self.source}
+        for split, path in self.paths.items():
+            if path is not None:
+                found[split] = self._source(f"data.path_{split}", path)
+                if np.prod(found[split].row_shape) != self.input_dim:
+                    raise DataError(
+                        f"data.path_{split}={path} has rows of {np.prod(found[split].row_shape)} "
+                        f"values, and data.path={self.path} of {self.input_dim}: give equal ones."
+                    )
+        return found
+
+    @property
+    def input_dim(self) -> int:
+        """Values in a row."""
+        dim = int(np.prod(self.source.row_shape))
+        if self.image_shape is not None and np.prod(self.image_shape) != dim:
+            raise SettingError(
+                f"data.image_shape={list(self.image_shape)} has {np.prod(self.image_shape)} pixels, "
+                f"and the rows of data.path={self.path} have {dim} values: make them equal."
+            )
+        return dim
+
+    @property
+    def title(self) -> str:
+        """What figures say of the data."""
+        return self.path.stem
+
+    @classmethod
+    def tags_of(cls, root: str | Path | None) -> list[str]:
+        return [Path(root).stem] if root else []
+
+    @property
+    def tags(self) -> list[str]:
+        return self.tags_of(self.path)
+
+    # Splits.
+
+    def prepare_data(self) -> None:
+        """Convert files that cannot be mapped into memory, unless that has been done before."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split the rows, look at every one of them, and standardise.
+
+        Raises:
+            SettingError, DataError: rows that cannot be trained on.
+        """
+        if self.splits:
+            return
+        rows = {name: source.rows(self.cache_dir) for name, source in self.sources.items()}
+        orders = self._orders()
+        statistics = self._statistics(rows, orders)
+        mean, std = self._normalisation(statistics)
+        pixels = self._pixels(statistics, mean, std)
+        for split, order in orders.items():
+            own = rows.get(split, rows["train"])
+            self.splits[split] = ArrayRows(own, order, mean, std, *pixels)
+        self.mean, self.std = mean, std
+        self.training_mean = torch.from_numpy((statistics.mean - mean) / std)
+
+    def _orders(self) -> dict[str, np.ndarray]:
+        """Numbers of the rows of each split, in the order of its samples."""
+        taken = [split for split, path in self.paths.items() if path is None]
+        shares = [self.shares[split] for split in taken]
+        if self.groups is None:
+            parts = by_row(self.source.count, shares, self.split_seed)
+        else:
+            parts = by_group(self._groups(), shares, self.split_seed)
+        orders = dict(zip([*taken, "train"], parts))
+        for split, source in self.sources.items():
+            if split != "train":
+                orders[split] = shuffled(source.count, self.split_seed)
+        orders = {split: orders[split][: self.most[split]] for split in ("train", "val", "test")}
+        for split, order in orders.items():
+            least = self.batch_size if split == "train" else 2
+            if len(order) < least:
+                what = f"fewer than data.batch_size={least}" if split == "train" else "too few"
+                raise SettingError(
+                    f"data.path={self.path} gives {len(order)} rows for the split {split}, {what}: "
+                    "give more rows, or set a smaller data.batch_size or other shares."
+                )
+        return orders
+
+    def _groups(self) -> np.ndarray:
+        name = str(self.groups)
+        if Path(name).is_file():
+            values = np.load(name, allow_pickle=False)
+        else:
+            files = files_of("data.path", self.path)
+            values = np.concatenate([read_column(file, name) for file in files])
+        if values.shape != (self.source.count,):
+            raise DataError(
+                f"data.groups={name} has the shape {values.shape}, and data.path={self.path} has "
+                f"{self.source.count} rows: give one value for each row."
+            )
+        return values
+
+    def _statistics(self, rows: dict[str, Rows], orders: dict[str, np.ndarray]) -> ColumnStatistics:
+        """Of the training rows; every row of every file is looked at."""
+
+        def computed() -> ColumnStatistics:
+            for split, source in self.sources.items():
+                if split != "train":
+                    scan(source, rows[split], None)
+            return scan(self.source, rows["train"], orders["train"])
+
+        large = sum(len(own) * own.width * own.dtype.itemsize for own in rows.values()) >= LARGE
+        if not large:
+            return computed()
+        train = hashlib.sha256(np.sort(orders["train"]).tobytes()).hexdigest()
+        name = f"statistics-{digest([self.contents, train])}"
+        entry = built_once(
+            self.cache_dir, name, lambda _, result: computed().save(result / "statistics.npz")
+        )
+        return ColumnStatistics.load(entry / "statistics.npz")
+
+    def _normalisation(self, statistics: ColumnStatistics) -> tuple[np.ndarray, np.ndarray]:
+        constant = np.flatnonzero(statistics.is_constant)
+        if len(constant) == len(statistics.mean):
+            raise DataError(
+                f"data.path={self.path} has the same values in every training row: there is "
+                "nothing to learn. Give other rows."
+            )
+        if self.standardise == NONE:
+            return np.zeros(1), np.ones(1)
+        if self.standardise == GLOBAL:
+            mean, std = statistics.overall
+            return np.array([mean]), np.array([std])
+        if len(constant):
+            warnings.warn(
+                f"data.path={self.path} has {len(constant)} columns that are constant in all "
+                f"training rows, the first of them {constant[0]} (from 0): these are scaled by 1.",
+                stacklevel=2,
+            )
+        return statistics.mean, np.where(statistics.is_constant, 1.0, statistics.deviation)
+
+    def _pixels(
+        self, statistics: ColumnStatistics, mean: np.ndarray, std: np.ndarray
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """``scale`` and ``shift`` of `Batch`, where rows are images."""
+        if self.image_shape is None:
+            return None, None
+        given = self.pixel_range
+        dtype = self.source.dtype
+        is_known = dtype in (np.uint8, np.uint16)
+        black, white = given or ((0, np.iinfo(dtype).max) if is_known else (0, 1))
+        lowest, highest = statistics.lowest.min(), statistics.highest.max()
+        if not black < white or lowest < black or highest > white:
+            raise SettingError(
+                f"data.image_shape={list(self.image_shape)} makes rows images, whose values must "
+                f"lie between black and white, and those of data.path={self.path} lie between "
+                f"{lowest:g} and {highest:g}, not {black:g} and {white:g}: set data.pixel_range="
+                "[black,white], or leave data.image_shape out."
+            )
+        scale = torch.from_numpy(std / (white - black)).float()
+        shift = torch.from_numpy((mean - black) / (white - black)).float()
+        return (scale[0], shift[0]) if len(mean) == 1 else (scale[None], shift[None])
+
+    # What is kept, and loaders.
+
+    @cached_property
+    def contents(self) -> list:
+        """What stands for the contents of all files, see `Source.fingerprint`."""
+        return [[name, source.fingerprint()] for name, source in sorted(self.sources.items())]
+
+    def fingerprint(self) -> str:
+        """What stands for the files, the splits and the normalisation."""
+        return digest([self.contents, super().fingerprint()])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fingerprint, and the statistics of the training rows: (x − mean) / std."""
+        if not self._state and self.splits:
+            self._state = {
+                FINGERPRINT: self.fingerprint(),
+                "mean": torch.from_numpy(self.mean),
+                "std": torch.from_numpy(self.std),
+            }
+        return self._state
+
+    def require_variance(self) -> None:
+        """Raise `SettingError` if every batch would hold a single row."""
+        if self.batch_size == 1:
+            raise SettingError(
+                "data.batch_size=1 makes batches of 1 sample, which have no variance: set a larger "
+                "one, or model.energy.variance_weight=0."
+            )
+
+    def _loader(
+        self, split: str, shuffle_seed: int | None = None, drop_last: bool = False
+    ) -> DataLoader:
+        rank, processes = 0, 1
+        if self.trainer is not None:
+            rank, processes = self.trainer.global_rank, self.trainer.world_size
+        if processes > 1:
+            return super()._loader(split, shuffle_seed, drop_last)
+        data = self.splits[split]
+        is_left_over = self.batch_size > 1 and len(data) % self.batch_size == 1
+        drop_last = drop_last or is_left_over
+        return slice_loader(data, self.batch_size, shuffle_seed, drop_last, rank, processes)
+
+
+def _channels(shape: Sequence[int]) -> bool:
+    return shape[0] in CHANNELS or shape[-1] in CHANNELS

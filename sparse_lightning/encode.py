@@ -1,0 +1,156 @@
+"""Codes of a data set: ``python -m sparse_lightning.encode checkpoint=PATH output=DIR``.
+
+Leaves in ``output`` the codes of each split in shards, and ``codes.json``, which says of what they
+are (`sparse_lightning.code_files`). The same command goes on where it was stopped.
+
+Codes by inference are those of the model's own energy, batch by batch: with a variance hinge a
+sample's code depends on the batch that it is in, so batches are the same however often the command
+is stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import Tensor
+from tqdm import tqdm
+
+from sparse_lightning import config as configuration
+from sparse_lightning.code_files import FORMATS, LAYOUTS, CodeFiles
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.energy import at_least_float32
+from sparse_lightning.errors import SettingError, require_count
+from sparse_lightning.experiments.locks import held_alone
+from sparse_lightning.files import require_writable
+from sparse_lightning.imports import import_parts
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.sharing import SETTINGS_FILE, WEIGHTS_FILE
+from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+
+ENCODER, INFERENCE = "encoder", "inference"
+
+
+def encode(config: DictConfig) -> CodeFiles:
+    """Write codes as a composed configuration says, and return where they are.
+
+    Raises:
+        SettingError, DataError, CheckpointError: before it begins, for settings that cannot work.
+    """
+    import_parts(config)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("highest")
+    _require_settings(config)
+    folder = Path(config.output)
+    require_writable("output", folder)
+    with held_alone("output", folder):
+        model, data, digest = _model_and_data(config)
+        kind = config.codes or (INFERENCE if model.encoder is None else ENCODER)
+        if kind == ENCODER and model.encoder is None:
+            raise SettingError("codes=encoder, and the model has none: set codes=inference.")
+        unknown = [split for split in config.splits if split not in data.splits]
+        if unknown or not config.splits:
+            raise SettingError(f"splits={list(config.splits)} must be some of {list(data.splits)}.")
+        files = _files(config, model, data, kind, digest)
+        files.begin()
+        _write(files, model.to(_device(config.device)), data, kind)
+    Console().print(str(folder), soft_wrap=True, highlight=False)
+    return files
+
+
+def _require_settings(config: DictConfig) -> None:
+    choices = {"layout": LAYOUTS, "format": FORMATS, "codes": (ENCODER, INFERENCE, None)}
+    for name, known in choices.items():
+        if config[name] not in known:
+            told = " or ".join("null" if value is None else value for value in known)
+            raise SettingError(f"{name}={config[name]} must be {told}.")
+    require_count("shard_size", config.shard_size)
+
+
+def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataModule, str]:
+    """The model, its data, ready to use, and what stands for the model's bytes."""
+    if config.checkpoint is None:
+        raise SettingError("checkpoint=null: set checkpoint=PATH to a best.ckpt of a run.")
+    path = Path(config.checkpoint)
+    if not path.is_dir():
+        (trained,) = find_trained_models(checkpoint=str(path))
+        return trained.model, shared_data([trained], config.get("data")), trained.digest
+    model = SparseAutoencoder.from_pretrained(path)
+    if config.get("data") is None:
+        raise SettingError(f"checkpoint={path} does not tell its data: set data= to some.")
+    data = instantiate(config.data)
+    if model.decoder.input_dim != data.input_dim:
+        raise SettingError(
+            f"checkpoint={path} takes inputs of {model.decoder.input_dim} numbers, and the data "
+            f"have {data.input_dim}: choose other data=."
+        )
+    data.prepare_data()
+    data.setup("test")
+    content = b"".join((path / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))
+    return model, data, hashlib.sha256(content).hexdigest()
+
+
+def _files(
+    config: DictConfig, model: SparseAutoencoder, data: SplitDataModule, kind: str, digest: str
+) -> CodeFiles:
+    about = {
+        "model": digest,
+        "family": model.family,
+        "data": data.title,
+        "data_fingerprint": data.fingerprint(),
+        "codes": kind,
+        "batch_size": data.batch_size,
+        "layout": config.layout,
+        "format": config.format,
+        "shard_size": config.shard_size,
+        "code_dim": model.decoder.code_dim,
+        "counts": {split: len(data.splits[split]) for split in config.splits},
+    }
+    return CodeFiles(Path(config.output), about)
+
+
+def _device(name: str) -> torch.device:
+    """The device of a name; the GPU for ``auto`` where there is one."""
+    has_gpu = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if has_gpu else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    known = ("cpu", "cuda") if has_gpu else ("cpu",)
+    if device is None or device.type not in known:
+        raise SettingError(f"device={name} is not here: set device=auto or device=cpu.")
+    return device
+
+
+def _write(files: CodeFiles, model: SparseAutoencoder, data: SplitDataModule, kind: str) -> None:
+    """Write the shards that are missing."""
+    missing = [(split, *shard) for split in files.about["counts"] for shard in files.missing(split)]
+    code: Callable[[Tensor], Tensor] = (
+        model.encode if kind == ENCODER else lambda inputs: model.infer(inputs).codes
+    )
+    for split, path, rows in tqdm(missing, desc="encode", unit="shard", disable=None):
+        found = []
+        # Batches of equal size: one of a few samples would have a variance of its own.
+        for batch in np.array_split(rows, max(1, round(len(rows) / data.batch_size))):
+            inputs = data.splits[split].__getitems__(batch.tolist()).inputs
+            with torch.no_grad():
+                found.append(at_least_float32(code(inputs.to(model.device))).cpu())
+        files.write(path, torch.cat(found).numpy())
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    configuration.run(encode, "encode")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,445 @@
+r"""Sparse coding as a scikit-learn transformer: ``SparseCoding(family="sdl").fit(X).transform(X)``.
+
+The families are those of the command line: their parts and numbers are composed from ``conf/``.
+The estimator takes the model's own training step in a loop of its own, which writes no file and
+leaves the state of numpy's and torch's random generators as it was.
+
+Codes are per sample. Inference with the variance hinge couples the samples of a batch; what
+`SparseCoding.transform` does never contains the hinge, so that a part of the rows has the codes
+that it has among all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import warnings
+from dataclasses import dataclass, field, replace
+from functools import cache
+from threading import Lock
+from typing import Any, Self
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+
+from sparse_lightning.config import CONFIG_DIR
+from sparse_lightning.data.batch import Batch, EpochShuffle
+from sparse_lightning.errors import SettingError, require_count, require_non_negative
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.sparsity_target import (
+    LEAST_EPOCHS,
+    Search,
+    SparsityController,
+    search_epochs,
+)
+
+ALGORITHMS = ("auto", "encoder", "inference")
+DTYPES = (np.float64, np.float32)
+# Rows that are encoded at a time, and rows by whose codes a target is judged.
+CHUNK, JUDGED = 2_048, 2_000
+# Hydra's state and torch's default generator belong to all threads.
+LOCK = Lock()
+
+
+class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    r"""Non-negative sparse codes and the decoder that rebuilds inputs from them.
+
+    Codes and decoder minimise, for each row x with d features and its code z,
+
+    .. math:: \tfrac1d \|x - D(z)\|^2 + \lambda \|z\|_1
+
+    with what the family adds against collapse (Evtimova & LeCun, TMLR 2022). scikit-learn's
+    ``MiniBatchDictionaryLearning`` has :math:`\frac12 \|x - D z\|^2 + \alpha \|z\|_1`: its α is
+    :math:`\lambda d / 2`.
+
+    The numbers of a family are made for inputs of mean 0 and standard deviation 1 over all
+    features together. Nothing is scaled here.
+
+    Args:
+        n_components: l, code components; None for that of the preset.
+        family: ``sdl``, ``vdl``, ``wdl``, ``do`` (decoder only) with a linear decoder, ``sdl_nl``,
+            ``vdl_nl``, ``wdl_nl``, ``do_nl`` with a hidden layer; or ``none``, ``none_nl``, which
+            collapse.
+        alpha: λ; None for that of the preset.
+        target_zeros: share of zeros that codes are to have. λ then starts from ``alpha``, is sought
+            in the first two thirds of the epochs, and is kept in the last.
+        hidden_dim: width of the hidden layer; None for that of the preset.
+        max_epochs: passes of `fit` over the rows; None for that of the preset.
+        batch_size: rows of a mini-batch, at most all of them; None for that of the data
+            configuration. A single row that is left over joins the batch before.
+        solver: ``paper`` (FISTA with the paper's step, safeguarded), ``adaptive`` or ``ista``. With
+            a hidden layer ``adaptive`` uses one Hessian for the rows of a call: codes of a part of
+            the rows then agree with those of all to its tolerance only.
+        transform_algorithm: ``encoder``, one pass of the encoder; ``inference``, the minimum of the
+            formula above, from the encoder's codes or from 0; ``auto``, the encoder where the
+            family has one, else inference.
+        preset: data set whose numbers are taken, ``mnist`` or ``imagenet_patches``.
+        random_state: of the weights and of the order of rows. None draws a new one from the
+            operating system, and leaves numpy's global generator alone.
+        verbose: whether `fit` prints a line for each epoch.
+
+    Attributes:
+        components_: (l, d), what each code component draws, :math:`D(s_j e_j) - D(0)`, where
+            :math:`s_j` is 1 for a linear decoder, and else the largest value of the component in
+            the last epoch (1 for one that was never active).
+        alpha_: λ at the end.
+        mean_: (d,), mean of the rows that were learned from.
+        model_: the trained `SparseAutoencoder`, on the CPU.
+        n_iter_: epochs, and ``n_steps_`` mini-batches, that were learned from.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        *,
+        family: str = "vdl_nl",
+        alpha: float | None = None,
+        target_zeros: float | None = None,
+        hidden_dim: int | None = None,
+        max_epochs: int | None = None,
+        batch_size: int | None = None,
+        solver: str = "paper",
+        transform_algorithm: str = "auto",
+        preset: str = "mnist",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.family = family
+        self.alpha = alpha
+        self.target_zeros = target_zeros
+        self.hidden_dim = hidden_dim
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.solver = solver
+        self.transform_algorithm = transform_algorithm
+        self.preset = preset
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from rows (n, d), in ``max_epochs`` passes from new weights.
+
+        Raises:
+            SettingError: a parameter that cannot work.
+            ValueError: rows that are not finite numbers.
+            DivergenceError: inference diverged.
+
+        Warns:
+            ConvergenceWarning: ``target_zeros`` was not reached.
+        """
+        inputs = self._validated(X, reset=True)
+        self._begin(inputs)
+        learner, epochs = self._learner, self._config.max_epochs
+        searched = 0
+        if learner.controller is not None:
+            if epochs < LEAST_EPOCHS:
+                raise SettingError(
+                    f"max_epochs={epochs} is too short for target_zeros={self.target_zeros}, which "
+                    f"freezes alpha before the last third: take at least {LEAST_EPOCHS}."
+                )
+            searched = search_epochs(epochs)
+        for epoch in range(epochs):
+            self._learn(inputs, is_searching=epoch < searched)
+        self._end()
+        if learner.controller is not None:
+            told = learner.controller.shortfall(self._zeros(inputs), self.alpha_)
+            if told is not None:
+                warnings.warn(told, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from rows (n, d) in one pass, from where learning stands.
+
+        With ``target_zeros`` each call adjusts λ, unless `fit` has found it before.
+        """
+        is_first = not hasattr(self, "_learner")
+        inputs = self._validated(X, reset=is_first)
+        if is_first:
+            self._begin(inputs)
+        self._learn(inputs, is_searching=not self._learner.is_frozen)
+        self._end()
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Codes (n, l) of rows (n, d), in the floating type of the rows."""
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=DTYPES, reset=False)
+        codes = self._codes(self._tensor(rows))
+        return codes.numpy().astype(rows.dtype, copy=False)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Reconstructions (n, d) of codes (n, l)."""
+        check_is_fitted(self)
+        codes = check_array(X, dtype=DTYPES)
+        if codes.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"Codes have {codes.shape[1]} components, and this SparseCoding has "
+                f"{self._n_features_out}."
+            )
+        with torch.no_grad():
+            rebuilt = self.model_.decoder(self._tensor(codes))
+        return rebuilt.numpy().astype(codes.dtype, copy=False)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        r"""R² of reconstructions, pooled over rows; at most 1, higher is better.
+
+        :math:`1 - \sum \|x - \hat x\|^2 / \sum \|x - \bar x\|^2` with the mean of the training
+        rows; 0 where that denominator is 0.
+        """
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=DTYPES, reset=False)
+        rebuilt = self.inverse_transform(self.transform(X))
+        total = float(np.square(rows - self.mean_, dtype=np.float64).sum())
+        errors = float(np.square(rows - rebuilt, dtype=np.float64).sum())
+        return 1 - errors / total if total > 0 else 0.0
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    # Learning.
+
+    def _validated(self, X: Any, reset: bool) -> Tensor:
+        if reset:
+            self._config = self._settings()
+        has_hinge = self._config.model.energy.variance_weight > 0
+        rows = validate_data(
+            self, X, dtype=DTYPES, reset=reset, ensure_min_samples=2 if has_hinge else 1
+        )
+        return torch.tensor(rows) if reset else self._tensor(rows)
+
+    def _settings(self) -> DictConfig:
+        """The settings that the command line would have, with the parameters in their places."""
+        for name, group in (("family", "model"), ("solver", "solver"), ("preset", "preset")):
+            known = _options(group)
+            if getattr(self, name) not in known:
+                raise SettingError(
+                    f"{name}={getattr(self, name)!r} is not known: take {', '.join(known)}."
+                )
+        for name in ("n_components", "hidden_dim", "max_epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        if self.alpha is not None:
+            require_non_negative("alpha", self.alpha)
+        config = copy.deepcopy(_composed(self.family, self.solver, self.preset))
+        for place, value in {
+            "code_dim": self.n_components,
+            "hidden_dim": self.hidden_dim,
+            "max_epochs": self.max_epochs,
+            "data.batch_size": self.batch_size,
+            "model.energy.sparsity_weight": self.alpha,
+            "target_zeros": self.target_zeros,
+        }.items():
+            if value is not None:
+                plain = value.item() if isinstance(value, np.generic) else value
+                OmegaConf.update(config, place, plain)
+        self._require_possible(config)
+        return config
+
+    def _require_possible(self, config: DictConfig) -> None:
+        """Raise `SettingError` for parameters that do not go together."""
+        algorithm, has_encoder = self.transform_algorithm, config.model.encoder is not None
+        if algorithm not in ALGORITHMS:
+            raise SettingError(
+                f"transform_algorithm={algorithm!r} is not known: take {', '.join(ALGORITHMS)}."
+            )
+        if algorithm == "encoder" and not has_encoder:
+            raise SettingError(
+                f"transform_algorithm='encoder' needs an encoder, and family={self.family!r} has "
+                "none: take 'inference' or 'auto'."
+            )
+        if config.model.energy.variance_weight > 0 and config.data.batch_size < 2:
+            raise SettingError(
+                f"batch_size={self.batch_size} leaves family={self.family!r} no variance in a "
+                "batch: take at least 2."
+            )
+        if self.target_zeros is not None and not config.model.energy.sparsity_weight > 0:
+            raise SettingError(
+                f"alpha={self.alpha} is no start for target_zeros={self.target_zeros}: take one "
+                "above 0, or None."
+            )
+
+    def _begin(self, inputs: Tensor) -> None:
+        """New weights for rows of this width and type."""
+        if self.random_state is None:
+            seed = secrets.randbelow(2**31)
+        else:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with open_dict(self._config):
+            self._config.model.decoder.input_dim = inputs.shape[1]
+        with LOCK, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = instantiate(self._config.model)
+        self.model_ = model.to(inputs.dtype)
+        self._learner = Learner(self.model_, seed, _controller(self._config))
+        self._total, self._count = np.zeros(inputs.shape[1]), 0
+        self.n_iter_ = self.n_steps_ = 0
+
+    def _learn(self, inputs: Tensor, is_searching: bool) -> None:
+        """One epoch, and the next λ where that is sought."""
+        learner = self._learner
+        has_hinge = self.model_.energy.hinge is not None
+        order = EpochShuffle(len(inputs), learner.seed)
+        order.set_epoch(self.n_iter_)
+        size = self._config.data.batch_size
+        batches = split_evenly(list(order), size, fewest=2 if has_hinge else 1)
+        measured = learner.epoch(inputs, batches)
+        self.n_iter_ += 1
+        self.n_steps_ += len(batches)
+        self._total += inputs.sum(0, dtype=torch.float64).numpy()
+        self._count += len(inputs)
+        if self.verbose:
+            names = ("energy", "reconstruction", "zeros", "dead_units")
+            told = ", ".join(f"{name} {measured[name]:.4g}" for name in names)
+            weight = self.model_.energy.sparsity_weight
+            print(f"epoch {self.n_iter_}: {told}, alpha {weight:.3g}")
+        if learner.controller is not None and is_searching:
+            learner.adjust(self._zeros(inputs))
+        learner.is_frozen = not is_searching
+
+    def _end(self) -> None:
+        """What is known after learning."""
+        self.model_.eval()
+        self.alpha_ = self.model_.energy.sparsity_weight
+        self.mean_ = (self._total / self._count).astype(self._numpy_dtype)
+        scale = 1.0
+        if self._learner.largest is not None and self._config.model.decoder.get("hidden_dims"):
+            largest = self._learner.largest
+            scale = torch.where(largest > 0, largest, 1.0)
+        self.components_ = self.model_.decoder.atoms(scale).numpy()
+
+    # Codes.
+
+    def _codes(self, inputs: Tensor) -> Tensor:
+        return torch.cat([self._codes_of_chunk(chunk) for chunk in inputs.split(CHUNK)])
+
+    @torch.no_grad()
+    def _codes_of_chunk(self, inputs: Tensor) -> Tensor:
+        model = self.model_
+        prediction = None if model.encoder is None else model.encoder(inputs)
+        if prediction is not None and self.transform_algorithm != "inference":
+            return prediction
+        energy = replace(model.energy, variance_weight=0.0, encoder_weight=0.0)
+        if prediction is None:
+            prediction = inputs.new_zeros(len(inputs), model.decoder.code_dim)
+        return model.solver(energy.bind(model.decoder, inputs), prediction).codes
+
+    def _zeros(self, inputs: Tensor) -> float:
+        """Share of zeros in the codes of `transform`, of some of the rows."""
+        generator = torch.Generator().manual_seed(self._learner.seed)
+        rows = torch.randperm(len(inputs), generator=generator)[:JUDGED]
+        return float((self._codes(inputs[rows]) == 0).double().mean())
+
+    @property
+    def _numpy_dtype(self) -> np.dtype:
+        return torch.empty((), dtype=next(self.model_.parameters()).dtype).numpy().dtype
+
+    def _tensor(self, rows: np.ndarray) -> Tensor:
+        """Rows in the model's type. A copy, since those of a memory map cannot be written to."""
+        return torch.tensor(rows, dtype=next(self.model_.parameters()).dtype)
+
+
+@dataclass
+class Learner:
+    """Where learning stands.
+
+    Attributes:
+        model: what learns.
+        seed: of the order of rows.
+        controller: finds λ for a target; None without one.
+        is_frozen: whether λ is found.
+        largest: (l,), the largest value of each code component in the last epoch.
+    """
+
+    model: SparseAutoencoder
+    seed: int
+    controller: SparsityController | None
+    is_frozen: bool = False
+    largest: Tensor | None = None
+    search: Search = field(init=False)
+    optimizer: Adam = field(init=False)
+    schedule: LambdaLR = field(init=False)
+
+    def __post_init__(self) -> None:
+        model = self.model
+        self.search = Search.at(model.energy.sparsity_weight)
+        self.optimizer, self.schedule = model.optimizer_settings.build(model.decoder, model.encoder)
+
+    def epoch(self, inputs: Tensor, batches: list[list[int]]) -> dict[str, float]:
+        """Learn from each batch once; what was measured on the way."""
+        model, one = self.model.train(), torch.ones(())
+        with torch.enable_grad():
+            for number, rows in enumerate(batches):
+                loss = model.training_step(Batch(inputs[rows], one, 0 * one), number)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                if model.constraint is not None:
+                    model.constraint(model.decoder)
+        self.schedule.step()
+        meters = model.meters["train_meters"]
+        self.largest = meters["codes"].largest.to(inputs.dtype, copy=True)
+        measured: dict[str, float] = {}
+        for meter in meters.values():
+            measured |= {name: float(value) for name, value in meter.compute().items()}
+            meter.reset()
+        return measured
+
+    def adjust(self, zeros: float) -> None:
+        """The next λ, after a share of zeros was seen."""
+        self.search = self.controller.advance(self.search, zeros)
+        self.model.set_sparsity_weight(self.search.weight)
+
+
+def split_evenly(order: list[int], size: int, fewest: int) -> list[list[int]]:
+    """Batches of ``size`` samples; a last one of less than ``fewest`` joins the one before."""
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    if len(batches) > 1 and len(batches[-1]) < fewest:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
+
+
+def _options(group: str) -> list[str]:
+    names = (path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    return sorted(name for name in names if name != "base")
+
+
+@cache
+def _composed(family: str, solver: str, preset: str) -> DictConfig:
+    """Settings as the command line composes them, not yet resolved."""
+    with LOCK:
+        own = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        try:
+            with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+                return hydra.compose(
+                    "train",
+                    [f"model={family}", f"solver={solver}", f"data={preset}", "logger=none"],
+                )
+        finally:
+            GlobalHydra.instance().hydra = own
+
+
+def _controller(config: DictConfig) -> SparsityController | None:
+    if config.target_zeros is None:
+        return None
+    settings = {k: v for k, v in config.callbacks.sparsity_target.items() if k != "_target_"}
+    return SparsityController(**settings)

@@ -1,0 +1,123 @@
+"""What can be told of settings before torch is imported, so that a mistake is answered at once.
+
+Nothing here replaces the checks of those who use a setting: these come first, and are few.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_lightning.data.patch_pipeline.photographs import require_folder
+from sparse_lightning.errors import CheckpointError, DataError, SettingError, require_count
+from sparse_lightning.experiments.records import CONFIG_FILE, PLAN_FILE
+from sparse_lightning.experiments.settings import convert_top_level
+
+# resume=force goes on whatever has changed.
+FORCE = "force"
+# Data that are read from a folder of the user's, and how to see that it is there.
+FOLDERS: dict[str, Callable[[Path], None]] = {
+    "sparse_lightning.data.patches.ImagePatches": require_folder,
+}
+
+
+def check_training(config: DictConfig) -> None:
+    """Settings at the top, where training begins, and where its data are.
+
+    Raises:
+        SettingError, DataError, CheckpointError: for what cannot work.
+    """
+    OmegaConf.to_container(config, resolve=True)
+    convert_top_level(config)
+    require_beginning(config)
+    check_data(config)
+
+
+def check_study(config: DictConfig) -> None:
+    """Which models are to be studied, and that they are there.
+
+    Raises:
+        SettingError, DataError, CheckpointError: for what cannot work.
+    """
+    OmegaConf.to_container(config, resolve=True)
+    if config.study.get("needs_models", False):
+        require_models(config.checkpoint, config.runs)
+    check_data(config)
+
+
+def check_reproduction(config: DictConfig) -> None:
+    """How many trainings are made at a time, and that the photographs for patches are there.
+
+    Raises:
+        SettingError, DataError: for what cannot work.
+    """
+    OmegaConf.to_container(config, resolve=True)
+    require_count("jobs", config.jobs)
+    root = os.environ.get("IMAGENET_DIR")
+    if root and any("data=imagenet_patches" in training for training in config.trainings):
+        require_folder(Path(root))
+
+
+def check_data(config: DictConfig) -> None:
+    """Raise `DataError` where the folder of the user's data is not there."""
+    data = config.get("data") or {}
+    root = data.get("root")
+    if root is not None and data.get("_target_") in FOLDERS:
+        FOLDERS[data["_target_"]](Path(root))
+
+
+def require_beginning(config: DictConfig) -> None:
+    """Raise unless the settings name one beginning at most, and its checkpoint is there."""
+    if config.resume not in (True, False, FORCE):
+        raise SettingError(f"resume={config.resume} must be true, false or {FORCE}.")
+    if config.ckpt_path is not None and config.init_from is not None:
+        raise SettingError(
+            f"ckpt_path={config.ckpt_path} and init_from={config.init_from} are two beginnings: "
+            "give one of them."
+        )
+    for name in ("ckpt_path", "init_from"):
+        # A run that goes on needs what it once began from no more.
+        if config[name] is not None and not config.resume:
+            _require_file(name, config[name])
+
+
+def require_models(
+    checkpoint: str | Path | Sequence[str] | None, runs: str | Path | Sequence[str] | None
+) -> None:
+    """Raise unless a study has either checkpoints or folders of runs, and they are there."""
+    if (checkpoint is None) == (runs is None):
+        raise SettingError(
+            "This study needs trained models: set either checkpoint=PATH (one or a list) or "
+            "runs=DIR (a run's or a sweep's folder)."
+        )
+    for path in as_list(checkpoint):
+        _require_file("checkpoint", path)
+    for folder in as_list(runs):
+        if not Path(folder).is_dir():
+            raise SettingError(f"runs={folder} is no folder: check the path.")
+
+
+def require_runs(folder: Path) -> None:
+    """Raise `DataError` unless there is a run, or the plan of a sweep, in a folder."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: give the folder of a sweep, or one above it.")
+    has_run = any(CONFIG_FILE in files for _, _, files in os.walk(folder))
+    if not has_run and not (folder / PLAN_FILE).exists():
+        raise DataError(f"{folder} holds no run: give the folder of a sweep, or one above it.")
+
+
+def as_list(value: str | Path | Sequence[str] | None) -> list[str | Path]:
+    """A setting that is one value, several, or none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | Path) else list(value)
+
+
+def _require_file(setting: str, path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"{setting}={path}: there is no checkpoint at {path}; check the path."
+        )

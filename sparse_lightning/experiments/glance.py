@@ -1,0 +1,279 @@
+"""Runs at a glance: one row of plain values per run, read off its files without torch or pandas.
+
+`Glance` looks at folders again and again; what cannot have changed is read once. `collect` in
+`table` is the table for analysis; the rows here are for the eye, and also tell of runs that go on.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.experiments.locks import seconds_since_beat
+from sparse_lightning.experiments.records import (
+    CONFIG_FILE,
+    PLAN_FILE,
+    TABLE_FILE,
+    Record,
+    State,
+    read_plan,
+    run_folders,
+)
+
+Row = dict[str, Any]
+
+DESCRIPTION = (
+    "run",
+    "sweep",
+    "state",
+    "data",
+    "family",
+    "sparsity_weight",
+    "seed",
+    "epochs",
+    "max_epochs",
+)
+# The metric that runs are chosen by, in the order of preference: PSNR in dB, or R² where inputs
+# are not images. Test metrics are reported and never chosen by.
+CHOSEN_BY = ("val/psnr", "val/r2")
+LOWER_IS_BETTER = ("energy", "reconstruction", "dead_units", "seconds", "iterations", "last_sign")
+# Overrides of a planned run, and their columns.
+TOLD_BY_OVERRIDES = {
+    "data": "data",
+    "model": "family",
+    "model.energy.sparsity_weight": "sparsity_weight",
+    "seed": "seed",
+    "trainer.max_epochs": "max_epochs",
+}
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Standing(StrEnum):
+    """How a run stands, for the eye: finer than `State`, which sweeps act on."""
+
+    FINISHED = "finished"
+    STOPPED_EARLY = "stopped early"  # by itself, before the epochs that it was to have
+    RUNNING = "running"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # ended in order before its end
+    DEAD = "dead"  # its process is gone without a word
+    WAITING = "waiting"  # planned by a sweep, not begun
+
+
+def standing(record: Record) -> Standing:
+    """How a run stands. The lock decides between running and not; the heartbeat never does."""
+    was_left = seconds_since_beat(record.folder) is not None
+    state = record.state
+    if state is State.FINISHED:
+        results = record.results
+        asked = results.get("max_epochs")
+        is_short = asked is not None and results.get("epochs", asked) < asked
+        return Standing.STOPPED_EARLY if is_short else Standing.FINISHED
+    # A process that ends in order between two looks takes its word away.
+    if state is State.INTERRUPTED and was_left and seconds_since_beat(record.folder) is not None:
+        return Standing.DEAD
+    return Standing(state.value)
+
+
+@dataclass
+class Glance:
+    """Rows of all runs at or below some folders.
+
+    Attributes:
+        folders: where to look.
+    """
+
+    folders: list[Path]
+    _settings: dict[Path, tuple[int, Row]] = field(default_factory=dict)
+
+    def rows(self) -> list[Row]:
+        """A row per run, and one per run that a sweep has planned and not begun.
+
+        Keys: ``run`` (its folder), ``sweep`` (the folder above it), ``state``, ``data``,
+        ``family``, λ ``sparsity_weight``, ``seed``, ``epochs`` done and ``max_epochs`` asked for,
+        ``last_sign`` (seconds since the last sign of life, of a run that is running or dead),
+        ``failure``, and the metrics: of the best model where the run has ended, else of the latest
+        epoch, which have no ``test/``.
+
+        Raises:
+            DataError: a folder does not exist, or a run's files are damaged.
+        """
+        found: list[Row] = []
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise DataError(f"{folder} is no folder: give one that holds runs or sweeps.")
+            begun = sorted(run_folders(folder))
+            found += [self._row(Record(path)) for path in begun]
+            found += _planned(folder, {path.resolve() for path in begun})
+        return list({row["run"]: row for row in found}.values())
+
+    def _row(self, record: Record) -> Row:
+        state = standing(record)
+        about = self._description(record.folder)
+        ended = state in (Standing.FINISHED, Standing.STOPPED_EARLY, Standing.DIVERGED)
+        metrics = record.results if ended else latest_epoch(record.folder)
+        # Results may be of fewer epochs than have been asked for since.
+        epochs = metrics.get("epochs", record.epochs_done)
+        row = {"run": str(record.folder), "sweep": str(record.folder.parent), "state": str(state)}
+        row |= about | {"epochs": epochs}
+        row |= {name: metrics[name] for name in ("max_epochs", "seconds") if name in metrics}
+        if state in (Standing.RUNNING, Standing.DEAD):
+            row["last_sign"] = seconds_since_beat(record.folder)
+        failure = record.failure if state in (Standing.FAILED, Standing.DIVERGED) else None
+        if failure is not None:
+            row["failure"] = f"{failure['error']}: {failure['message']}"
+        return row | {name: value for name, value in metrics.items() if "/" in name}
+
+    def _description(self, folder: Path) -> Row:
+        path = folder / CONFIG_FILE
+        try:
+            changed = path.stat().st_mtime_ns
+            if folder not in self._settings or self._settings[folder][0] != changed:
+                settings = yaml.load(path.read_text(), LOADER)
+                self._settings[folder] = changed, describe(settings)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+            raise DataError(
+                f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
+                "sparse_lightning.train, or move this one away."
+            ) from error
+        return self._settings[folder][1]
+
+
+def describe(settings: Row) -> Row:
+    """What a run is, from its recorded settings."""
+
+    def get(name: str) -> Any:
+        node: Any = settings
+        for part in name.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    data = get("data_name") or str(get("data._target_") or "").rpartition(".")[2]
+    return {
+        "data": data,
+        "family": get("model.family"),
+        "sparsity_weight": get("model.energy.sparsity_weight"),
+        "seed": settings.get("seed"),
+        "max_epochs": get("trainer.max_epochs"),
+    }
+
+
+def latest_epoch(folder: Path) -> Row:
+    """The metrics of the last row of ``metrics.csv``, without those that are missing in it."""
+    try:
+        with (folder / TABLE_FILE).open(newline="") as file:
+            *_, last = csv.DictReader(file)
+    except (FileNotFoundError, ValueError):  # Not one row yet.
+        return {}
+    row = {name: float(text) for name, text in last.items() if "/" in name and text}
+    return {name: value for name, value in row.items() if not math.isnan(value)}
+
+
+def _planned(folder: Path, begun: set[Path]) -> list[Row]:
+    """What sweeps at or below a folder have planned and not begun."""
+    rows = []
+    for sweep in {folder, *(path.parent for path in begun)}:
+        if not (sweep / PLAN_FILE).is_file():
+            continue
+        for name, overrides in read_plan(sweep).items():
+            if (sweep / name).resolve() not in begun:
+                row = {"run": str(sweep / name), "sweep": str(sweep)}
+                row |= {"state": str(Standing.WAITING), "epochs": 0}
+                rows.append(row | _asked_for(overrides))
+    return rows
+
+
+def _asked_for(overrides: list[str]) -> Row:
+    """What a run will be, as far as its overrides name it; levels of λ are not resolved here."""
+    values = dict(text.split("=", 1) for text in overrides if "=" in text)
+    return {column: values[name] for name, column in TOLD_BY_OVERRIDES.items() if name in values}
+
+
+def metric_chosen_by(rows: list[Row]) -> str:
+    """The validation metric that most of these runs are ranked by: PSNR, or R²."""
+    counts = {name: sum(name in row for row in rows) for name in CHOSEN_BY}
+    return max(counts, key=counts.get)
+
+
+def column_of(name: str, rows: list[Row]) -> str:
+    """The column that a name on the command line means: ``psnr`` is ``val/psnr``, λ its weight.
+
+    Raises:
+        SettingError: there is none; it says which there are.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    wanted = {"λ": "sparsity_weight", "lambda": "sparsity_weight"}.get(name, name)
+    for candidate in (wanted, f"val/{wanted}"):
+        if candidate in columns or candidate in (*DESCRIPTION, *CHOSEN_BY):
+            return candidate
+    usual = [column.removeprefix("val/") for column in columns if not column.startswith("t")]
+    raise SettingError(f"{name} is no column of these runs: choose one of {', '.join(usual)}.")
+
+
+def kept(rows: list[Row], conditions: Iterable[str]) -> list[Row]:
+    """The rows that meet all conditions such as ``family=sdl,vdl`` or ``state=running``.
+
+    Raises:
+        SettingError: what is no condition, or names no column.
+    """
+    for condition in conditions:
+        name, equals, text = condition.partition("=")
+        if not equals or not text:
+            raise SettingError(
+                f"--where {condition} is no condition: write COLUMN=VALUE or COLUMN=VALUE,VALUE."
+            )
+        column, values = column_of(name, rows), text.strip("[]").split(",")
+        rows = [row for row in rows if any(_equal(row.get(column), value) for value in values)]
+    return rows
+
+
+def _equal(value: Any, text: str) -> bool:
+    """Whether a cell is what somebody typed: 0.01 and 1e-2 are one number."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return math.isclose(value, float(text))
+        except ValueError:
+            return False
+    return str(value) == text.strip()
+
+
+def ranked(rows: list[Row], column: str) -> list[Row]:
+    """Best first; runs that went wrong after the others, runs without a value last."""
+    lower = column.rpartition("/")[2] in LOWER_IS_BETTER
+    is_metric = "/" in column or column in LOWER_IS_BETTER
+    sign = -1 if is_metric and not lower else 1
+
+    def key(row: Row) -> tuple:
+        value = row.get(column)
+        went_wrong = is_metric and row["state"] in (Standing.DIVERGED, Standing.FAILED)
+        if isinstance(value, int | float) and not math.isnan(value):
+            return 0, went_wrong, sign * value, ""
+        return (2, False, 0, "") if value is None else (1, False, 0, str(value))
+
+    return sorted(rows, key=key)
+
+
+def sweeps(rows: list[Row]) -> list[Row]:
+    """One row per folder of runs: how many stand how, and the best run in it."""
+    chosen = metric_chosen_by(rows)
+    found = []
+    for folder in dict.fromkeys(row["sweep"] for row in rows):
+        own = [row for row in rows if row["sweep"] == folder]
+        counts = Counter(row["state"] for row in own)
+        best = ranked(own, chosen)[0]
+        row: Row = {"sweep": folder, "runs": len(own)}
+        row |= {str(state): counts[str(state)] for state in Standing}
+        if chosen in best:
+            row |= {"best": Path(best["run"]).name, chosen: best[chosen]}
+        found.append(row)
+    return found

@@ -1,0 +1,202 @@
+"""What the files of a run's folder say, read without torch.
+
+Whoever trains holds ``run.lock`` (`locks`), a job of a sweep that fails leaves ``failure.json``,
+and ``plan.json`` in a sweep's folder tells what has not begun. `Run` (in `runs`) is a record whose
+model and data can be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
+from yaml import YAMLError
+
+from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.fingerprint import EPOCHS, effective_settings
+from sparse_lightning.experiments.locks import is_locked
+from sparse_lightning.experiments.moved import translated
+
+CONFIG_FILE, RESULTS_FILE = "config.yaml", "metrics.json"
+TABLE_FILE = "metrics.csv"
+FAILURE_FILE = "failure.json"
+PLAN_FILE = "plan.json"
+DIVERGED_AT = "diverged_at_epoch"
+
+
+class State(StrEnum):
+    """How a run stands."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    DIVERGED = "diverged"  # with results until then
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"  # begun, and no process is at it
+    WAITING = "waiting"  # not begun
+
+
+@dataclass(frozen=True)
+class Record:
+    """The files of one run's folder."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """Every setting, resolved, with the present paths of classes.
+
+        Raises:
+            DataError: the folder holds no readable settings.
+        """
+        path = self.folder / CONFIG_FILE
+        try:
+            recorded = OmegaConf.load(path)
+            if not isinstance(recorded, DictConfig):
+                raise ConfigTypeError("a list, where settings have names")
+        except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
+                "sparse_lightning.train."
+            ) from error
+        if "${" in path.read_text():
+            # What is interpolated may be made, and a file does not say what is made.
+            raise DataError(
+                f"{path} has settings that are not resolved ($"
+                "{...}): give the folder of a run "
+                "of sparse_lightning.train, which resolves them."
+            )
+        return OmegaConf.create(translated(OmegaConf.to_container(recorded)))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run ended well."""
+        results = self.results
+        return results is not None and DIVERGED_AT not in results
+
+    @property
+    def diverged_at_epoch(self) -> int | None:
+        """The epoch that ended the run, which has results until then; None if none did."""
+        return (self.results or {}).get(DIVERGED_AT)
+
+    def covers(self, max_epochs: int | None) -> bool:
+        """Whether the run ended well, after so many epochs or before them by itself.
+
+        A run that early stopping or a limit of time ended has fewer epochs than it was to have.
+
+        Args:
+            max_epochs: None or −1 for whatever it was to have.
+        """
+        if not self.is_finished:
+            return False
+        done = self.results.get("epochs")
+        if done is None or max_epochs is None or done >= max_epochs:
+            return True
+        return done < (self._asked_epochs or done)
+
+    @property
+    def _asked_epochs(self) -> int | None:
+        """The epochs that the run with these results was to have; None if unknown."""
+        if "max_epochs" in self.results:
+            return self.results["max_epochs"]
+        with contextlib.suppress(DataError):
+            # Results of earlier versions do not tell, and `record_settings` sees to it that they
+            # do before other settings are recorded.
+            return OmegaConf.select(self.config, EPOCHS)
+        return None
+
+    @property
+    def state(self) -> State:
+        """How the run stands."""
+        return self.state_of(None)
+
+    def state_of(self, max_epochs: int | None) -> State:
+        """How the run stands as one that is to have so many epochs, see `covers`."""
+        if self.covers(max_epochs):
+            return State.FINISHED
+        if is_locked(self.folder):
+            # It may have ended since.
+            return State.FINISHED if self.covers(max_epochs) else State.RUNNING
+        if self.diverged_at_epoch is not None:
+            return State.DIVERGED
+        if self.failure is not None:
+            return State.FAILED
+        begun = (self.folder / CONFIG_FILE).is_file()
+        return State.INTERRUPTED if begun else State.WAITING
+
+    @property
+    def failure(self) -> dict[str, str] | None:
+        """``error``, ``message`` and ``traceback`` of the last attempt, None unless it failed."""
+        try:
+            return json.loads((self.folder / FAILURE_FILE).read_text())
+        except FileNotFoundError:
+            return None
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs in ``metrics.csv`` so far."""
+        try:
+            lines = (self.folder / TABLE_FILE).read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+        return max(lines - 1, 0)
+
+    @property
+    def results(self) -> dict[str, float] | None:
+        """What ``metrics.json`` holds: the metrics of the best model; None before the end.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self.folder / RESULTS_FILE
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DataError(
+                f"{path} is damaged: delete it, and resume the run, which writes it again."
+            ) from error
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics of a finished run."""
+        return self.results
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """`effective_settings`, with the number of epochs that the results are of."""
+        settings = effective_settings(self.config)
+        asked = (self.results or {}).get("max_epochs")
+        return settings if asked is None else settings | {EPOCHS: asked}
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Folders of all runs at or below a folder, in any order."""
+    for path, below, files in os.walk(folder):
+        if CONFIG_FILE in files:
+            yield Path(path)
+            # What loggers keep inside a run may bear the same name.
+            below.clear()
+        # Hydra's own record of the settings, not resolved, and what W&B keeps beside the runs.
+        below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
+
+
+def read_plan(folder: Path) -> dict[str, list[str]]:
+    """Overrides of every job that sweeps in this folder are to do, by the name of its folder."""
+    try:
+        return json.loads((folder / PLAN_FILE).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        path = folder / PLAN_FILE
+        raise DataError(f"{path} is damaged: delete it, and give the sweep's command again.") from (
+            error
+        )

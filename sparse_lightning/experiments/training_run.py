@@ -1,0 +1,157 @@
+"""One training from its settings to its results.
+
+Fits, keeps the model with the lowest validation energy, tests it, and leaves in the run directory
+``config.yaml``, ``metrics.csv``, ``metrics.json``, ``checkpoints/best.ckpt``,
+``checkpoints/last.ckpt`` and ``figures/``. A run that diverges ends with an error, and with the
+results of its best model until then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import lightning
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig
+
+from sparse_lightning.checkpoint_format import read_checkpoint
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.own import data_of
+from sparse_lightning.errors import DivergenceError
+from sparse_lightning.experiments.heartbeat import Heartbeat
+from sparse_lightning.experiments.locks import held_alone
+from sparse_lightning.experiments.resuming import begin, find_beginning
+from sparse_lightning.experiments.runs import DIVERGED_AT, Run, recorded_seed
+from sparse_lightning.experiments.seeds import settle_seed
+from sparse_lightning.experiments.settings import convert_settings
+from sparse_lightning.files import require_writable
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.registry import require_registered
+from sparse_lightning.signals import exit_codes_of_signals
+from sparse_lightning.training.epoch_in_progress import EpochInProgress
+from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
+from sparse_lightning.training.preparation import (
+    quieten,
+    require_fit,
+    require_objective,
+    require_trainable,
+    usable_accelerator,
+    usable_devices,
+)
+from sparse_lightning.training.results import best_checkpoint, tested_best
+
+
+def train(config: DictConfig) -> dict[str, float]:
+    """Run one training from a composed configuration and return its final metrics.
+
+    Raises:
+        SettingError, DataError, CheckpointError: before training, for settings, files or
+            checkpoints that cannot work.
+        DivergenceError: during training; the last good checkpoint is kept, and where an epoch was
+            validated before, the best model is tested.
+    """
+    run_dir = Path(config.run_dir)
+    require_writable("hydra.run.dir", run_dir)
+    with held_alone("hydra.run.dir", run_dir):
+        return train_in_held_folder(config)
+
+
+def train_in_held_folder(config: DictConfig) -> dict[str, float]:
+    """`train`, in a folder that no other process works in."""
+    quieten()
+    run_dir = Path(config.run_dir)
+    settle_seed(config, recorded_seed(run_dir))
+    convert_settings(config)
+    require_trainable(config)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    data = data_of(config.data)
+    model = instantiate(config.model)
+    require_fit(model, data)
+    require_registered(model.descriptions)
+    require_objective(config, model)
+    # The first process says so for all: the mark is gone once it has begun.
+    has_diverged = rank_zero_only.rank != 0 or Run(run_dir).diverged_at_epoch is not None
+    beginning = find_beginning(config, model, data, has_diverged)
+    if not beginning.is_own:
+        rank_zero_only(begin)(config)
+
+    table = MetricsTable(run_dir / "metrics.csv")
+    loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
+    with wandb_finished():
+        record_config(loggers, config, data)
+        callbacks = [
+            *_callbacks(config),
+            *beginning.callbacks(config),
+            EpochInProgress(table),
+            Heartbeat(run_dir),
+        ]
+        trainer = instantiate(
+            config.trainer,
+            logger=loggers,
+            callbacks=callbacks,
+            accelerator=usable_accelerator(config),
+            devices=usable_devices(config),
+            # Without a callback that keeps a checkpoint Lightning would add its own.
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        )
+        table.begin(beginning.first_epoch)
+        try:
+            with exit_codes_of_signals():
+                trainer.fit(model, data, ckpt_path=beginning.checkpoint, weights_only=True)
+        except DivergenceError as error:
+            _conclude_diverged(error, trainer, model, data, table, run_dir)
+        if trainer.fast_dev_run:
+            return {}
+        results = tested_best(trainer, model, data, table)
+        if results is None:
+            return {}
+        Run(run_dir).replace_results(results.metrics)
+        results.show(run_dir)
+        return results.metrics
+
+
+def _callbacks(config: DictConfig) -> list[lightning.Callback]:
+    """Those of the settings, without what the settings of the Trainer switch off."""
+    callbacks = map(instantiate, (config.callbacks or {}).values())
+    trainer = config.trainer
+    unwanted = (() if trainer.enable_progress_bar else (ProgressBar,)) + (
+        () if trainer.enable_checkpointing else (Checkpoint,)
+    )
+    return [callback for callback in callbacks if not isinstance(callback, unwanted)]
+
+
+def _conclude_diverged(
+    error: DivergenceError,
+    trainer: lightning.Trainer,
+    model: SparseAutoencoder,
+    data: SplitDataModule,
+    table: MetricsTable,
+    run_dir: Path,
+) -> NoReturn:
+    """End a run that diverged with the results of its best model, if it has one.
+
+    Loggers are told that the run diverged and not how the model did, so that none shows it among
+    results of finished runs.
+    """
+    best = best_checkpoint(trainer)
+    if not best:
+        raise error
+    mark = {DIVERGED_AT: trainer.current_epoch}
+    if trainer.is_global_zero:
+        Run(run_dir).record_failure(error)
+    for logger in trainer.loggers:
+        logger.log_metrics(mark, trainer.global_step)
+        logger.save()
+    trainer.loggers = [table]
+    results = tested_best(trainer, model, data, table)
+    if results is not None:
+        Run(run_dir).replace_results(results.metrics | mark)
+        results.show(run_dir)
+    raise DivergenceError(
+        f"{str(error).removesuffix('.')}; the best model before, of epoch "
+        f"{read_checkpoint(best)['epoch']}, has been tested, and resume=true with another solver "
+        "or learning rate goes on."
+    ) from error

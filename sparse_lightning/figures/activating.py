@@ -1,0 +1,72 @@
+"""Each atom beside the images that activate it most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sparse_lightning.figures.style import family_name
+from sparse_lightning.figures.tiles import TILE_GAP
+from sparse_lightning.studies.study_result import Pictures, StudyResult
+
+ROWS = 32  # components in a column of the page
+GAP = 10  # pixels between columns
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """A page for each model."""
+    keys = ["family", "sparsity_weight", "seed"]
+    for (family, weight, seed), _ in result.pictures.index.groupby(keys):
+        own = result.pictures.where(family=family, sparsity_weight=weight, seed=seed)
+        title = f"{family_name(family)}, λ = {weight:g}, seed {seed}, {result.data}"
+        yield f"activating_{family}_lambda{weight:g}_seed{seed}", page(own, title)
+
+
+def page(pictures: Pictures, title: str) -> Figure:
+    """Components one below the other: the atom in red and blue, then its images in grey."""
+    picture = sheet(pictures)
+    height, width = picture.shape[:2]
+    inches = 12.0
+    figure = Figure(figsize=(inches, inches * height / width + 0.5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(
+        f"Atoms (red positive, blue negative), each followed by the images that activate it most: "
+        f"{title}",
+        fontsize=10,
+    )
+    return figure
+
+
+def sheet(pictures: Pictures) -> np.ndarray:
+    """All tiles in one picture (height, width, RGB); units are read down each column in turn."""
+    units = pictures.index["unit"].to_numpy()
+    ranks = pictures.index["rank"].to_numpy()
+    tile_height, tile_width = pictures.pixels.shape[1:]
+    down, across = tile_height + TILE_GAP, tile_width + TILE_GAP
+    num_units, tiles_in_row = int(units.max()) + 1, int(ranks.max()) + 1
+    num_columns = math.ceil(num_units / ROWS)
+    num_rows = math.ceil(num_units / num_columns)
+    column_width = tiles_in_row * across + GAP
+    canvas = np.ones((num_rows * down, num_columns * column_width - GAP, 3))
+    for unit, rank, tile in zip(units, ranks, pictures.pixels):
+        column, row = divmod(unit, num_rows)
+        top, left = row * down, column * column_width + rank * across
+        coloured = _around_zero(tile) if rank == 0 else _grey(tile)
+        canvas[top : top + tile_height, left : left + tile_width] = coloured
+    return canvas
+
+
+def _grey(tile: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(tile, 0, 1)[..., None], 3, axis=-1)
+
+
+def _around_zero(tile: np.ndarray) -> np.ndarray:
+    """Red for positive, blue for negative, white for 0, over the tile's largest magnitude."""
+    values = tile / max(float(np.abs(tile).max()), 1e-12)
+    positive, negative = np.clip(values, 0, 1), np.clip(-values, 0, 1)
+    return np.stack([1 - negative, 1 - positive - negative, 1 - positive], axis=-1)

@@ -1,0 +1,1 @@
+"""From a study's result and the rules to a finding: one module for each kind of study."""

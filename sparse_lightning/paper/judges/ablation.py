@@ -1,0 +1,60 @@
+"""Collapse of the codes without a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from sparse_lightning.paper.judges.evidence import ABSENT, over_seeds
+from sparse_lightning.paper.statistics import Finding, Rules, Sample, Word, above, together
+from sparse_lightning.studies.study_result import StudyResult
+
+
+def collapses(result: StudyResult, rules: Rules) -> Finding:
+    """Logarithms of growth over training: of code norms and of each layer's columns."""
+    change = result.more["change"]
+    logs = change.assign(
+        **{name: np.log(change[name]) for name in change if name.startswith(("code", "column"))}
+    )
+    findings = []
+    for kind, rivals in (("none", ("sdl", "vdl")), ("none_nl", ("sdl_nl", "vdl_nl"))):
+        own = logs[logs["family"] == kind]
+        if own.empty:
+            findings.append(Finding(Word.OPEN, f"{kind}: missing"))
+        for weight, rows in own.groupby("sparsity_weight"):
+            others = logs[logs["sparsity_weight"] == weight].groupby("family")
+            shown = {r: others.get_group(r) for r in rivals if r in others.groups}
+            layers = [name for name in rows if name.startswith("column_norm_")]
+            used = [name for name in layers if rows[name].notna().any()] or ["column_norm"]
+            for name, sign in (("code_l1", -1), *((layer, 1) for layer in used)):
+                findings.append(_outgrows(f"{kind} at λ = {weight:g}", rows, shown, name, sign,
+                                          rivals, rules))  # fmt: skip
+    return together(findings)
+
+
+def _outgrows(
+    title: str,
+    rows: pd.DataFrame,
+    others: Mapping[str, pd.DataFrame],
+    name: str,
+    sign: int,
+    rivals: tuple[str, ...],
+    rules: Rules,
+) -> Finding:
+    """Whether a norm falls (sign −1) or grows (+1), and more so than that of the rivals."""
+    samples = {
+        rival: over_seeds(sign * others[rival][name], others[rival]["epochs"].min())
+        if rival in others
+        else ABSENT
+        for rival in rivals
+    }
+    return above(
+        f"{title}: {'fall' if sign < 0 else 'growth'} of {name}",
+        over_seeds(sign * rows[name], rows["epochs"].min()),
+        {"no change": Sample.fixed(0.0)} | samples,
+        rules,
+        least_epochs=rules.collapse_epochs,
+        unit="(logarithm)",
+    )

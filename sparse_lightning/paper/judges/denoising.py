@@ -1,0 +1,71 @@
+"""Images rebuilt from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pandas as pd
+
+from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs
+from sparse_lightning.paper.statistics import Finding, Rules, Sample, above, together
+from sparse_lightning.studies.study_result import StudyResult
+
+
+def _denoised(rows: pd.DataFrame) -> dict[str, Sample]:
+    """PSNR of rebuilt noisy images by family."""
+    return {
+        row.family: Sample(
+            row.psnr_denoised, row.psnr_denoised_std, row.seeds, row.change, row.epochs
+        )
+        for row in rows.itertuples()
+    }
+
+
+def _noise_levels(result: StudyResult) -> Iterator[tuple[float, pd.DataFrame, dict, dict]]:
+    """σ, the rows of families, and the PSNR of references and of scikit-image by name."""
+    for noise, rows in result.more["best"].groupby("noise"):
+        references = _fixed(result.more["references"], "reference", noise)
+        yield noise, rows, references, _fixed(result.more["peers"], "peer", noise)
+
+
+def _fixed(table: pd.DataFrame, name: str, noise: float) -> dict[str, Sample]:
+    rows = table[table["noise"] == noise].set_index(name)["psnr_denoised"]
+    return {key: Sample.fixed(value) for key, value in rows.items()}
+
+
+def denoises(result: StudyResult, rules: Rules) -> Finding:
+    """VDL and VDL-NL against the clipped noisy image and the zero code."""
+    findings = []
+    for noise, rows, references, _ in _noise_levels(result):
+        rivals = {name: references.get(name, ABSENT) for name in ("clipped noisy", "zero code")}
+        values = _denoised(rows)
+        for family in ("vdl", "vdl_nl"):
+            name, least = f"{family} at σ = {noise:g}", least_epochs(result, rules)
+            ours = values.get(family, ABSENT)
+            findings.append(above(name, ours, rivals, rules, least_epochs=least))
+    return together(findings)
+
+
+def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Finding:
+    """The best family at each σ against rivals."""
+    findings = []
+    for noise, rows, references, peers in _noise_levels(result):
+        family = rows.loc[rows["psnr_denoised"].idxmax(), "family"]
+        name, least = f"{family} at σ = {noise:g}", least_epochs(result, rules)
+        ours, rivals = _denoised(rows)[family], rivals_of(references, peers)
+        findings.append(above(name, ours, rivals, rules, least_epochs=least))
+    return together(findings)
+
+
+def beats_classical_denoisers(result: StudyResult, rules: Rules) -> Finding:
+    """The best family against those of scikit-image; not a claim of the paper."""
+    return _best_denoises(result, rules, lambda references, peers: peers)
+
+
+def beats_wiener(result: StudyResult, rules: Rules) -> Finding:
+    """The best family against the PCA-Wiener filter; not a claim of the paper."""
+
+    def rivals_of(references: Mapping, peers: Mapping) -> Mapping:
+        return {"PCA-Wiener": references.get("PCA-Wiener", ABSENT)}
+
+    return _best_denoises(result, rules, rivals_of)

@@ -1,0 +1,22 @@
+"""What judges share: samples of values over seeds, and what is missing."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from sparse_lightning.paper.statistics import Rules, Sample
+from sparse_lightning.studies.study_result import StudyResult
+
+ABSENT = Sample(math.nan, math.nan, 0, math.nan, math.nan)
+
+
+def least_epochs(result: StudyResult, rules: Rules) -> int:
+    """That make a model of these data evidence."""
+    return rules.least_epochs.get(result.data, 0)
+
+
+def over_seeds(values: pd.Series, epochs: float) -> Sample:
+    """A value that each model seed has once."""
+    return Sample(values.mean(), values.std(), values.count(), 0.0, epochs)

@@ -1,0 +1,75 @@
+"""Classification with few labels."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pandas as pd
+
+from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs
+from sparse_lightning.paper.statistics import Finding, Rules, Sample, above, together
+from sparse_lightning.studies.low_data import UNVALIDATED, VALIDATED
+from sparse_lightning.studies.study_result import StudyResult
+
+
+def classifies_best(
+    result: StudyResult, rules: Rules, by_inference: bool = False, arm: str = VALIDATED
+) -> Finding:
+    """VDL-NL's codes against other methods, with few labels, by accuracy."""
+    rivals = [*rules.few_label_rivals, *(rules.rivals_by_inference if by_inference else [])]
+    if arm == UNVALIDATED:
+        rivals = [rival for rival in rivals if rival not in rules.needs_validation]
+    findings = []
+    for count in rules.few_labels:
+        values = _accuracies(result, arm, count)
+        finding = above(
+            f"VDL-NL with {count} per class",
+            values.get("vdl_nl", ABSENT),
+            {rival: values.get(rival, ABSENT) for rival in rivals},
+            rules,
+            least_epochs=least_epochs(result, rules),
+            comparisons=len(rivals) * len(rules.few_labels),
+            unit="% right",
+        )
+        findings.append(finding)
+    return together(findings)
+
+
+def codes_beat_pixels(result: StudyResult, rules: Rules, arm: str = VALIDATED) -> Finding:
+    """Every family's codes against classifiers of pixels, but for what the paper excepts."""
+    pairs = [
+        (family, count)
+        for count in rules.labels_with_codes
+        for family in rules.families_with_codes
+        if count not in rules.excepted_with_codes.get(family, ())
+    ]
+    findings = []
+    for family, count in pairs:
+        values = _accuracies(result, arm, count)
+        finding = above(
+            f"{family} with {count} per class",
+            values.get(family, ABSENT),
+            {rival: values.get(rival, ABSENT) for rival in rules.pixel_classifiers},
+            rules,
+            least_epochs=least_epochs(result, rules),
+            comparisons=len(rules.pixel_classifiers) * len(pairs),
+            unit="% right",
+        )
+        findings.append(finding)
+    return together(findings)
+
+
+def _accuracies(result: StudyResult, arm: str, count: int) -> dict[str, Sample]:
+    """By method, in %."""
+    summary: pd.DataFrame = result.more["summary"].astype({"labels_per_class": str})
+    rows = summary[(summary["arm"] == arm) & (summary["labels_per_class"] == str(count))]
+    return {row.method: _accuracy(row) for row in rows.itertuples()}
+
+
+def _accuracy(row: NamedTuple) -> Sample:
+    """In %; of a method without model seeds it is what it is, on the draws that all share."""
+    accuracy = 100 * (1 - row.top1)
+    if row.model_seeds == math.inf:
+        return Sample.fixed(accuracy)
+    return Sample(accuracy, 100 * row.top1_std, row.model_seeds, 0.0, row.epochs)

@@ -1,0 +1,154 @@
+"""Which inputs each code component is most active for, beside the atom that it draws.
+
+An atom tells what a component draws; the inputs that activate the component most tell when it is
+used. The two differ where components share their work, and for encoders that are no transpose of
+their decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.errors import SettingError
+from sparse_lightning.studies.coding import all_codes, batches, fingerprint
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.study_result import Pictures, StudyResult
+from sparse_lightning.studies.trained_models import TrainedModel
+
+ATOM, INPUT = "atom", "input"
+
+
+def activating(
+    trained_models: Sequence[TrainedModel],
+    data: SplitDataModule,
+    cache: ResultCache,
+    split: str = "val",
+    num_images: int | None = None,
+    num_shown: int = 8,
+) -> StudyResult:
+    """The most activating images of each code component.
+
+    A component's activity is the magnitude of its code, so that signed codes count as well.
+
+    Args:
+        trained_models: models of any families, λ and seeds.
+        data: images.
+        cache: of codes that are known already.
+        split: where the images are from.
+        num_images: the first so many of them, None for all.
+        num_shown: images of each component.
+
+    Returns:
+        ``table``: one row per component and image, the most activating first (``rank`` from 1):
+        ``image`` (row in the split), ``code``, ``label`` where the data have labels, and
+        ``active``, the fraction of images for which the component is active. A component that is
+        active for fewer images has fewer rows, and one that never is has none. ``summary``: one row
+        per model, with its number of ``units``, how many are ``dead``, and, where there are
+        labels, the ``purity``: the mean over components of the share of their images that has the
+        commonest label. Pictures of the atoms and the images.
+
+    Raises:
+        SettingError: data that are no images, or a split that they do not have.
+    """
+    _require_images(data, split, num_shown)
+    images, labels = _images_and_labels(data, split, num_images)
+    samples = fingerprint(data)
+    rows: list[dict] = []
+    index: list[dict] = []
+    tiles: list[np.ndarray] = []
+    counts = []
+    for trained in tqdm(trained_models, desc="activating", unit="model"):
+        codes = cache.array(
+            ["codes", trained.digest, samples, split, num_images],
+            lambda t=trained: all_codes(t.model, data, split, num_images),
+        )
+        found = most_activating(codes, num_shown)
+        shown = found["image"].to_numpy(dtype=np.int64)
+        found["label"] = None if labels is None else labels[shown]
+        rows += [trained.columns | row for row in found.to_dict("records")]
+        atoms = trained.model.decoder.atoms(_scales(codes)).reshape(-1, *data.image_shape)
+        index += [trained.columns | {"kind": ATOM, "unit": j, "rank": 0} for j in range(len(atoms))]
+        places = found[["unit", "rank"]].to_dict("records")
+        index += [trained.columns | {"kind": INPUT} | place for place in places]
+        tiles += [atoms.numpy(), images[shown]]
+        dead = int((codes == 0).all(0).sum())
+        counts.append(trained.columns | {"units": codes.shape[1], "dead": dead} | _purity(found))
+    pictures = Pictures(pd.DataFrame(index), np.concatenate(tiles))
+    return StudyResult(_table(rows, trained_models), {"summary": pd.DataFrame(counts)}, pictures)
+
+
+def most_activating(codes: np.ndarray, count: int) -> pd.DataFrame:
+    """The rows of ``codes`` (n, l) in which each component is largest in magnitude.
+
+    Returns:
+        ``unit``, ``rank`` (from 1), ``image`` (the row), ``code`` and ``active``; rows of equal
+        codes in their order, and none where the component is 0.
+    """
+    sizes = np.abs(codes)
+    order = np.argsort(-sizes, axis=0, kind="stable")[:count]
+    active = (codes != 0).mean(0)
+    return pd.DataFrame(
+        [
+            {
+                "unit": unit,
+                "rank": rank,
+                "image": int(row),
+                "code": float(codes[row, unit]),
+                "active": float(active[unit]),
+            }
+            for unit in range(codes.shape[1])
+            for rank, row in enumerate(order[:, unit], 1)
+            if sizes[row, unit] > 0
+        ],
+        columns=["unit", "rank", "image", "code", "active"],
+    )
+
+
+def _require_images(data: SplitDataModule, split: str, num_shown: int) -> None:
+    if getattr(data, "image_shape", None) is None:
+        raise SettingError(
+            f"study=activating shows images, and {data.title} has none: use models of images."
+        )
+    if split not in data.splits or num_shown < 1:
+        raise SettingError(
+            f"study.compute.split={split} must be one of {', '.join(data.splits)}, and "
+            f"study.compute.num_shown={num_shown} at least 1."
+        )
+
+
+def _images_and_labels(
+    data: SplitDataModule, split: str, count: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images (n, height, width) on the scale of pixels, and their labels where there are any."""
+    pixels, labels = [], []
+    for batch in batches(data, split, count):
+        pixels.append(batch.to_pixels(batch.inputs))
+        labels.append(batch.labels)
+    images = torch.cat(pixels).reshape(-1, *data.image_shape).numpy()
+    return images, None if labels[0] is None else torch.cat(labels).numpy()
+
+
+def _scales(codes: np.ndarray) -> torch.Tensor:
+    """The code of each component that is largest in magnitude, 1 where it is never active."""
+    largest = codes[np.abs(codes).argmax(0), np.arange(codes.shape[1])]
+    return torch.from_numpy(np.where(largest != 0, largest, 1.0).astype(codes.dtype))
+
+
+def _purity(found: pd.DataFrame) -> dict[str, float]:
+    """The mean over components of the share of their images that has the commonest label."""
+    if found["label"].isna().all():
+        return {}
+    shares = found.groupby("unit")["label"].agg(lambda own: own.value_counts(normalize=True).max())
+    return {"purity": float(shares.mean())}
+
+
+def _table(rows: list[dict], trained_models: Sequence[TrainedModel]) -> pd.DataFrame:
+    """All rows; with its columns also where every component of every model is dead."""
+    names = ["unit", "rank", "image", "code", "active", "label"]
+    return pd.DataFrame(rows, columns=[*trained_models[0].columns, *names])

@@ -1,0 +1,203 @@
+"""Codes on disk: those of the model, in whole shards, and none that are of something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from sparse_lightning.code_files import ABOUT_FILE, CodeFiles, read_codes
+from sparse_lightning.config import CONFIG_DIR, register_resolvers
+from sparse_lightning.encode import encode
+from sparse_lightning.errors import CheckpointError, DataError, SettingError
+from sparse_lightning.experiments.runs import record_settings
+from sparse_lightning.studies.coding import all_inputs
+from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+
+
+@pytest.fixture(scope="module")
+def checkpoint(mnist_root: Path, tmp_path_factory) -> Path:
+    """A run's best model; its weights are as drawn."""
+    folder = tmp_path_factory.mktemp("run")
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = hydra.compose(
+            "train",
+            [
+                "model=vdl", "code_dim=16", f"data.root={mnist_root}", "data.num_train=90",
+                "data.num_val=40", "data.num_test=70", "data.batch_size=20", "logger=none",
+                "solver.max_iterations=10", f"run_dir={folder}", "data_name=mnist",
+            ],
+        )  # fmt: skip
+    GlobalHydra.instance().clear()
+    torch.manual_seed(0)
+    model = hydra.utils.instantiate(config.model)
+    record_settings(config, folder)
+    contents = {
+        "hyper_parameters": dict(model.hparams), "state_dict": model.state_dict(), "epoch": 0,
+        "pytorch-lightning_version": "2.6.6",
+    }  # fmt: skip
+    (folder / "checkpoints").mkdir()
+    torch.save(contents, folder / "checkpoints" / "best.ckpt")
+    return folder / "checkpoints" / "best.ckpt"
+
+
+Composed = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def composed(tmp_path: Path, checkpoint: Path) -> Composed:
+    def compose(*overrides: str) -> DictConfig:
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return hydra.compose(
+                "encode",
+                [
+                    f"checkpoint={checkpoint}", f"output={tmp_path / 'codes'}", "shard_size=40",
+                    "device=cpu", *overrides,
+                ],
+            )  # fmt: skip
+
+    return compose
+
+
+def expected(checkpoint: Path, split: str, shard_size: int, infer: bool) -> np.ndarray:
+    """The codes, batch by batch of each shard."""
+    (trained,) = find_trained_models(checkpoint=str(checkpoint))
+    inputs = torch.from_numpy(all_inputs(shared_data([trained]), split))
+    found = []
+    for shard in inputs.split(shard_size):
+        for batch in np.array_split(shard.numpy(), max(1, round(len(shard) / 20))):
+            found.append(
+                trained.model.infer(batch).codes if infer else trained.model.encode(batch).detach()
+            )
+    return torch.cat(found).numpy()
+
+
+@pytest.mark.parametrize("kind", ["encoder", "inference"])
+@pytest.mark.parametrize("layout", ["sparse", "dense"])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_codes_are_those_of_the_model(suffix, layout, kind, composed, checkpoint, tmp_path: Path):
+    files = encode(composed(f"format={suffix}", f"layout={layout}", f"codes={kind}"))
+    shards = sorted(path.name for path in (tmp_path / "codes").glob(f"*.{suffix}"))
+    assert shards == [
+        *(f"test-0000{k}-of-00002.{suffix}" for k in range(2)),
+        *(f"train-0000{k}-of-00003.{suffix}" for k in range(3)),
+        f"val-00000-of-00001.{suffix}",
+    ]
+    for split, count in {"train": 90, "val": 40, "test": 70}.items():
+        codes = read_codes(files.folder, split)
+        assert codes.shape == (count, 16)
+        assert codes.dtype == np.float32
+        assert scipy.sparse.issparse(codes) == (layout == "sparse")
+        whole = codes.toarray() if layout == "sparse" else codes
+        np.testing.assert_array_equal(
+            whole, expected(checkpoint, split, 40, kind == "inference"), strict=True
+        )
+        if layout == "sparse":
+            assert codes.nnz == np.count_nonzero(whole) < whole.size
+    if (suffix, layout) == ("npz", "sparse"):
+        assert scipy.sparse.load_npz(files.folder / shards[0]).shape == (40, 16)
+
+
+def test_only_what_is_missing_is_written_again(composed, tmp_path: Path, monkeypatch):
+    config = composed("codes=inference")
+    files = encode(config)
+    before = {path: path.read_bytes() for path in files.folder.glob("*.npz")}
+    codes = read_codes(files.folder, "train").toarray()
+    gone = sorted(before)[2]
+    gone.unlink()
+    with pytest.raises(DataError, match=f"{gone.name} is missing"):
+        read_codes(files.folder, "train")
+    written = []
+    write = CodeFiles.write
+    monkeypatch.setattr(
+        CodeFiles,
+        "write",
+        lambda self, path, codes: (written.append(path), write(self, path, codes)),
+    )
+    encode(config)
+    assert written == [gone]
+    np.testing.assert_array_equal(read_codes(files.folder, "train").toarray(), codes)
+
+
+def test_a_shard_is_whole_or_not_there(composed, tmp_path: Path, monkeypatch):
+    def power_cut(path, *args, **kwargs):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scipy.sparse, "save_npz", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            encode(composed())
+    assert list((tmp_path / "codes").glob("*.npz")) == []
+    assert read_codes(encode(composed()).folder, "test").shape == (70, 16)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["layout=thick"], SettingError, "layout=thick must be sparse or dense"),
+        (["format=pickle"], SettingError, "format=pickle must be npz or safetensors"),
+        (["codes=both"], SettingError, "codes=both must be encoder or inference or null"),
+        (["shard_size=0"], SettingError, "shard_size=0 must be a whole number"),
+        (["splits=[exam]"], SettingError, r"splits=\['exam'\] must be some of"),
+        (["splits=[]"], SettingError, r"splits=\[\] must be some of"),
+        (["device=toaster"], SettingError, "device=toaster is not here"),
+        (["checkpoint=null"], SettingError, "set checkpoint=PATH"),
+        (["checkpoint=nothing.ckpt"], CheckpointError, "no checkpoint at nothing.ckpt"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(overrides, error, message, composed):
+    with pytest.raises(error, match=message):
+        encode(composed(*overrides))
+
+
+def test_codes_of_something_else_are_not_mixed_in(composed, tmp_path: Path):
+    encode(composed("splits=[val]"))
+    for change, name in {
+        "layout=dense": "layout sparse",
+        "codes=inference": "codes encoder",
+    }.items():
+        with pytest.raises(SettingError, match=rf"holds codes of something else \({name}\)"):
+            encode(composed("splits=[val]", change))
+
+
+def test_a_shared_model_takes_data_that_are_named(composed, checkpoint, mnist_root, tmp_path: Path):
+    (trained,) = find_trained_models(checkpoint=str(checkpoint))
+    trained.model.save_pretrained(tmp_path / "shared")
+    shared = f"checkpoint={tmp_path / 'shared'}"
+    with pytest.raises(SettingError, match="does not tell its data"):
+        encode(composed(shared))
+    data = ["data=mnist", f"data.root={mnist_root}", "data.num_train=90", "data.num_val=40"]
+    encode(composed(shared, *data, "data.num_test=70", "data.batch_size=20"))
+    np.testing.assert_array_equal(
+        read_codes(tmp_path / "codes", "test").toarray(), expected(checkpoint, "test", 40, False)
+    )
+
+
+def test_damaged_files_get_one_sentence(composed, tmp_path: Path):
+    folder = encode(composed("splits=[val,test]")).folder
+    with pytest.raises(DataError, match="no codes of split 'train'"):
+        read_codes(folder, "train")
+    path = folder / "val-00000-of-00001.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="is damaged"):
+        read_codes(folder, "val")
+    path.write_bytes((folder / "test-00001-of-00002.npz").read_bytes())
+    with pytest.raises(DataError, match=r"its shape is \(30, 16\), not \(40, 16\)"):
+        read_codes(folder, "val")
+    about = json.loads((folder / ABOUT_FILE).read_text())
+    for text in ("{", "[]", json.dumps(about | {"layout": "thick"})):
+        (folder / ABOUT_FILE).write_text(text)
+        with pytest.raises(DataError, match=ABOUT_FILE):
+            read_codes(folder, "val")

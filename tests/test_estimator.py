@@ -1,0 +1,161 @@
+"""The scikit-learn face: its own checks, every family, and codes that scikit-learn agrees with."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import FAMILIES
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.decomposition import sparse_encode
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sparse_lightning import SparseCoding
+from sparse_lightning.errors import SettingError
+from sparse_lightning.estimator import split_evenly
+
+# With an encoder, the hinge and a hidden layer; and with none of them.
+TINY = {"n_components": 4, "max_epochs": 2, "alpha": 0.01, "random_state": 0}
+CHECKED = [SparseCoding(family="vdl_nl", hidden_dim=5, **TINY), SparseCoding(family="do", **TINY)]
+
+
+@parametrize_with_checks(CHECKED)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    """Digits of 8×8 pixels, standardised as a whole."""
+    rows = load_digits().data[:300]
+    return ((rows - rows.mean()) / rows.std()).astype(np.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family: str, digits, tmp_path: Path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    states = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    small = {"hidden_dim": 24, "alpha": 0.003, "max_epochs": 2, "batch_size": 101}
+    model = SparseCoding(16, family=family, random_state=3, **small).fit(digits)
+    assert torch.equal(states[0], torch.random.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert not list(tmp_path.iterdir())
+    assert "".join(capfd.readouterr()) == ""
+
+    codes = model.transform(digits)
+    assert codes.shape == (300, 16)
+    assert codes.dtype == model.components_.dtype == np.float32
+    assert codes.min() >= 0 < codes.max()
+    rebuilt = model.inverse_transform(codes)
+    if not family.endswith("_nl"):
+        np.testing.assert_allclose(rebuilt, codes @ model.components_, atol=1e-5)
+    errors = ((digits - rebuilt) ** 2).sum() / ((digits - digits.mean(0)) ** 2).sum()
+    assert model.score(digits) == pytest.approx(1 - errors, abs=1e-4)
+    for algorithm in ("auto", "inference"):
+        model.transform_algorithm = algorithm
+        some = model.transform(digits[40:47])
+        np.testing.assert_allclose(some, model.transform(digits)[40:47], atol=1e-5)
+    assert (model.n_iter_, model.n_steps_, model.alpha_) == (2, 6, 0.003)
+    again = pickle.loads(pickle.dumps(model)).partial_fit(digits)
+    np.testing.assert_array_equal(again.components_, model.partial_fit(digits).components_)
+
+
+def test_inference_is_scikit_learns_positive_lasso(digits):
+    """Its α is λ d / 2."""
+    numbers = {"alpha": 0.02, "solver": "adaptive", "max_epochs": 1, "random_state": 0}
+    model = SparseCoding(20, family="do", **numbers).fit(digits.astype(float))
+    expected = sparse_encode(
+        digits.astype(float), model.components_, algorithm="lasso_cd", positive=True,
+        alpha=0.02 * 64 / 2, max_iter=10_000,
+    )  # fmt: skip
+
+    def energies(codes: np.ndarray) -> np.ndarray:
+        return ((digits - codes @ model.components_) ** 2).mean(1) + 0.02 * codes.sum(1)
+
+    np.testing.assert_allclose(energies(model.transform(digits)), energies(expected), rtol=1e-4)
+
+
+def test_a_target_finds_alpha(digits):
+    numbers = {"max_epochs": 12, "batch_size": 50, "random_state": 0}
+    model = SparseCoding(32, family="do", target_zeros=0.9, **numbers).fit(digits)
+    active = (model.transform(digits) > 0).mean()
+    assert 0.1 / 1.25 < active < 0.1 * 1.25
+    assert model.alpha_ != SparseCoding(32, family="do", max_epochs=1).fit(digits).alpha_
+    found = model.alpha_
+    assert model.partial_fit(digits).alpha_ == found
+    with pytest.warns(ConvergenceWarning, match=r"target_zeros=0\.999 was not reached"):
+        SparseCoding(8, family="sdl", target_zeros=0.999, max_epochs=3).fit(digits)
+
+
+def test_pipelines_searches_and_names(digits):
+    labels = load_digits().target[:300]
+    coding = SparseCoding(12, family="sdl", max_epochs=1, random_state=0)
+    pipeline = make_pipeline(coding, LogisticRegression(max_iter=20))
+    search = GridSearchCV(pipeline, {"sparsecoding__alpha": [0.001, 0.01]}, cv=2)
+    with pytest.warns() as _:
+        search.fit(digits, labels)
+    assert search.best_score_ > 0.2
+    frame = pd.DataFrame(digits, columns=[f"pixel {i}" for i in range(64)])
+    codes = clone(coding).set_output(transform="pandas").fit_transform(frame)
+    assert list(codes.columns) == [f"sparsecoding{i}" for i in range(12)]
+
+
+@pytest.mark.slow
+def test_a_search_in_two_processes(digits):
+    coding = SparseCoding(12, family="vdl_nl", hidden_dim=24, max_epochs=1, random_state=0)
+    grid = {"alpha": [0.001, 0.01]}
+    one, two = (
+        GridSearchCV(coding, grid, cv=2, n_jobs=jobs).fit(digits).cv_results_["mean_test_score"]
+        for jobs in (1, 2)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"family": "sld"}, r"family='sld' is not known: take do, do_nl"),
+        ({"solver": "lars"}, r"solver='lars' is not known"),
+        ({"preset": "cifar"}, r"preset='cifar' is not known"),
+        ({"n_components": 0}, r"n_components=0 must be a whole number"),
+        ({"alpha": -1}, r"alpha=-1 must be a finite number"),
+        ({"transform_algorithm": "lars"}, r"transform_algorithm='lars' is not known"),
+        ({"family": "do", "transform_algorithm": "encoder"}, r"family='do' has none"),
+        ({"batch_size": 1}, r"batch_size=1 leaves family='vdl_nl' no variance"),
+        ({"target_zeros": 0.9, "alpha": 0.0}, r"alpha=0\.0 is no start for target_zeros=0\.9"),
+        ({"target_zeros": 0.9, "max_epochs": 2}, r"max_epochs=2 is too short"),
+        ({"target_zeros": 9}, r"target_zeros=9 must lie between 0 and 1"),
+    ],
+)
+def test_parameters_that_cannot_work_are_refused(parameters, told, digits):
+    with pytest.raises(SettingError, match=told):
+        SparseCoding(**({"hidden_dim": 4} | parameters)).fit(digits[:10])
+
+
+def test_codes_of_another_width_are_refused(digits):
+    model = SparseCoding(family="sdl", **TINY).fit(digits)
+    with pytest.raises(ValueError, match="Codes have 3 components, and this SparseCoding has 4"):
+        model.inverse_transform(np.ones((2, 3)))
+
+
+def test_a_row_that_is_left_over_joins_the_batch_before():
+    assert split_evenly([4, 3, 2, 1, 0], 2, fewest=2) == [[4, 3], [2, 1, 0]]
+    assert split_evenly([4, 3, 2, 1, 0], 2, fewest=1) == [[4, 3], [2, 1], [0]]
+    assert split_evenly([1, 0], 250, fewest=2) == [[1, 0]]
+
+
+def test_verbose_prints_a_line_for_each_epoch(digits, capsys):
+    SparseCoding(family="sdl", verbose=True, **TINY).fit(digits)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["epoch 1", "epoch 2"]
+    assert "zeros 0." in lines[1]
+    assert lines[1].endswith("alpha 0.01")

@@ -1,0 +1,205 @@
+"""Runs at a glance: states, ranking, filters, exports, without torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Compose
+
+from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.experiments import heartbeat
+from sparse_lightning.experiments.glance import Glance, Standing, kept, ranked, standing, sweeps
+from sparse_lightning.experiments.locks import OWNER_FILE, beat, held, seconds_since_beat
+from sparse_lightning.experiments.records import Record
+from sparse_lightning.runs import list_runs, parser
+from sparse_lightning.train import train
+
+ROOT = Path(__file__).parent.parent
+HOLD = """
+import sys, time
+from pathlib import Path
+from sparse_lightning.experiments.locks import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def make_run(folder: Path, family: str, weight: float, results: dict | None, **extra) -> Path:
+    """The files of a run as training leaves them."""
+    folder.mkdir(parents=True)
+    settings = {
+        "data_name": "mnist",
+        "seed": extra.get("seed", 0),
+        "trainer": {"max_epochs": 4},
+        "model": {"family": family, "energy": {"sparsity_weight": weight}},
+    }
+    (folder / "config.yaml").write_text(json.dumps(settings))
+    rows = extra.get("rows", "")
+    if rows:
+        (folder / "metrics.csv").write_text("epoch,val/psnr,val/zeros\n" + rows)
+    if results is not None:
+        (folder / "metrics.json").write_text(json.dumps(results))
+    return folder
+
+
+def results(psnr: float, **more) -> dict:
+    return {"val/psnr": psnr, "test/psnr": psnr + 1, "val/zeros": 0.8, "max_epochs": 4} | more
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sweep of runs that stand in several ways."""
+    sweep = tmp_path / "sweep"
+    make_run(sweep / "good", "vdl", 0.01, results(17.0, epochs=4))
+    make_run(sweep / "better", "sdl", 0.02, results(18.0, epochs=2), seed=1)
+    make_run(sweep / "diverged", "sdl", 1e-3, results(99.0, epochs=1, diverged_at_epoch=1))
+    make_run(sweep / "cut", "vdl_nl", 0.03, None, rows="0,11,0.5\n1,12.5,0.6\n")
+    (sweep / "plan.json").write_text(json.dumps({"good": [], "later": ["model=do", "seed=7"]}))
+    return sweep
+
+
+def test_rows_tell_how_runs_stand(folder: Path):
+    rows = {Path(row["run"]).name: row for row in Glance([folder]).rows()}
+    states = {name: row["state"] for name, row in rows.items()}
+    assert states == {
+        "good": "finished",
+        "better": "stopped early",
+        "diverged": "diverged",
+        "cut": "interrupted",
+        "later": "waiting",
+    }
+    assert rows["good"]["test/psnr"] == 18.0
+    # Of a run that goes on: the latest epoch, and nothing of the test images.
+    assert (rows["cut"]["val/psnr"], rows["cut"]["epochs"]) == (12.5, 2)
+    assert "test/psnr" not in rows["cut"]
+    assert (rows["later"]["family"], rows["later"]["seed"]) == ("do", "7")
+    (sweep,) = sweeps(list(rows.values()))
+    assert (sweep["runs"], sweep["finished"], sweep["best"]) == (5, 1, "better")
+
+
+def test_the_lock_alone_tells_running_from_dead(folder: Path):
+    record = Record(folder / "cut")
+    program = [sys.executable, "-c", HOLD, str(record.folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+        assert holder.stdout.readline() == "held\n"
+        os.utime(record.folder / OWNER_FILE, (0, 0))  # However long it has been silent.
+        assert standing(record) is Standing.RUNNING
+        holder.send_signal(signal.SIGKILL)
+    beat(record.folder)  # However fresh its last sign of life is.
+    assert standing(record) is Standing.DEAD
+    with held(record.folder):
+        assert standing(record) is Standing.RUNNING
+    assert standing(record) is Standing.INTERRUPTED
+    assert seconds_since_beat(record.folder) is None
+
+
+def test_training_leaves_signs_of_life(compose_small: Compose, tmp_path: Path, monkeypatch):
+    ages = []
+
+    def beat_and_look(folder: Path) -> None:
+        os.utime(folder / OWNER_FILE, (0, 0))
+        beat(folder)
+        ages.append(seconds_since_beat(folder))
+
+    monkeypatch.setattr(heartbeat, "beat", beat_and_look)
+    monkeypatch.setattr(heartbeat, "EVERY", 0)
+    train(compose_small("model=vdl", "trainer.max_epochs=1"))
+    assert len(ages) == 4 + 2 + 2  # Batches of training, validation and test.
+    assert max(ages) < 3600 < time.time()
+    assert standing(Record(tmp_path / "run")) is Standing.FINISHED
+
+
+def test_best_first_and_those_that_went_wrong_last(folder: Path):
+    rows = ranked(Glance([folder]).rows(), "val/psnr")
+    names = [Path(row["run"]).name for row in rows]
+    assert names == ["better", "good", "cut", "diverged", "later"]
+    by_weight = ranked(rows, "sparsity_weight")
+    assert [row.get("sparsity_weight") for row in by_weight] == [0.001, 0.01, 0.02, 0.03, None]
+
+
+def test_conditions(folder: Path):
+    rows = Glance([folder]).rows()
+    assert len(kept(rows, ["family=[sdl,vdl]"])) == 3
+    assert [Path(row["run"]).name for row in kept(rows, ["family=sdl", "λ=2e-2"])] == ["better"]
+    assert kept(rows, ["seed=0", "state=running"]) == []
+    with pytest.raises(SettingError, match=r"famly is no column of these runs: choose one of run"):
+        kept(rows, ["famly=sdl"])
+    with pytest.raises(SettingError, match=r"--where sdl is no condition"):
+        kept(rows, ["sdl"])
+
+
+def test_data_without_pictures_are_ranked_by_r2(tmp_path: Path):
+    for name, r2 in (("a", 0.5), ("b", 0.75)):
+        make_run(tmp_path / name, "vdl", 0.1, {"val/r2": r2, "test/r2": r2, "epochs": 4})
+    (sweep,) = sweeps(Glance([tmp_path]).rows())
+    assert (sweep["best"], sweep["val/r2"]) == ("b", 0.75)
+
+
+def run_command(capsys, *arguments: str) -> str:
+    list_runs(parser().parse_args(arguments))
+    return capsys.readouterr().out
+
+
+def test_table_csv_and_json(folder: Path, tmp_path: Path, capsys):
+    table = run_command(capsys, str(folder), "--where", "family=sdl,vdl,vdl_nl")
+    lines = table.splitlines()
+    assert "stopped early" in lines[1]
+    assert {"18.00", "19.00", "80.0%", "2/4", "better"} <= set(lines[1].split())
+    assert lines[-1].startswith("4 runs: 1 finished, 1 stopped early, 1 diverged, 1 interrupted;")
+    assert lines[-1].endswith("all: data mnist")
+    rows = list(csv.DictReader(io.StringIO(run_command(capsys, str(folder), "--format", "csv"))))
+    assert len(rows) == 5
+    assert (rows[0]["family"], rows[0]["test/psnr"], rows[-1]["test/psnr"]) == ("sdl", "19.0", "")
+    (top,) = json.loads(run_command(capsys, str(folder), "--format", "json", "--top", "1"))
+    assert (top["seed"], top["val/psnr"], top["state"]) == (1, 18.0, "stopped early")
+    run_command(capsys, str(folder), "--output", str(tmp_path / "out.json"))
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 5
+    assert "sweep" in run_command(capsys, str(folder), "--sweeps")
+
+
+def test_watching_ends_when_nothing_runs(folder: Path, capsys):
+    (folder / "plan.json").unlink()
+    assert "4 runs" in run_command(capsys, str(folder), "--watch")
+
+
+def test_one_sentence_where_it_cannot_work(folder: Path, tmp_path: Path, monkeypatch):
+    for arguments, told in (
+        ([str(tmp_path / "none")], r"none is no folder"),
+        ([str(folder), "--top", "0"], r"--top 0 must be at least 1"),
+        ([str(folder), "--watch", "--format", "csv"], r"leave --format and --output out"),
+    ):
+        with pytest.raises((SettingError, DataError), match=told):
+            list_runs(parser().parse_args(arguments))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="no run in runs or sweeps"):
+        list_runs(parser().parse_args([]))
+    (folder / "good" / "config.yaml").write_text("a: [")
+    with pytest.raises(DataError, match=r"good/config\.yaml cannot be read"):
+        Glance([folder]).rows()
+
+
+def test_it_needs_no_torch(folder: Path):
+    program = (
+        "import sys; sys.argv = ['runs', sys.argv[1]]\n"
+        "from sparse_lightning.runs import main; main()\n"
+        "print([name for name in ('torch', 'lightning', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,266 @@
+"""What a training rule makes of a batch, against the formulas written out."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from sparse_lightning.data.batch import Batch
+from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder, UnitColumns
+from sparse_lightning.encoders import LISTA
+from sparse_lightning.energy import Energy
+from sparse_lightning.errors import SettingError
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.penalties import NonNegativeL0
+from sparse_lightning.registry import build, describe
+from sparse_lightning.solvers import FISTA
+from sparse_lightning.sparse_encoders import (
+    BatchTopKEncoder,
+    JumpReLUEncoder,
+    ReLUEncoder,
+    TopKEncoder,
+)
+from sparse_lightning.training_rules import (
+    AuxK,
+    EndToEnd,
+    InferThenRegress,
+    TrainingRule,
+    TrainingStep,
+)
+
+D, L, N = 6, 8, 10
+
+
+def model_of(encoder, energy=None, decoder=None, **settings) -> SparseAutoencoder:
+    rule = settings.pop("training_rule", None) or EndToEnd()
+    return SparseAutoencoder(
+        decoder=decoder or LinearDecoder(L, D, has_bias=True),
+        encoder=encoder,
+        energy=energy or Energy(0.05),
+        solver=FISTA(0.5),
+        optimizer=AdamSettings(1e-3, 1e-3),
+        training_rule=rule,
+        **settings,
+    ).double()
+
+
+def batch_of(inputs: Tensor) -> Batch:
+    return Batch(inputs, torch.tensor(1.0), torch.tensor(0.0))
+
+
+@pytest.fixture
+def inputs() -> Tensor:
+    return torch.randn(N, D).double()
+
+
+def gradients(model: SparseAutoencoder, loss: Tensor) -> dict[str, Tensor]:
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+    return dict(zip(named, found))
+
+
+def assert_same_gradients(model: SparseAutoencoder, ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    expected = gradients(model, theirs)
+    for name, gradient in gradients(model, ours).items():
+        assert gradient is not None, name
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-13)
+
+
+def test_l1_sae_of_bricken_et_al(inputs):
+    model = model_of(ReLUEncoder(D, L, subtracts_decoder_bias=True))
+    with torch.no_grad():
+        model.decoder.bias.normal_()
+    step = model.training_rule(model, batch_of(inputs))
+    encoder, decoder = model.encoder.input, model.decoder
+    codes = torch.relu((inputs - decoder.bias) @ encoder.weight.T + encoder.bias)
+    rebuilt = codes @ decoder.weight.T + decoder.bias
+    squared, l1 = (inputs - rebuilt).square().sum(1), codes.sum(1)
+    assert_same_gradients(model, step.loss, (squared / D + 0.05 * l1).mean())
+    torch.testing.assert_close(step.terms["reconstruction"], squared.sum() / D)
+    torch.testing.assert_close(step.terms["sparsity"], 0.05 * l1.sum())
+    torch.testing.assert_close(model.encode(inputs), codes)
+    assert step.solution is None
+    assert not step.codes.requires_grad
+
+
+def test_jump_relu_of_rajamanoharan_et_al(inputs):
+    encoder = JumpReLUEncoder(D, L, 0.6, 0.3)
+    model = model_of(encoder, Energy(0.05, penalty=NonNegativeL0()))
+    step = model.training_rule(model, batch_of(inputs))
+    codes, drive = encoder.encode_with_preactivations(inputs)
+    rebuilt = model.decoder(codes)
+    norms = encoder.penalize(codes, drive, NonNegativeL0())
+    expected = ((inputs - rebuilt).square().mean(1) + 0.05 * norms).mean()
+    assert_same_gradients(model, step.loss, expected)
+    assert float(step.terms["sparsity"]) == pytest.approx(0.05 * int((codes != 0).sum()))
+
+
+def test_top_k_learns_through_what_is_active_alone(inputs):
+    model = model_of(TopKEncoder(D, L, 2), Energy(0.0))
+    step = model.training_rule(model, batch_of(inputs))
+    rebuilt = model.decoder(model.encode(inputs))
+    assert_same_gradients(model, step.loss, mse_loss(rebuilt, inputs))
+
+
+def test_the_error_of_the_decoder_reaches_an_encoder_of_any_kind_and_depth(inputs):
+    model = model_of(LISTA(D, L, 2), decoder=MultiLayerDecoder(L, [7, 9], D))
+    step = model.training_rule(model, batch_of(inputs))
+    codes = model.encoder(inputs)
+    expected = mse_loss(model.decoder(codes), inputs) + 0.05 * codes.sum(1).mean()
+    assert_same_gradients(model, step.loss, expected)
+
+
+def test_sparsity_warms_up_linearly(inputs, monkeypatch):
+    model = model_of(ReLUEncoder(D, L), training_rule=EndToEnd(sparsity_warmup_steps=4))
+    full = 0.05 * float(model.encode(inputs).detach().sum())
+    for done, share in ((0, 0.0), (1, 0.25), (3, 0.75), (4, 1.0), (40, 1.0)):
+        monkeypatch.setattr(SparseAutoencoder, "global_step", done)
+        terms = model.training_rule(model, batch_of(inputs)).terms
+        assert float(terms["sparsity"]) == pytest.approx(share * full)
+
+
+def literal_auxk(model, inputs, dead: list[int], num_units: int) -> Tensor:
+    """Gao et al. 2024, appendix A.2, one sample after another."""
+    total = 0.0
+    for x in inputs:
+        drive = model.encoder.input.weight @ x + model.encoder.input.bias
+        code = model.encode(x[None])[0]
+        error = (x - model.decoder.weight @ code - model.decoder.bias).detach()
+        values = drive.tolist()
+        strongest = sorted(dead, key=lambda j, own=values: -own[j])[:num_units]
+        rebuilt = sum(model.decoder.weight[:, j] * drive[j].clamp(min=0) for j in strongest)
+        total = total + (error - rebuilt).square().mean()
+    return total / len(inputs)
+
+
+@pytest.mark.parametrize("num_units", [2, 50])
+def test_dead_units_learn_from_what_is_left(inputs, num_units):
+    rule = EndToEnd(auxiliary=AuxK(0.25, num_units, dead_after=3 * N))
+    model = model_of(TopKEncoder(D, L, 2), Energy(0.0), training_rule=rule)
+    with torch.no_grad():
+        model.encoder.input.bias[:4] = -0.5 * model.encoder.input.weight[:4].abs().sum(1)
+        model.encoder.input.bias[4:] = 5
+    for _ in range(2):
+        step = rule(model, batch_of(inputs))
+        assert step.terms["auxiliary"] == 0, "no unit is dead yet"
+        torch.testing.assert_close(step.loss, mse_loss(model(inputs), inputs))
+    step = rule(model, batch_of(inputs))
+    dead = (model.encode(inputs) == 0).all(0).nonzero().flatten().tolist()
+    assert len(dead) >= 4
+    drive = inputs @ model.encoder.input.weight.T + model.encoder.input.bias
+    assert (drive[:, dead] > 0).any(), "the case that is meant"
+    expected = mse_loss(model(inputs), inputs)
+    expected = expected + 0.25 * literal_auxk(model, inputs, dead, num_units)
+    assert_same_gradients(model, step.loss, expected)
+    assert model.training_rule.auxiliary.idle.tolist() == [3 * N * (j in dead) for j in range(L)]
+
+
+def test_auxk_of_public_programs(inputs):
+    """dictionary_learning's, without the division by the variance of what is left."""
+    model = model_of(TopKEncoder(D, L, 2), Energy(0.0))
+    codes, drive = model.encoder.encode_with_preactivations(inputs)
+    rebuilt = model.decoder(codes)
+    auxiliary = AuxK(1 / 32, 3, dead_after=1)
+    auxiliary.begin(L)
+    dead = (codes == 0).all(0)
+    dead[:3] = True
+    auxiliary.idle.copy_(dead * 5)
+    auxiliary.count = lambda codes: auxiliary.idle
+    found = auxiliary(model.decoder, inputs, rebuilt, codes, drive)
+    theirs = torch.where(dead[None], drive.relu(), -torch.inf)
+    top = theirs.topk(min(3, int(dead.sum())), sorted=False)
+    own = torch.zeros_like(drive).scatter(-1, top.indices, top.values)
+    error = (inputs - rebuilt).detach() - own @ model.decoder.weight.T
+    torch.testing.assert_close(found, error.square().mean(1) / 32)
+
+
+def test_what_is_idle_is_counted_over_samples_and_kept_in_checkpoints(inputs):
+    rule = EndToEnd(auxiliary=AuxK(0.1, 4, 100))
+    model = model_of(BatchTopKEncoder(D, L, 2), Energy(0.0), training_rule=rule)
+    idle = [0] * L
+    for _ in range(4):
+        codes = rule(model, batch_of(torch.randn(N, D).double())).codes
+        active = (codes != 0).any(0).tolist()
+        idle = [0 if active[j] else idle[j] + N for j in range(L)]
+        assert model.training_rule.auxiliary.idle.tolist() == idle
+    assert "training_rule.auxiliary.idle" in model.state_dict()
+    again = SparseAutoencoder(**model.hparams).double()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.encode(inputs), model.encode(inputs))
+    assert describe(again.training_rule) == describe(rule)
+
+
+def test_the_papers_rule_has_no_state_of_its_own():
+    model = model_of(LISTA(D, L), training_rule=InferThenRegress())
+    assert not [name for name in model.state_dict() if name.startswith("training_rule")]
+
+
+def test_filters_begin_as_atoms():
+    rule = EndToEnd(starts_transposed=True)
+    model = model_of(ReLUEncoder(D, L), constraint=UnitColumns(), training_rule=rule)
+    torch.testing.assert_close(model.encoder.input.weight, model.decoder.weight.T)
+    assert not model.encoder.input.bias.any()
+
+
+def test_gradients_along_unit_columns_are_taken_off(inputs):
+    rule = EndToEnd(projects_gradients=True)
+    model = model_of(ReLUEncoder(D, L), constraint=UnitColumns(0.5), training_rule=rule)
+    with torch.no_grad():
+        model.decoder.weight[:, 2] = 0
+    model.training_step(batch_of(inputs), 0).backward()
+    weight, given = model.decoder.weight, model.decoder.weight.grad.clone()
+    model.on_before_optimizer_step(None)
+    for j in range(L):
+        direction = weight[:, j].detach() / weight[:, j].detach().norm().clamp_min(1e-30)
+        expected = given[:, j] - (given[:, j] @ direction) * direction
+        torch.testing.assert_close(weight.grad[:, j], expected, rtol=1e-10, atol=1e-14)
+
+
+class Regress(TrainingRule):
+    """A rule of a user's own."""
+
+    metric = "val/psnr"
+
+    def forward(self, model, batch):
+        codes = model.predict_codes(batch.inputs).detach()
+        rebuilt = model.decoder(codes)
+        zero = codes.new_zeros(())
+        terms = dict.fromkeys(("reconstruction", "sparsity", "variance", "encoder"), zero)
+        return TrainingStep(mse_loss(rebuilt, batch.inputs), codes, terms, rebuilt)
+
+
+def test_a_rule_of_ones_own(inputs):
+    model = model_of(LISTA(D, L), training_rule=Regress())
+    expected = mse_loss(model.decoder(model.encode(inputs).detach()), inputs)
+    torch.testing.assert_close(model.training_step(batch_of(inputs), 0), expected)
+
+
+def test_descriptions_of_rules_build_them_again():
+    for rule in (InferThenRegress("val/psnr"), EndToEnd(AuxK(0.1, 3, 7), 5, True, True)):
+        again = build(copy.deepcopy(describe(rule)))
+        assert type(again) is type(rule)
+        assert describe(again) == describe(rule)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "energy", "message"),
+    [
+        (None, Energy(0.1), r"EndToEnd needs an encoder"),
+        (ReLUEncoder(D, L), Energy(0.1, 1.0), r"model\.energy\.variance_weight=1\.0 belongs to"),
+        (LISTA(D, L), Energy(0.1, encoder_weight=2.0), r"model\.energy\.encoder_weight=2\.0"),
+    ],
+)
+def test_parts_that_do_not_fit_the_rule_are_refused(encoder, energy, message):
+    with pytest.raises(SettingError, match=message):
+        model_of(encoder, energy)
+
+
+def test_a_bias_that_is_not_there_cannot_be_subtracted():
+    with pytest.raises(SettingError, match=r"model\.decoder\.has_bias=true"):
+        model_of(ReLUEncoder(D, L, subtracts_decoder_bias=True), decoder=LinearDecoder(L, D))

@@ -1,0 +1,141 @@
+"""Training finds λ for a share of zeros, freezes it, and goes on with it after an interruption."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Compose
+from interruptions import Interrupted, StopAfter, train_with, weights_of
+from omegaconf import OmegaConf
+
+from sparse_lightning.config import CONFIG_DIR
+from sparse_lightning.errors import SettingError
+from sparse_lightning.experiments.runs import Run
+from sparse_lightning.train import train
+from sparse_lightning.training.sparsity_target import Search, SparsityController, search_epochs
+
+
+def controller(target: float) -> SparsityController:
+    """The rule with the numbers of ``conf/``."""
+    settings = OmegaConf.load(CONFIG_DIR / "callbacks" / "default.yaml").sparsity_target
+    numbers = {
+        name: settings[name] for name in settings if name not in ("_target_", "target_zeros")
+    }
+    return SparsityController(target, **numbers)
+
+
+def test_the_rule_is_the_formula():
+    rule = SparsityController(0.9, gain=0.5, damping=0.25, largest_step=2, largest_change=3)
+    first = rule.advance(Search.at(0.01), zeros=0.87)
+    assert first.weight == pytest.approx(0.01 * 1.3**0.5)
+    second = rule.advance(first, zeros=0.92)
+    step = (0.5 * math.log(0.8) + 0.25 * math.log(0.8 / 1.3)) / 2
+    assert second.weight == pytest.approx(first.weight * math.exp(step))
+    assert second.turns == 1
+    # By no more than its limits, also where no code is active.
+    assert rule.advance(Search.at(0.01), 1.0).weight == pytest.approx(0.005)
+    far = Search.at(0.01)
+    for _ in range(4):
+        far = rule.advance(far, 0.0)
+    assert far.weight == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("slope", [0.45, 0.8, 1.4, 4.0])
+@pytest.mark.parametrize("response", [0.25, 0.6, 1.0])
+def test_it_reaches_the_target_of_codes_that_follow_slowly_or_at_once(slope, response):
+    """log(active share) goes towards c − slope · log λ − 0.1 log t, by ``response`` an epoch."""
+    search, error = Search.at(0.01), 1.2
+    rule, weight = controller(0.9), 0.01
+    for epoch in range(1, 21):
+        wanted = 0.8 - slope * math.log(weight / 0.01) - 0.1 * math.log(epoch)
+        error += response * (wanted - error)
+        if epoch <= search_epochs(20):
+            search = rule.advance(search, 1 - min(0.1 * math.exp(error), 1))
+            weight = search.weight
+    assert 1 / 1.25 < math.exp(error) < 1.25
+
+
+SETTINGS = ("model=sdl", "target_zeros=0.9", "trainer.max_epochs=6")
+
+
+@pytest.mark.filterwarnings("ignore:target_zeros=0.9 was not reached")
+def test_lambda_is_frozen_kept_and_resumed_bit_for_bit(compose_small: Compose, tmp_path: Path):
+    whole = compose_small(*SETTINGS, run_dir=tmp_path / "whole")
+    parts = compose_small(*SETTINGS, run_dir=tmp_path / "parts")
+    final = train(whole)
+    with pytest.raises(Interrupted):
+        train_with(parts, StopAfter(epochs=3))
+    parts.resume = True
+    train(parts)
+
+    one, other = (
+        pd.read_csv(tmp_path / run / "metrics.csv").drop(columns=["seconds", "cpu_seconds"])
+        for run in ("whole", "parts")
+    )
+    pd.testing.assert_frame_equal(one, other)
+    used = one["val/sparsity_weight"]
+    assert used[:4].nunique() == 4
+    assert used[0] == pytest.approx(whole.model.energy.sparsity_weight)
+    assert used[4:].nunique() == 1
+    assert used[4] != used[3]
+    # The best model is one of the last third, and has the λ of that.
+    for name in ("best", "last"):
+        path = tmp_path / "whole" / "checkpoints" / f"{name}.ckpt"
+        assert torch.load(path, weights_only=True)["epoch"] >= 4
+        first, second = weights_of(path), weights_of(tmp_path / "parts/checkpoints" / path.name)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    found = Run(tmp_path / "parts").model().energy.sparsity_weight
+    assert found == used.iloc[-1] == final["val/sparsity_weight"]
+    # More epochs would have meant a longer search.
+    with pytest.raises(SettingError, match=r"trainer\.max_epochs=9 \(was 6\)"):
+        train(compose_small(*SETTINGS[:2], "trainer.max_epochs=9", "resume=true",
+                            run_dir=tmp_path / "whole"))  # fmt: skip
+
+
+def test_a_target_that_is_not_reached_is_told(compose_small: Compose):
+    with pytest.warns(
+        UserWarning, match=r"target_zeros=0\.05 was not reached: the codes have 0\.8"
+    ):
+        train(compose_small("model=sdl", "target_zeros=0.05", "trainer.max_epochs=3"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["target_zeros=0.9", "trainer.max_epochs=2"], "max_epochs=2 to at least 3"),
+        (["target_zeros=0.9", "model.energy.sparsity_weight=0"], "cannot start from .*weight=0"),
+        (["target_zeros=0.9", "~callbacks.sparsity_target"], "needs callbacks.sparsity_target"),
+        (["target_zeros=0.9", "trainer.limit_val_batches=0"], "leaves none"),
+        (["target_zeros=nine"], "target_zeros=nine must be a number"),
+    ],
+)
+def test_what_cannot_work_is_refused(overrides, told, compose_small: Compose):
+    with pytest.raises(SettingError, match=told):
+        train(compose_small("model=sdl", *overrides))
+
+
+def test_a_share_is_between_0_and_1():
+    with pytest.raises(SettingError, match=r"target_zeros=90 must lie between 0 and 1"):
+        controller(90)
+
+
+def test_a_level_picks_a_target_where_there_is_no_grid(compose: Compose, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("_target_: mine.Data\nroot: x")
+    outside = (f"hydra.searchpath=[file://{tmp_path}]", "data=mine", "model=vdl")
+    targets = list(compose().zeros_targets)
+    assert (targets[0], targets[-1]) == (0.6, 0.97)
+    # Neighbours differ by less than a factor 2 in the active share.
+    assert all((1 - one) / (1 - two) < 2 for one, two in zip(targets, targets[1:]))
+    for level, target in enumerate(targets):
+        config = compose(*outside, f"sparsity_level={level}")
+        assert (config.target_zeros, config.model.energy.sparsity_weight) == (target, 0.01)
+        assert config.experiment_name == f"mine-vdl-zeros{target:g}"
+    assert compose(*outside).target_zeros is None
+    with pytest.raises(Exception, match=r"sparsity_level=6 must be between 0 and 5"):
+        _ = compose(*outside, "sparsity_level=6").target_zeros
+    assert compose("model=vdl", "sparsity_level=2").target_zeros is None
