@@ -22,9 +22,7 @@ from sparse_lightning.training.sparsity_target import Search, SparsityController
 def controller(target: float) -> SparsityController:
     """The rule with the numbers of ``conf/``."""
     settings = OmegaConf.load(CONFIG_DIR / "callbacks" / "default.yaml").sparsity_target
-    numbers = {
-        name: settings[name] for name in settings if name not in ("_target_", "target_zeros")
-    }
+    numbers = {name: settings[name] for name in settings if name not in ("_target_", "target_zeros")}
     return SparsityController(target, **numbers)
 
 
@@ -97,9 +95,7 @@ def test_lambda_is_frozen_kept_and_resumed_bit_for_bit(compose_small: Compose, t
 
 
 def test_a_target_that_is_not_reached_is_told(compose_small: Compose):
-    with pytest.warns(
-        UserWarning, match=r"target_zeros=0\.05 was not reached: the codes have 0\.8"
-    ):
+    with pytest.warns(UserWarning, match=r"target_zeros=0\.05 was not reached: the codes have 0\.8"):
         train(compose_small("model=sdl", "target_zeros=0.05", "trainer.max_epochs=3"))
 
 
