@@ -43,6 +43,7 @@ class SyntheticDictionary(SplitDataModule):
 
     Attributes:
         codes: by split, the codes (n, l) that the samples were made from.
+        scale: s.
 
     Raises:
         SettingError: a setting outside these bounds.
@@ -87,17 +88,13 @@ class SyntheticDictionary(SplitDataModule):
         self.noise, self.hidden_dim, self.signed = noise, hidden_dim, signed
         self.generator_seed = generator_seed
         self.codes: dict[str, Tensor] = {}
+        self.scale = 1.0
         generator = self._generator(0)
         widths = [width for width in (num_atoms, hidden_dim, input_dim) if width is not None]
         self.weights = [
             _unit_columns(torch.randn(above, below, generator=generator))
             for below, above in pairwise(widths)
         ]
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Inputs are no images; figures show them as rows of one pixel's height."""
-        return (1, self.input_dim)
 
     @property
     def title(self) -> str:
@@ -124,9 +121,9 @@ class SyntheticDictionary(SplitDataModule):
             made[split] = self._noiseless(self.codes[split]), noise
         level = self.noise * made["train"][0].std()
         inputs = {split: clean + level * noise for split, (clean, noise) in made.items()}
-        scale = inputs["train"].std()
+        self.scale = 1 / float(inputs["train"].std())
         for split, values in inputs.items():
-            self.splits[split] = TensorSlices(values / scale, scale, torch.zeros(()))
+            self.splits[split] = TensorSlices(self.scale * values)
 
     def _draw_codes(self, count: int, generator: torch.Generator) -> Tensor:
         order = torch.rand(count, self.num_atoms, generator=generator)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.study_result import StudyResult
 
 KINDS = ["sparsity_weight", "step"]
@@ -22,15 +23,15 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 def rate_distortion(table: pd.DataFrame, references: pd.DataFrame, data: str) -> Figure:
     """Every λ and step as a faint point, mean over seeds; the best of each family as a line."""
-    quality = "psnr" if table["psnr"].notna().all() else "r2"
+    quality = quality_of(table)
     figure = Figure(figsize=(8.2, 5.0), layout="constrained")
     axes = figure.subplots()
     for family in families_in_order(table["family"]):
-        points = table[table["family"] == family].groupby(KINDS)[["bits", quality]].mean()
-        _front(axes, points, quality, family_name(family), family_style(family))
+        points = table[table["family"] == family].groupby(KINDS)[["bits", quality.name]].mean()
+        _front(axes, points, quality.name, family_name(family), family_style(family))
     style = {"color": "0.4", "linestyle": "-.", "marker": "x"}
-    _front(axes, references.dropna(subset=["bits"]), quality, "PCA", style)
-    axes.set(xlabel="bits per image", ylabel="PSNR (dB)" if quality == "psnr" else "R²")
+    _front(axes, references.dropna(subset=["bits"]), quality.name, "PCA", style)
+    axes.set(xlabel="bits per image", ylabel=quality.label)
     tidy(axes)
     axes.legend(fontsize=8, handlelength=3.5, title="best over λ and step", title_fontsize=8)
     figure.suptitle(

@@ -12,19 +12,22 @@ from sparse_lightning.figures.style import families_in_order, family_name, famil
 from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.study_result import StudyResult
 
+NONE = pd.DataFrame(columns=["method"])
+
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """The regret curves, PSNR at equal zeros, also against epochs, and what the encoder costs."""
-    references = result.more["references"], result.more["classics"]
-    yield "regret", regret_curves(result.table, *references, result.data)
+    # Results of earlier versions know no other dictionaries.
+    classics, pursued = (result.more.get(name, NONE) for name in ("classics", "pursuit"))
+    yield "regret", regret_curves(result.table, result.more["references"], classics, result.data)
     name, epochs = quality_of(result.table).name, result.more["epochs"]
     yield f"{name}_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
     if name in epochs and epochs[name].notna().any():
         yield f"{name}_against_epochs", psnr_against_epochs(epochs, result.data)
     if not result.more["amortisation"].empty:
         yield "amortisation", amortisation(result.table, result.data)
-    if not result.more["pursuit"].empty:
-        yield "pursuit", pursuit(result.table, result.more["pursuit"], result.data)
+    if not pursued.empty:
+        yield "pursuit", pursuit(result.table, pursued, result.data)
 
 
 def regret_curves(

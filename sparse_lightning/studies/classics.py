@@ -74,9 +74,8 @@ class ClassicSettings:
         return list(self.methods)
 
     def key(self) -> list:
-        """What results depend on, as plain data."""
-        numbers = self.num_images, self.iterations, self.sparsity_weight, self.seed
-        return [list(self.methods), list(self.num_active), *numbers]
+        """What a dictionary depends on besides the method, as plain data."""
+        return [self.num_images, self.iterations, self.sparsity_weight, self.seed]
 
 
 def fitted_dictionary(

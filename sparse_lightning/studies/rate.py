@@ -9,9 +9,9 @@ from :math:`\Delta q`. The rate is the entropy of the units one by one, in bits 
 
 with :math:`h(p) = -p \log_2 p - (1 - p) \log_2 (1 - p)`: the first part says which units are
 active, the second how active they are. An entropy coder that knows the frequencies of each unit's
-symbols comes that close; what units tell of one another is not used. Frequencies are those of the measured
-images, and neither they nor the decoder are charged. Entropies of few images are too low, by about
-(symbols - 1) / (2 n ln 2) bits for each unit.
+symbols comes that close; what units tell of one another is not used. Frequencies are those of the
+measured images, and neither they nor the decoder are charged. Entropies of few images are too low,
+by about (symbols - 1) / (2 n ln 2) bits for each unit.
 
 The step is a multiple of the root mean square of a model's active components, since families differ
 in the scale of their codes. Principal components, quantised likewise, stand beside them.
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -31,8 +30,12 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
-from sparse_lightning.metrics import ImagePSNR
-from sparse_lightning.studies.coding import all_codes, batches, fingerprint
+from sparse_lightning.studies.coding import (
+    ReconstructionQuality,
+    all_codes,
+    batches,
+    fingerprint,
+)
 from sparse_lightning.studies.references import PrincipalComponents
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
@@ -49,7 +52,7 @@ def rate(
     steps: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
     num_components: Sequence[int] = (4, 8, 16, 32, 64),
 ) -> StudyResult:
-    """Bits per image against PSNR, and R².
+    """Bits per image against PSNR, or R² of inputs that are no images.
 
     Args:
         trained_models: models of any families, λ and seeds, judged by their own codes.
@@ -61,8 +64,8 @@ def rate(
 
     Returns:
         ``table``: one row per model and step: ``step`` (relative), ``delta``, ``bits``,
-        ``support_bits``, ``amplitude_bits`` (per image), ``zeros`` (after quantisation), ``psnr``
-        in dB and ``r2``; ``references``: the same of each number of principal components.
+        ``support_bits``, ``amplitude_bits`` (per image), ``zeros`` (after quantisation), and
+        ``psnr`` in dB, or ``r2`` of inputs that are no images; ``references``: the same of each number of principal components.
 
     Raises:
         SettingError: a step that is not above 0.
@@ -93,23 +96,14 @@ class CodedImages:
     data: SplitDataModule
     count: int | None
 
-    @cached_property
-    def training_mean(self) -> Tensor:
-        """Mean of the training inputs, (d,)."""
-        total = sum(batch.inputs.double().sum(0) for batch in batches(self.data, "train"))
-        return total / len(self.data.splits["train"])
-
     def quality(self, codes: np.ndarray, rebuild: Rebuild) -> dict[str, float]:
-        """PSNR and R² of the images rebuilt from codes (n, l)."""
-        psnr, errors, around, done = ImagePSNR(), 0.0, 0.0, 0
+        """PSNR, or R² of inputs that are no images, of what codes (n, l) rebuild."""
+        quality, done = ReconstructionQuality(self.data), 0
         for batch in batches(self.data, "test", self.count):
             own = torch.from_numpy(codes[done : done + len(batch.inputs)]).float()
-            difference = rebuild(own) - batch.inputs
+            quality.update(batch, rebuild(own))
             done += len(own)
-            psnr.update(batch.squared_errors(difference))
-            errors += float(difference.double().square().sum())
-            around += float((batch.inputs.double() - self.training_mean).square().sum())
-        return {"psnr": float(psnr.compute()["psnr"]), "r2": 1 - errors / around}
+        return quality.compute()
 
 
 def _of_model(trained: TrainedModel, test: CodedImages, steps: Sequence[float]) -> list[dict]:

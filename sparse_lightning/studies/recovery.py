@@ -82,13 +82,15 @@ def recovery(
         measured = cache.rows(key, lambda t=trained: _measure(t, data, threshold))
         rows += [trained.columns | row for row in measured]
     neighbours = []
-    for seed in classic_seeds:
-        own = None if classics is None else replace(classics, seed=seed)
-        key = ["recovery neighbours", *samples, seed, None if own is None else own.key()]
-        neighbours += cache.rows(key, lambda o=own, s=seed: _neighbours(data, threshold, o, s))
-    names = ["data", "name", "seed", "recovered", "mean_cosine", "support_f1", "zeros"]
-    others = pd.DataFrame(neighbours).assign(data=data.title).reindex(columns=names)
-    return StudyResult(pd.DataFrame(rows), {"neighbours": others})
+    for name in [RANDOM] if classics is None else [RANDOM, *classics.installed()]:
+        for seed in classic_seeds:
+            own = replace(classics or ClassicSettings(), seed=seed)
+            measured = cache.rows(
+                ["recovery neighbour", name, *samples, own.key()],
+                lambda n=name, o=own: [_neighbour(n, data, threshold, o)],
+            )
+            neighbours += [{"data": data.title, "name": name, "seed": seed} | measured[0]]
+    return StudyResult(pd.DataFrame(rows), {"neighbours": pd.DataFrame(neighbours)})
 
 
 def _measure(trained: TrainedModel, data: SyntheticDictionary, threshold: float) -> list[dict]:
@@ -107,24 +109,18 @@ def _free_codes(trained: TrainedModel, data: SplitDataModule) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
-def _neighbours(
-    data: SyntheticDictionary, threshold: float, classics: ClassicSettings | None, seed: int
-) -> list[dict]:
-    generator = np.random.default_rng(seed)
-    dictionaries = {RANDOM: generator.standard_normal((data.num_atoms, data.input_dim))}
-    if classics is not None:
-        train = all_inputs(data, "train", classics.num_images)
-        size = data.num_atoms, data.num_active
-        for method in classics.installed():
-            dictionaries[method] = fitted_dictionary(
-                method, train, *size, classics, positive=not data.signed
-            )
-    test = all_inputs(data, "test")
-    return [
-        {"name": name, "seed": seed}
-        | measures(atoms, pursued(test, atoms, data.num_active), data, threshold)
-        for name, atoms in dictionaries.items()
-    ]
+def _neighbour(
+    name: str, data: SyntheticDictionary, threshold: float, settings: ClassicSettings
+) -> dict[str, float]:
+    size = data.num_atoms, data.num_active
+    if name == RANDOM:
+        generator = np.random.default_rng(settings.seed)
+        atoms = generator.standard_normal((data.num_atoms, data.input_dim))
+    else:
+        train = all_inputs(data, "train", settings.num_images)
+        atoms = fitted_dictionary(name, train, *size, settings, positive=not data.signed)
+    codes = pursued(all_inputs(data, "test"), atoms, data.num_active)
+    return measures(atoms, codes, data, threshold)
 
 
 def measures(

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
-from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, largest_codes
 from sparse_lightning.studies.matching import correlations, matched
 from sparse_lightning.studies.result_cache import ResultCache
@@ -85,7 +84,7 @@ def stability(
             key,
             lambda pair=(one, other): [
                 _compare(
-                    [_in_use(t.model, data, num_images, least_active) for t in pair],
+                    [_in_use(t, data, cache, num_images, least_active) for t in pair],
                     pair[0].model.energy.penalty.is_signed,
                     all_inputs(data, "train", COVARIANCE_SAMPLES),
                     threshold,
@@ -115,11 +114,22 @@ class UnitsInUse:
 
 
 def _in_use(
-    model: SparseAutoencoder, data: SplitDataModule, num_images: int | None, least_active: float
+    trained: TrainedModel,
+    data: SplitDataModule,
+    cache: ResultCache,
+    num_images: int | None,
+    least_active: float,
 ) -> UnitsInUse:
-    val, test = (all_codes(model, data, split, num_images) for split in ("val", "test"))
+    # Each model is coded once, however many pairs it is in.
+    val, test = (
+        cache.array(
+            ["codes", trained.digest, fingerprint(data), split, num_images],
+            lambda split=split: all_codes(trained.model, data, split, num_images),
+        )
+        for split in ("val", "test")
+    )
     used = (val != 0).mean(0) >= least_active
-    atoms = model.decoder.atoms(largest_codes(val)).numpy()
+    atoms = trained.model.decoder.atoms(largest_codes(val)).numpy()
     return UnitsInUse(atoms[used], test[:, used], float((test == 0).mean()))
 
 

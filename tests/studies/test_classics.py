@@ -1,0 +1,111 @@
+"""Pursuit against brute force, and dictionaries that other packages fit."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio
+from tiny_study import TinyData, TinyModel
+
+from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.regret import draw
+from sparse_lightning.studies.classics import (
+    KSVD,
+    ONLINE,
+    ClassicSettings,
+    fitted_dictionary,
+    pursued,
+)
+from sparse_lightning.studies.coding import all_inputs
+from sparse_lightning.studies.regret import regret
+from sparse_lightning.studies.result_cache import ResultCache
+
+RANDOM = np.random.default_rng(0)
+
+
+def mean_psnr(clean: np.ndarray, other: np.ndarray) -> float:
+    images = zip(clean.astype(float), other.astype(float))
+    return float(np.mean([peak_signal_noise_ratio(*pair, data_range=1.0) for pair in images]))
+
+
+def least_error(x: np.ndarray, atoms: np.ndarray, count: int) -> float:
+    """The smallest squared error of any so many atoms, by least squares on each choice of them."""
+    errors = []
+    for chosen in itertools.combinations(range(len(atoms)), count):
+        own = atoms[list(chosen)].T
+        errors.append(((x - own @ np.linalg.lstsq(own, x, rcond=None)[0]) ** 2).sum())
+    return min(errors)
+
+
+def test_pursuit_is_the_best_choice_where_it_must_be():
+    """One atom of any dictionary; any number of atoms that are orthogonal."""
+    atoms, inputs = RANDOM.normal(size=(7, 5)) * 3, RANDOM.normal(size=(6, 5))
+    found = ((inputs - pursued(inputs, atoms, 1) @ atoms) ** 2).sum(1)
+    assert found == pytest.approx([least_error(x, atoms, 1) for x in inputs])
+    orthogonal = 2 * np.linalg.qr(RANDOM.normal(size=(5, 5)))[0]
+    codes = pursued(inputs, orthogonal, 3)
+    assert ((codes != 0).sum(1) == 3).all()
+    found = ((inputs - codes @ orthogonal) ** 2).sum(1)
+    assert found == pytest.approx([least_error(x, orthogonal, 3) for x in inputs])
+
+
+def test_pursuit_leaves_no_residual_along_its_atoms_and_takes_no_atom_of_zeros():
+    atoms, inputs = RANDOM.normal(size=(9, 12)), RANDOM.normal(size=(4, 12))
+    atoms[5] = 0
+    codes = pursued(inputs, atoms, 4)
+    assert (codes[:, 5] == 0).all()
+    residual = inputs - codes @ atoms
+    assert np.abs((residual @ atoms.T)[codes != 0]).max() < 1e-9
+
+
+# The loops of dictlearn are compiled when they are first used.
+@pytest.mark.parametrize("method", [ONLINE, pytest.param(KSVD, marks=pytest.mark.slow)])
+def test_atoms_that_inputs_are_made_of_are_found(method):
+    if method == KSVD:
+        pytest.importorskip("dictlearn")
+    truth = np.linalg.qr(RANDOM.normal(size=(8, 8)))[0]
+    codes = np.zeros((300, 8))
+    for code in codes:
+        code[RANDOM.choice(8, 2, replace=False)] = RANDOM.uniform(0.5, 1.5, 2)
+    settings = ClassicSettings(iterations=30, sparsity_weight=0.02)
+    atoms = fitted_dictionary(method, codes @ truth, 8, 2, settings)
+    assert np.linalg.norm(atoms, axis=1) == pytest.approx(np.ones(8))
+    assert (np.abs(atoms @ truth.T).max(0) > 0.95).mean() >= 0.75
+    assert fitted_dictionary(method, codes @ truth, 8, 2, settings) == pytest.approx(atoms)
+
+
+def test_settings_are_checked(monkeypatch):
+    with pytest.raises(SettingError, match=r"unknown names \(k-means\)"):
+        ClassicSettings(methods=["k-means"])
+    with pytest.raises(SettingError, match=r"num_images=3 is less than the number of atoms, 8"):
+        fitted_dictionary(ONLINE, np.ones((3, 4)), 8, 2, ClassicSettings())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match="K-SVD is left out"):
+        assert ClassicSettings().installed() == [ONLINE]
+
+
+def test_regret_has_other_dictionaries_and_pursuit_of_its_own():
+    data, models = TinyData(), [TinyModel(), TinyModel("do", encoder=False)]
+    classics = ClassicSettings([ONLINE], (2, 3), num_images=60, iterations=2)
+    result = regret(models, data, ResultCache(), classics=classics, most_pursued=12)
+    test = all_inputs(data, "test")
+    row = result.more["classics"].set_index("active").loc[3]
+    atoms = fitted_dictionary(ONLINE, all_inputs(data, "train"), 12, 3, classics)
+    rebuilt = pursued(test, atoms, 3) @ atoms
+    clean, other = test * 0.3 + 0.5, rebuilt * 0.3 + 0.5
+    assert row["psnr"] == pytest.approx(mean_psnr(clean, other), abs=1e-3)
+    assert row["zeros"] == pytest.approx(9 / 12, abs=0.01)
+    pursuit = result.more["pursuit"].set_index("family")
+    own = result.table.set_index(["family", "codes"])["zeros"]
+    for family, way in (("sdl", "encoder"), ("do", "inference")):
+        assert pursuit.loc[family, "active"] == round(12 * (1 - own[family, way]))
+    atoms = models[1].model.decoder.weight.detach().numpy().T
+    rebuilt = pursued(test, atoms, int(pursuit.loc["do", "active"])) @ atoms
+    expected = mean_psnr(clean, rebuilt * 0.3 + 0.5)
+    assert pursuit.loc["do", "psnr"] == pytest.approx(expected, abs=1e-3)
+    figures = dict(draw(result))
+    labels = figures["regret"].axes[0].get_legend_handles_labels()[1]
+    assert f"{ONLINE}, OMP" in labels
+    assert "pursuit" in figures

@@ -1,0 +1,79 @@
+"""Seeds that agree by construction, and seeds that do not."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from tiny_study import TinyData, TinyModel
+
+from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.stability import draw
+from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.stability import MEASURES, stability, summary
+
+
+def permuted(trained: TinyModel, seed: int) -> TinyModel:
+    """One model with its units in another order."""
+    other, order = TinyModel(seed=seed), torch.randperm(12)
+    other.model.load_state_dict(trained.model.state_dict())
+    encoder, decoder = other.model.encoder, other.model.decoder
+    with torch.no_grad():
+        decoder.weight.copy_(decoder.weight[:, order])
+        encoder.input.weight.copy_(encoder.input.weight[order])
+        encoder.input.bias.copy_(encoder.input.bias[order])
+        encoder.lateral.weight.copy_(encoder.lateral.weight[order][:, order])
+    return other
+
+
+def test_units_in_another_order_agree_wholly_and_other_weights_do_not():
+    one, stranger = TinyModel(seed=0), TinyModel(seed=2)
+    models = [one, permuted(one, 1), stranger]
+    result = stability(models, TinyData(), ResultCache(), num_images=None)
+    table = result.table.set_index(["seed", "other_seed"])
+    equal = table.loc[(0, 1)]
+    used = (one.model.encode(torch.cat([TinyData().splits["val"].tensors.inputs])) != 0).double()
+    assert equal["used"] == equal["other_used"] == int((used.mean(0) >= 0.01).sum())
+    assert (equal["mean_cosine"], equal["shared"]) == (pytest.approx(1), 1)
+    assert equal["correlation"] > 0.9
+    assert equal["null_correlation"] < equal["correlation"]
+    for pair in ((0, 2), (1, 2)):
+        other = table.loc[pair]
+        assert other["shared"] == 0
+        # Random weights are as alike as random atoms are.
+        assert other["mean_cosine"] == pytest.approx(other["null_white"], abs=0.1)
+    assert table["null_white"].between(0, 0.5).all()
+    (row,) = result.more["summary"].to_dict("records")
+    assert row["pairs"] == 3
+    assert row["shared"] == pytest.approx(1 / 3)
+    ((name, figure),) = draw(result)
+    assert name == "stability"
+    assert "tiny" in figure.get_suptitle()
+
+
+def test_the_coloured_null_knows_where_inputs_vary():
+    """Inputs that vary in one direction only make all random atoms alike, up to their sign."""
+    data = TinyData()
+    for split in data.splits.values():
+        direction = split.tensors.inputs[:1]
+        split.tensors = split.tensors._replace(
+            inputs=torch.linspace(-1, 1, len(split))[:, None] * direction
+        )
+    models = [TinyModel(seed=seed) for seed in (0, 1)]
+    row = stability(models, data, ResultCache()).table.iloc[0]
+    assert abs(row["null_coloured"]) > 0.6
+    assert row["null_white"] < 0.5
+
+
+def test_one_seed_of_each_is_refused():
+    models = [TinyModel("sdl"), TinyModel("vdl")]
+    with pytest.raises(SettingError, match="no family and λ here has two of them"):
+        stability(models, TinyData(), ResultCache())
+
+
+def test_means_and_deviations_are_over_pairs():
+    keys = {"data": "d", "family": "sdl", "sparsity_weight": 0.1, "max_epochs": None}
+    table = pd.DataFrame([keys | dict.fromkeys(MEASURES, value) for value in (0.2, 0.4)])
+    row = summary(table).iloc[0]
+    assert (row["mean_cosine"], row["pairs"]) == (pytest.approx(0.3), 2)
+    assert row["mean_cosine_std"] == pytest.approx(0.02**0.5)
