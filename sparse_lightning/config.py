@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
+from sparse_lightning.files import storage_message
 from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
@@ -236,7 +237,8 @@ def user_message(error: BaseException, config_name: str) -> str | None:
     for cause in chain:
         if isinstance(cause, HydraException):
             return str(cause) + nearest_names(str(cause), config_name)
-    return None
+    refused = (storage_message(cause) for cause in chain if isinstance(cause, OSError))
+    return next((message for message in refused if message), None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -33,7 +33,19 @@ class SweepError(RuntimeError):
     """Jobs of a sweep that did not end well."""
 
 
-FOR_THE_USER = (SettingError, InputError, DataError, CheckpointError, DivergenceError, SweepError)
+class StorageError(OSError):
+    """A file that could not be written: the disk is full, the name too long, the folder locked."""
+
+
+FOR_THE_USER = (
+    SettingError,
+    InputError,
+    DataError,
+    CheckpointError,
+    DivergenceError,
+    StorageError,
+    SweepError,
+)
 
 
 def require_non_negative(setting: str, value: float) -> None:

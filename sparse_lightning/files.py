@@ -2,34 +2,81 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import SettingError, StorageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# A full disk, and a quota that is used up.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EFBIG,
+)
+
 
 @contextmanager
 def replaced_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Raises:
+        StorageError: the operating system refuses, as it does where a disk is full.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Short, so that a name which is not too long does not become so.
+        temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
+        # As any new file, it may be read by those whom the umask allows to.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Say in one sentence what could not be written, where, and why.
+
+    Raises:
+        StorageError: in place of an `OSError`.
+    """
     try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        # An error of a program that writes in the block may know of no reason.
+        reason = error.strerror or str(error)
+        failure = StorageError(
+            f"{path} cannot be written ({reason}): choose {better_folder(error)}. What was written "
+            "there before is whole."
+        )
+        failure.strerror = reason
+        raise failure from error
+
+
+def storage_message(error: OSError) -> str | None:
+    """A sentence for what could not be made or written, None for errors of other kinds."""
+    if error.errno not in (*FULL, *REFUSED):
+        return None
+    place = "A file" if error.filename is None else error.filename
+    return f"{place} cannot be made or written ({error.strerror}): choose {better_folder(error)}."
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -59,6 +106,15 @@ def require_writable(setting: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise SettingError(
-            f"{setting}={folder} cannot be written ({error.strerror or error}): choose a folder "
-            "that can."
+            f"{setting}={folder} cannot be written ({error.strerror or error}): choose "
+            f"{better_folder(error)}."
         ) from error
+
+
+def better_folder(error: OSError) -> str:
+    """What kind of folder would do, where the operating system has refused one."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "a shorter name"
+    if error.errno in FULL:
+        return "a place on a disk with room, or make room"
+    return "a place that can"

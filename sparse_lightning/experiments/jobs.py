@@ -103,7 +103,7 @@ def _output_to(path: Path) -> Iterator[None]:
     level = lightning_log.level
     lightning_log.setLevel(logging.WARNING)
     with (
-        path.open("a", buffering=1) as file,
+        path.open("a", buffering=1, encoding="utf-8") as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):

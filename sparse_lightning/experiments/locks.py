@@ -36,9 +36,9 @@ def held(folder: Path) -> Iterator[None]:
     """
     with FileLock(folder / LOCK_FILE).acquire(timeout=PATIENCE):
         owner = folder / OWNER_FILE
-        owner.write_text(
-            f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
-        )
+        word = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%F %T}"
+        with contextlib.suppress(OSError):  # A full disk; the lock holds all the same.
+            owner.write_text(word)
         try:
             yield
         finally:

@@ -111,7 +111,7 @@ def write_pages(
         f"CPU hours of training: {cpu_hours(runs)}."
     )
     with replaced_whole(folder / "report.html") as temporary:
-        temporary.write_text(write_report(sections, heading, about, rules))
+        temporary.write_text(write_report(sections, heading, about, rules), encoding="utf-8")
     with replaced_whole(folder / "claims.csv") as temporary:
         claims_table(sections, rules).to_csv(temporary, index=False)
     figures = folder / "figures"

@@ -14,9 +14,8 @@ they end sooner: once the same few atoms of a sample have been active for a whil
 of their part of G gives the minimum over them, and the next iteration tells whether it is the
 minimum over all.
 
-A process that has been forked from one that used these loops must not use them (it ends): start
-processes by spawning. All is in one file, since numba looks no further than that for whether
-compiled code is out of date.
+A process that has been forked from one that used these loops does without them, see `forked`. They
+are in one file, since numba looks no further than that for whether compiled code is out of date.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ from torch import Tensor
 from sparse_lightning.datafits import QuadraticDataFit
 from sparse_lightning.penalties import NonNegativeL1
 from sparse_lightning.solvers.base import Solution
+from sparse_lightning.solvers.forked import CompiledThreads
+from sparse_lightning.solvers.numba_cache import keep_on_disk
 from sparse_lightning.variance import rounding_of_scatter
 
 # Bytes of a Gram matrix: rows of it are read for every sample, and must stay in the cache.
@@ -104,6 +105,7 @@ def applies(objective: Any, codes: Tensor) -> bool:
     """
     return (
         codes.device.type == "cpu"
+        and not CompiledThreads.lost
         and type(getattr(objective, "datafit", None)) is QuadraticDataFit
         and codes.shape == objective.datafit.linear.shape
         and type(objective.penalty) is NonNegativeL1
@@ -178,15 +180,13 @@ def run_in_threads(function: Callable, size: int, *arguments: object) -> None:
             if torch.get_num_threads() != allowed:
                 torch.set_num_threads(allowed)
             TOLD.threads = threads
+        CompiledThreads.begun = True
         function(*arguments)
 
 
 def compiled(function: Callable, **options: bool | str) -> Callable:
     """Compile at the first call, and keep the code on disk where there is a folder for it."""
-    try:
-        return njit(cache=True, **OPTIONS, **options)(function)
-    except RuntimeError:  # neither beside this file nor in the user's cache
-        return njit(**OPTIONS, **options)(function)
+    return keep_on_disk(njit(**OPTIONS, **options)(function))
 
 
 def inlined(function: Callable) -> Callable:

@@ -32,6 +32,7 @@ from sparse_lightning.datafits import largest_eigenvalue_bound
 from sparse_lightning.penalties import NonNegativeL1
 from sparse_lightning.solvers import gram_numba
 from sparse_lightning.solvers.fista import fista_momenta
+from sparse_lightning.solvers.forked import CompiledThreads
 
 # The scale of the first step, the factor after a step uphill, and the range of what is measured.
 FIRST_SCALE, RISE, SCALES = 1.2, 1.5, (0.5, 16.0)
@@ -50,6 +51,7 @@ def applies(objective: Any, codes: Tensor) -> bool:
     """Whether these steps can be taken: for separable energies with an l1 term, on the CPU."""
     return (
         codes.device.type == "cpu"
+        and not CompiledThreads.lost
         and len(codes) > 0
         and objective.is_separable
         and type(getattr(objective, "penalty", None)) is NonNegativeL1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,23 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         with replaced_whole(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:
+                # torch's writer in C++ says "unexpected pos" of a disk that takes no more.
+                raise OSError(_why_unwritten(temporary, error)) from error
+
+
+def _why_unwritten(path: Path, error: RuntimeError) -> str:
+    """What the operating system says where torch does not."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as own:
+        return own.strerror or str(own)
+    return str(error).splitlines()[0]
 
 
 class RunCheckpoint(AfterSearch, ModelCheckpoint):

@@ -358,7 +358,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_cache(root, tmp_path, monkeyp
     usage = type("Usage", (), {"free": 1000})
     with monkeypatch.context() as patch:
         patch.setattr(cache.shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(DataError, match="GB of room"):
+        with pytest.raises(DataError, match="1 kB of room, and the patches need"):
             prepared(root, tmp_path)
     assert contents(tmp_path) == {}
     prepared(root, tmp_path)

@@ -9,7 +9,6 @@ with the process that holds it, however that ends.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import sys
@@ -17,7 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparse_lightning.errors import DataError
+from filelock import FileLock, Timeout
+
+from sparse_lightning.errors import DataError, SettingError
 
 
 def built_once(cache_dir: Path, key: str, build: Callable[[Path, Path], None]) -> Path:
@@ -60,15 +61,16 @@ def _build(cache_dir: Path, key: str, build: Callable[[Path, Path], None]) -> No
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                f"Waiting for another process, which builds {path.parent} now ...", file=sys.stderr
-            )
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Waiting for another process, which builds {path.parent} now ...", file=sys.stderr)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -79,6 +81,10 @@ def cache_errors(cache_dir: Path) -> Iterator[None]:
     except OSError as error:
         # numpy's own errors have no code: a file took fewer bytes than it was given.
         reason = error.strerror or os.strerror(errno.ENOSPC)
+        if error.errno == errno.ENAMETOOLONG:
+            raise SettingError(
+                f"data.cache_dir={cache_dir} cannot be made ({reason}): choose a shorter name."
+            ) from error
         raise DataError(
             f"data.cache_dir={cache_dir} cannot be written ({reason}): make room, or set "
             "data.cache_dir to a folder that can."
@@ -90,7 +96,16 @@ def require_room(cache_dir: Path, needed: int) -> None:
     free = shutil.disk_usage(cache_dir).free
     if free < needed:
         raise DataError(
-            f"data.cache_dir={cache_dir} has {free / 1e9:.1f} GB of room, and the patches need "
-            f"{needed / 1e9:.1f} GB while they are built: make room, or set data.cache_dir to "
-            "another disk."
+            f"data.cache_dir={cache_dir} is on a disk with {in_bytes(free)} of room, and the "
+            f"patches need {in_bytes(needed)} while they are built: make room, or set "
+            "data.cache_dir to another disk."
         )
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes to three digits, in the unit that it is at least 1 of."""
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    return f"{count:.3g} {units[0]}"

@@ -1,0 +1,55 @@
+"""Inference in a process that was forked after inference."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
+from sparse_lightning.energy import Energy
+from sparse_lightning.solvers import FISTA, Adaptive
+from sparse_lightning.solvers.forked import CompiledThreads
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+
+
+@pytest.mark.parametrize("solver", [FISTA(0.3, max_iterations=400), Adaptive(max_iterations=400)])
+@pytest.mark.parametrize(
+    "decoder",
+    [LinearDecoder(code_dim=8, input_dim=9), MultiLayerDecoder(8, [6], 9)],
+    ids=["linear", "network"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_finds_the_codes_that_its_parent_found(solver, decoder):
+    inputs = torch.randn(2, 9)
+    objective = Energy(sparsity_weight=0.01).bind(decoder, inputs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        mine = solver(objective, torch.zeros(2, 8)).codes
+        # Enough of them for threads to be begun.
+        _ = torch.ones(1_000_000).sin()
+        reading, writing = os.pipe()
+        if not (child := os.fork()):
+            report(writing, solver(objective, torch.zeros(2, 8)).codes)
+        os.close(writing)
+        _, status = os.waitpid(child, 0)
+    finally:
+        torch.set_num_threads(threads)
+    assert os.waitstatus_to_exitcode(status) == 0
+    with os.fdopen(reading, "rb") as pipe:
+        told_threads, *numbers = pipe.read().decode().split()
+    assert told_threads == "1"
+    theirs = torch.tensor([float(number) for number in numbers]).view(2, 8)
+    torch.testing.assert_close(theirs, mine, rtol=1e-2, atol=1e-3)
+    assert not CompiledThreads.lost
+
+
+def report(writing: int, codes: torch.Tensor) -> None:
+    """Tell threads and codes through a pipe, and end the forked process without pytest's ending."""
+    _ = torch.ones(1_000_000).sin()
+    numbers = " ".join(repr(number) for number in codes.flatten().tolist())
+    os.write(writing, f"{torch.get_num_threads()} {numbers}".encode())
+    os._exit(0)
