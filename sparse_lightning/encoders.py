@@ -28,6 +28,14 @@ class Encoder(nn.Module):
     code_dim: int
     is_signed: bool = False
 
+    def unit_slices(self) -> list[tuple[nn.Parameter, int]]:
+        """Weights, and the dimension of each along which code components are counted.
+
+        The first is what meets the inputs. An encoder that tells nothing cannot have single units
+        begin anew.
+        """
+        return []
+
 
 @register
 class LISTA(Encoder):
@@ -60,6 +68,10 @@ class LISTA(Encoder):
         for _ in range(self.num_layers):
             codes = torch.relu(drive + self.lateral(codes))
         return codes
+
+    def unit_slices(self) -> list[tuple[nn.Parameter, int]]:
+        lateral = self.lateral.weight
+        return [(self.input.weight, 0), (self.input.bias, 0), (lateral, 0), (lateral, 1)]
 
     def filters(self) -> Tensor:
         """The rows of U, (l, d): what each code component looks for first."""
