@@ -48,6 +48,14 @@ class Encoder(nn.Module):
         """What each code component looks for in an input, (l, d); None where nothing says it."""
         return None
 
+    def unit_slices(self) -> list[tuple[nn.Parameter, int]]:
+        """Weights, and the dimension of each along which code components are counted.
+
+        The first is what meets the inputs. An encoder that tells nothing cannot have single units
+        begin anew.
+        """
+        return []
+
 
 @register
 class LISTA(Encoder):
@@ -80,6 +88,10 @@ class LISTA(Encoder):
         for _ in range(self.num_layers):
             codes = torch.relu(drive + self.lateral(codes))
         return codes
+
+    def unit_slices(self) -> list[tuple[nn.Parameter, int]]:
+        lateral = self.lateral.weight
+        return [(self.input.weight, 0), (self.input.bias, 0), (lateral, 0), (lateral, 1)]
 
     def filters(self) -> Tensor:
         """The rows of U, (l, d): what each code component looks for first."""

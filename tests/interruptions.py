@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +14,22 @@ from sparse_lightning.train import train
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
+
+
+def table_of(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "metrics.csv")
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Bit for bit: the last weights, and every row of the metrics but its times."""
+    first, second = (weights_of(run / "checkpoints" / "last.ckpt") for run in (one, other))
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        assert torch.equal(weight, second[name]), name
+    times = ["seconds", "cpu_seconds"]
+    pd.testing.assert_frame_equal(
+        table_of(one).drop(columns=times), table_of(other).drop(columns=times), check_exact=True
+    )
 
 
 class Interrupted(Exception):

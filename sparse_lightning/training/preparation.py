@@ -89,10 +89,13 @@ def require_objective(config: DictConfig, model: SparseAutoencoder) -> None:
     name = config.get("objective")
     if name is None:
         return
+    meters = dict(model.meters["val_meters"])
+    if model.encoder is not None:  # Whose codes take no inference.
+        del meters["effort"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Nothing has been measured yet.
-        measured = {key for meter in model.meters["val_meters"].values() for key in meter.compute()}
-    for meter in model.meters["val_meters"].values():
+        measured = {key for meter in meters.values() for key in meter.compute()}
+    for meter in meters.values():
         meter.reset()
     phase, _, metric = str(name).partition("/")
     if phase not in ("val", "test") or metric not in measured:

@@ -88,17 +88,15 @@ def test_who_finds_no_place_waits_for_one():
 def test_a_process_that_dies_leaves_its_place():
     held = devices.places_folder() / "first.0.lock"
     program = (
-        "import os, sys; from filelock import FileLock; "
-        "FileLock(sys.argv[1]).acquire(); print(1, flush=True); input()"
+        "import sys; from filelock import FileLock; "
+        "lock = FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(held)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"1\n"
-    with place(TWO, None) as index:
-        assert index == 1
-    process.kill()
-    process.communicate()
+    words = [sys.executable, "-c", program, str(held)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"1\n"
+        with place(TWO, None) as index:
+            assert index == 1
+        process.kill()
     with place(TWO, None) as index:
         assert index == 0
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import lightning
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import Compose
-from interruptions import Interrupted, StopAfter, train_with, weights_of
+from interruptions import Interrupted, StopAfter, assert_equal_runs, table_of, train_with
 from torch.utils.data import DataLoader
 
 from sparse_lightning.checkpoint_format import epochs_behind, is_inside_epoch, read_checkpoint
@@ -103,21 +102,6 @@ def test_two_processes_that_were_killed_go_on_inside_the_epoch(mnist_root: Path,
     assert run_in_two_processes(parts, mnist_root, lambda: has_come_to(1, parts)) != 0
     assert run_in_two_processes(parts, mnist_root) == 0
     assert_equal_runs(whole, parts)
-
-
-def table_of(run: Path) -> pd.DataFrame:
-    return pd.read_csv(run / "metrics.csv")
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    first, second = (weights_of(run / "checkpoints" / "last.ckpt") for run in (one, other))
-    assert first.keys() == second.keys()
-    for name, weight in first.items():
-        assert torch.equal(weight, second[name]), name
-    times = ["seconds", "cpu_seconds"]
-    pd.testing.assert_frame_equal(
-        table_of(one).drop(columns=times), table_of(other).drop(columns=times), check_exact=True
-    )
 
 
 @pytest.mark.parametrize(
