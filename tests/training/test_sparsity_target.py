@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,9 @@ from sparse_lightning.training.sparsity_target import Search, SparsityController
 def controller(target: float) -> SparsityController:
     """The rule with the numbers of ``conf/``."""
     settings = OmegaConf.load(CONFIG_DIR / "callbacks" / "default.yaml").sparsity_target
-    numbers = {name: settings[name] for name in settings if name not in ("_target_", "target_zeros")}
+    numbers = {
+        name: settings[name] for name in settings if name not in ("_target_", "target_zeros")
+    }
     return SparsityController(target, **numbers)
 
 
@@ -95,7 +98,9 @@ def test_lambda_is_frozen_kept_and_resumed_bit_for_bit(compose_small: Compose, t
 
 
 def test_a_target_that_is_not_reached_is_told(compose_small: Compose):
-    with pytest.warns(UserWarning, match=r"target_zeros=0\.05 was not reached: the codes have 0\.8"):
+    with pytest.warns(
+        UserWarning, match=r"target_zeros=0\.05 was not reached: the codes have 0\.8"
+    ):
         train(compose_small("model=sdl", "target_zeros=0.05", "trainer.max_epochs=3"))
 
 
@@ -126,7 +131,7 @@ def test_a_level_picks_a_target_where_there_is_no_grid(compose: Compose, tmp_pat
     targets = list(compose().zeros_targets)
     assert (targets[0], targets[-1]) == (0.6, 0.97)
     # Neighbours differ by less than a factor 2 in the active share.
-    assert all((1 - one) / (1 - two) < 2 for one, two in zip(targets, targets[1:]))
+    assert all((1 - one) / (1 - two) < 2 for one, two in pairwise(targets))
     for level, target in enumerate(targets):
         config = compose(*outside, f"sparsity_level={level}")
         assert (config.target_zeros, config.model.energy.sparsity_weight) == (target, 0.01)
