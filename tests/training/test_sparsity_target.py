@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -130,7 +131,7 @@ def test_a_level_picks_a_target_where_there_is_no_grid(compose: Compose, tmp_pat
     targets = list(compose().zeros_targets)
     assert (targets[0], targets[-1]) == (0.6, 0.97)
     # Neighbours differ by less than a factor 2 in the active share.
-    assert all((1 - one) / (1 - two) < 2 for one, two in zip(targets, targets[1:]))
+    assert all((1 - one) / (1 - two) < 2 for one, two in pairwise(targets))
     for level, target in enumerate(targets):
         config = compose(*outside, f"sparsity_level={level}")
         assert (config.target_zeros, config.model.energy.sparsity_weight) == (target, 0.01)
