@@ -77,7 +77,7 @@ def test_adaptive_steps_need_no_tuning(name, variance_weight):
     with torch.no_grad():
         energies = [float(objective.value(c)) for c in (start, slow.codes, solution.codes)]
     # Without convexity either may end in the better valley.
-    assert energies[2] < 1.05 * energies[1] < 0.5 * energies[0]
+    assert energies[2] < 1.05 * energies[1] < 0.8 * energies[0]
 
 
 def test_a_linear_network_is_the_product_of_its_weights():
