@@ -1,15 +1,17 @@
-"""LISTA against its formula."""
+"""LISTA and its gated kin against their formulas."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
-from sparse_lightning.encoders import LISTA
+from sparse_lightning.encoders import LISTA, GatedLISTA
 from sparse_lightning.errors import SettingError
 
 
-@pytest.mark.parametrize("num_layers", [0, 1, 3])
+@pytest.mark.parametrize("num_layers", range(7))
 def test_formula(num_layers):
     encoder = LISTA(7, 4, num_layers)
     inputs = torch.randn(5, 7)
@@ -26,3 +28,50 @@ def test_parts():
     assert torch.equal(encoder.filters(), encoder.input.weight)
     with pytest.raises(SettingError, match=r"model\.encoder\.num_layers=-1"):
         LISTA(7, 4, -1)
+
+
+@pytest.mark.parametrize("num_layers", range(7))
+def test_gated_lista_by_a_loop(num_layers):
+    encoder = GatedLISTA(7, 4, num_layers, 0.3, 0.4).double()
+    with torch.no_grad():
+        for parameter in (encoder.gain, encoder.gain_rate, encoder.overshoot):
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    inputs = torch.randn(5, 7).double()
+    weights = {name: weight.detach().tolist() for name, weight in encoder.named_parameters()}
+    expected = [literal_gated_lista(weights, x, num_layers) for x in inputs.tolist()]
+    torch.testing.assert_close(encoder(inputs).detach(), torch.tensor(expected).double())
+    assert (encoder(inputs) >= 0).all()
+
+
+def literal_gated_lista(weights: dict[str, list], x: list[float], num_layers: int) -> list[float]:
+    """Wu et al. 2020, one sample, in numbers of Python's."""
+
+    def apply(name: str, vector: list[float]) -> list[float]:
+        return [sum(w * v for w, v in zip(row, vector)) for row in weights[f"{name}.weight"]]
+
+    seen = apply("input", x)
+    drive = [u + b for u, b in zip(seen, weights["input.bias"])]
+    z = [max(u, 0.0) for u in drive]
+    for k in range(num_layers):
+        kappa, a, nu = weights["gain"][k], weights["overshoot"][k], weights["gain_rate"][k]
+        gained = [(1 + kappa * math.exp(-nu[j] * z[j])) * z[j] for j in range(len(z))]
+        shrunk = [max(u + s, 0.0) for u, s in zip(drive, apply("lateral", gained))]
+        gates = zip(apply("gate_lateral", z), apply("gate_input", x), weights["gate_input.bias"])
+        over = [1 + a * abs(seen[j]) / (1 + math.exp(-sum(g))) for j, g in enumerate(gates)]
+        z = [max(over[j] * shrunk[j] + (1 - over[j]) * z[j], 0.0) for j in range(len(z))]
+    return z
+
+
+def test_gated_lista_without_gates_is_lista():
+    gated, plain = GatedLISTA(7, 4, 3, 0.0, 0.0), LISTA(7, 4, 3)
+    shared = plain.state_dict()
+    gated.load_state_dict({**gated.state_dict(), **shared})
+    inputs = torch.randn(5, 7)
+    torch.testing.assert_close(gated(inputs), plain(inputs))
+
+
+def test_every_gate_gets_a_gradient():
+    encoder = GatedLISTA(7, 4)
+    encoder(torch.randn(30, 7)).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
