@@ -6,7 +6,7 @@ ARGS ?= experiment=quick
 SCALE ?= small
 
 .DEFAULT_GOAL := help
-.PHONY: help install train reproduce test test-slow lint bench
+.PHONY: help install train reproduce test test-slow lint bench docs package
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,16 @@ lint: install ## style, format, and types of the public interface
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+docs: install ## the site, into docs/_build/html; warnings are errors
+	$(RUN) -m pip install --quiet -e ".[docs]"
+	$(RUN) -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+
+package: install ## wheel and source archive into dist/, checked, under 25 MB
+	rm -rf dist
+	$(RUN) -m build --outdir dist
+	$(RUN) -m twine check --strict dist/*
+	test -z "$$(find dist -size +25M)"
 
 bench: install ## speed, side by side, under 20 minutes; peers with pip install -e ".[bench]"
 	$(RUN) -m benchmarks.epoch

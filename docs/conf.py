@@ -24,7 +24,6 @@ extensions = [
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "make_*.py", "conf.py"]
@@ -47,7 +46,7 @@ apidoc_modules = [
     {
         "path": "../sparse_lightning",
         "destination": "api",
-        "exclude_patterns": ["../sparse_lightning/conf"],
+        "exclude_patterns": ["../sparse_lightning/figures", "../sparse_lightning/paper"],
         "separate_modules": True,
         "module_first": True,
         "automodule_options": {"members", "show-inheritance"},
