@@ -27,10 +27,10 @@ reproduce: install ## the paper's studies and a report; SCALE=small, mnist or pa
 	$(RUN) -m sparse_lightning.reproduce scale=$(SCALE)
 
 test: install ## the fast tests
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 test-slow: install ## all tests
-	$(RUN) -m pytest -q -m "slow or not slow"
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
 
 lint: install ## style, format, and types of the public interface
 	$(RUN) -m ruff check .
