@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -30,7 +30,7 @@ from sparse_lightning.files import replaced_whole, write_json
 
 ABOUT_FILE = "codes.json"
 LAYOUTS, FORMATS = ("sparse", "dense"), ("npz", "safetensors")
-Codes = np.ndarray | scipy.sparse.csr_array
+Codes: TypeAlias = np.ndarray | scipy.sparse.csr_array
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ parameter group per learning rate and weight decay, takes exactly the steps of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -79,7 +80,7 @@ class AdamSettings:
                 "is nothing to train."
             )
         optimizer = _adam(groups, scales_losses)
-        factors = [
+        factors: list[Callable[[int], float]] = [
             self._decoder_factor if group["name"].startswith("decoder") else _constant
             for group in groups
         ]
