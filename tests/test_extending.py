@@ -291,7 +291,7 @@ def test_train_resume_evaluate_encode_collect(home: Path):
     done(home, "evaluate", *study, IMPORTS)
     # The data may be named as well.
     named = ["--config-dir", "conf", *OWN, "imports=[convolutional_decoder,lca]"]
-    done(home, "evaluate", "study=activating", "runs=runs", "hydra.run.dir=again", *named)
+    done(home, "evaluate", *named, "study=activating", "runs=runs", "hydra.run.dir=again")
     one, other = (pd.read_csv(home / name / "table.csv") for name in ("study", "again"))
     pd.testing.assert_frame_equal(one, other)
     checkpoint = "checkpoint=runs/one/checkpoints/best.ckpt"
