@@ -293,7 +293,8 @@ def test_train_resume_evaluate_encode_collect(home: Path):
     named = ["--config-dir", "conf", *OWN, "imports=[convolutional_decoder,lca]"]
     done(home, "evaluate", *named, "study=activating", "runs=runs", "hydra.run.dir=again")
     one, other = (pd.read_csv(home / name / "table.csv") for name in ("study", "again"))
-    pd.testing.assert_frame_equal(one, other)
+    # Data that are not imported are known by the name that the run gave them.
+    pd.testing.assert_frame_equal(one.drop(columns="data"), other.drop(columns="data"))
     checkpoint = "checkpoint=runs/one/checkpoints/best.ckpt"
     done(home, "encode", checkpoint, "output=codes", IMPORTS)
     assert read_codes(home / "codes", "train").shape == (200, 32)
