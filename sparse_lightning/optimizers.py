@@ -7,7 +7,7 @@ parameter group per learning rate and weight decay, takes exactly the steps of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ class AdamSettings:
             )
         adam = {"betas": tuple(self.betas), "eps": self.epsilon}
         optimizer = _adam(groups, scales_losses, **adam)
-        factors = [
+        factors: list[Callable[[int], float]] = [
             self._decoder_factor if group["name"].startswith("decoder") else _constant
             for group in groups
         ]
