@@ -23,9 +23,9 @@ from sparse_lightning import SparseCoding
 from sparse_lightning.errors import SettingError
 from sparse_lightning.estimator import split_evenly
 
-# With an encoder, the hinge and a hidden layer; and with none of them.
+# With an encoder and the hinge; and with neither.
 TINY = {"n_components": 4, "max_epochs": 2, "alpha": 0.01, "random_state": 0}
-CHECKED = [SparseCoding(family="vdl_nl", hidden_dim=5, **TINY), SparseCoding(family="do", **TINY)]
+CHECKED = [SparseCoding(family=family, hidden_dim=5, **TINY) for family in ("vdl_nl", "do_nl")]
 
 
 @parametrize_with_checks(CHECKED)
@@ -72,9 +72,9 @@ def test_every_family(family: str, digits, tmp_path: Path, monkeypatch, capfd):
 def test_inference_is_scikit_learns_positive_lasso(digits):
     """Its α is λ d / 2."""
     numbers = {"alpha": 0.02, "solver": "adaptive", "max_epochs": 1, "random_state": 0}
-    model = SparseCoding(20, family="do", **numbers).fit(digits.astype(float))
+    model = SparseCoding(20, family="do", **numbers).fit(digits)
     expected = sparse_encode(
-        digits.astype(float), model.components_, algorithm="lasso_cd", positive=True,
+        digits.astype(float), model.components_.astype(float), algorithm="lasso_cd", positive=True,
         alpha=0.02 * 64 / 2, max_iter=10_000,
     )  # fmt: skip
 
