@@ -81,16 +81,19 @@ def test_inference_is_scikit_learns_positive_lasso(digits):
     def energies(codes: np.ndarray) -> np.ndarray:
         return ((digits - codes @ model.components_) ** 2).mean(1) + 0.02 * codes.sum(1)
 
-    np.testing.assert_allclose(energies(model.transform(digits)), energies(expected), rtol=1e-4)
+    ours, theirs = energies(model.transform(digits)), energies(expected)
+    # Its stopping rule is fixed, and looser than ours.
+    assert (ours <= theirs * (1 + 1e-4)).all()
+    np.testing.assert_allclose(ours, theirs, rtol=5e-3)
 
 
 def test_a_target_finds_alpha(digits):
-    numbers = {"max_epochs": 12, "batch_size": 50, "random_state": 0}
+    numbers = {"alpha": 0.05, "max_epochs": 24, "batch_size": 50, "random_state": 0}
     model = SparseCoding(32, family="do", target_zeros=0.9, **numbers).fit(digits)
     active = (model.transform(digits) > 0).mean()
     assert 0.1 / 1.25 < active < 0.1 * 1.25
-    assert model.alpha_ != SparseCoding(32, family="do", max_epochs=1).fit(digits).alpha_
     found = model.alpha_
+    assert found != 0.05
     assert model.partial_fit(digits).alpha_ == found
     with pytest.warns(ConvergenceWarning, match=r"target_zeros=0\.999 was not reached"):
         SparseCoding(8, family="sdl", target_zeros=0.999, max_epochs=3).fit(digits)
