@@ -54,8 +54,7 @@ class AdamSettings:
             require_positive(f"model.optimizer.{name}", getattr(self, name))
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise SettingError(
-                f"model.optimizer.betas={self.betas} must be two numbers of at least 0 and "
-                "below 1."
+                f"model.optimizer.betas={self.betas} must be two numbers of at least 0 and below 1."
             )
         for part in ("decoder", "decoder_bias", "encoder_bias"):
             name = f"{part}_weight_decay"
