@@ -48,13 +48,13 @@ class AdamSettings:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        object.__setattr__(self, "betas", list(self.betas))
         positive = ("decoder_learning_rate", "encoder_learning_rate", "decoder_decay_factor")
         for name in (*positive, "epsilon"):
             require_positive(f"model.optimizer.{name}", getattr(self, name))
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise SettingError(
-                f"model.optimizer.betas={list(self.betas)} must be two numbers of at least 0 and "
-                "below 1."
+                f"model.optimizer.betas={self.betas} must be two numbers of at least 0 and below 1."
             )
         for part in ("decoder", "decoder_bias", "encoder_bias"):
             name = f"{part}_weight_decay"
