@@ -117,7 +117,10 @@ def fitted_dictionary(
         positive_code=positive,
         random_state=settings.seed,
     )
-    return unit_rows(learning.fit(inputs).components_)
+    with warnings.catch_warnings():
+        # Codes for the atoms that it begins with need not be exact.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return unit_rows(learning.fit(inputs).components_)
 
 
 def _ksvd(

@@ -65,7 +65,8 @@ def rate(
     Returns:
         ``table``: one row per model and step: ``step`` (relative), ``delta``, ``bits``,
         ``support_bits``, ``amplitude_bits`` (per image), ``zeros`` (after quantisation), and
-        ``psnr`` in dB, or ``r2`` of inputs that are no images; ``references``: the same of each number of principal components.
+        ``psnr`` in dB, or ``r2`` of inputs that are no images; ``references``: the same of each
+        number of principal components.
 
     Raises:
         SettingError: a step that is not above 0.

@@ -87,7 +87,7 @@ def test_settings_are_checked(monkeypatch):
 
 
 def test_regret_has_other_dictionaries_and_pursuit_of_its_own():
-    data, models = TinyData(), [TinyModel(), TinyModel("do", encoder=False)]
+    data, models = TinyData(), [TinyModel(), TinyModel("do", encoder=False, run="other")]
     classics = ClassicSettings([ONLINE], (2, 3), num_images=60, iterations=2)
     result = regret(models, data, ResultCache(), classics=classics, most_pursued=12)
     test = all_inputs(data, "test")
