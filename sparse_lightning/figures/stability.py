@@ -13,7 +13,7 @@ from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {
     "mean_cosine": "mean cosine of matched atoms",
-    "shared": "matched atoms above the threshold (share)",
+    "shared": "share of atoms in common",
     "correlation": "mean correlation of their codes",
 }
 NULLS = {
