@@ -77,7 +77,8 @@ def parts(table: pd.DataFrame, data: str) -> Figure:
         row[0].set_ylabel(label)
     for axes, step in zip(grid[0], steps):
         axes.set_title(f"step {step:g} × rms", fontsize=9)
-    figure.supxlabel("zeros among quantised code components (%)", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("zeros (%)")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle(f"What the bits of codes are spent on, {data}", fontsize=10)

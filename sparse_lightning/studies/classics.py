@@ -113,6 +113,9 @@ def fitted_dictionary(
         max_iter=settings.iterations,
         fit_algorithm="cd",
         batch_size=min(256, len(inputs)),
+        # All passes are made.
+        tol=0.0,
+        max_no_improvement=None,
         dict_init=start,
         positive_code=positive,
         random_state=settings.seed,
