@@ -63,6 +63,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         # An error of a program that writes in the block may know of no reason.
         reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError):
+            # A file stands where a folder would be made.
+            reason = os.strerror(errno.ENOTDIR)
         failure = StorageError(
             f"{path} cannot be written ({reason}): choose {better_folder(error)}. What was written "
             "there before is whole."

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
+import struct
+import zlib
+from collections.abc import Iterable
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from urllib.error import URLError
@@ -29,6 +34,24 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+
+# What each file holds, which its first bytes say.
+SIZES: dict[str, tuple[int, ...]] = {
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+# What torchvision raises where a file does not come, or does not unpack.
+UNFETCHED = (
+    URLError,
+    RuntimeError,
+    ConnectionError,
+    TimeoutError,
+    HTTPException,
+    EOFError,
+    zlib.error,
+)
 
 
 class MNIST(SplitDataModule):
@@ -98,20 +121,48 @@ class MNIST(SplitDataModule):
             if self.name == "MNIST":
                 seed_mnist(folder)
             else:
-                self._dataset(train=True, download=True)
-        except (URLError, RuntimeError) as error:
-            if isinstance(error, DataError):
-                raise
-            needed = ", ".join(f"{file}.gz" for file in MNIST_SHA256)
-            raise DataError(
-                f"{self.name} cannot be downloaded: put its files {needed} into {folder}, or set "
-                "data.root to a folder that has them in torchvision's layout."
-            ) from error
+                self._download(folder)
+                require_whole(folder, self.name)
         except OSError as error:
             raise DataError(
                 f"data.root={self.root} cannot be written ({error.strerror or error}): set "
                 "data.root to a folder that can."
             ) from error
+
+    def _download(self, folder: Path) -> None:
+        """Let torchvision unpack or download files that are missing."""
+        missing = [name for name in SIZES if not (folder / name).is_file()]
+        if not missing:
+            return
+        # One that is there and damaged would be told of as one that is missing.
+        present = [name for name in SIZES if name not in missing]
+        require_whole(folder, self.name, present)
+        damaged = self._damaged_archives(folder)
+        try:
+            self._dataset(train=True, download=True)
+        except UNFETCHED as error:
+            reason = str(getattr(error, "reason", error)).strip().splitlines()[-1]
+            if damaged:
+                raise DataError(
+                    f"{', '.join(damaged)} in {folder}: damaged (by MD5), and cannot be "
+                    f"downloaded anew ({reason}). Put whole files there, or set data.root to a "
+                    "folder that has them in torchvision's layout."
+                ) from error
+            needed = ", ".join(f"{name}.gz" for name in missing)
+            raise DataError(
+                f"{self.name} cannot be downloaded ({reason}): put its files {needed} into "
+                f"{folder}, or set data.root to a folder that has them in torchvision's layout."
+            ) from error
+
+    def _damaged_archives(self, folder: Path) -> list[str]:
+        resources = getattr(torchvision.datasets, self.name).resources
+        archives = {name: folder / name for name, _ in resources if (folder / name).is_file()}
+        return [
+            name
+            for name, md5 in resources
+            if name in archives
+            and hashlib.md5(archives[name].read_bytes(), usedforsecurity=False).hexdigest() != md5
+        ]
 
     def _dataset(self, train: bool, download: bool = False) -> torchvision.datasets.MNIST:
         kind = getattr(torchvision.datasets, self.name)
@@ -152,10 +203,47 @@ def seed_mnist(folder: Path) -> None:
             content = gzip.decompress((packed / f"{name}.gz").read_bytes())
             with replaced_whole(path) as temporary:
                 temporary.write_bytes(content)
-        with path.open("rb") as file:
+        with _readable(path).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
             raise DataError(
                 f"{path} is truncated or altered (its SHA-256 is not MNIST's): delete it, and it "
                 "is unpacked anew, or set data.root to another folder."
             )
+
+
+def require_whole(folder: Path, title: str, names: Iterable[str] | None = None) -> None:
+    """Raise `DataError` unless files in the format of MNIST are there, and as long as they say.
+
+    Args:
+        folder: where they are.
+        title: of the data, for messages.
+        names: which of the four; None for all.
+    """
+    for name in SIZES if names is None else names:
+        path, shape = folder / name, SIZES[name]
+        # Two bytes of 0, 8 for unsigned bytes, the number of dimensions, and these.
+        header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
+        expected = len(header) + math.prod(shape)
+        with _readable(path).open("rb") as file:
+            found = file.read(len(header))
+        size = path.stat().st_size
+        if (found, size) != (header, expected):
+            what = "does not begin as it should" if size == expected else f"has {size:,} bytes"
+            raise DataError(
+                f"{path} is damaged: it {what}, and {title}'s has {expected:,} bytes of the format "
+                "of MNIST. Delete it, and it is unpacked or downloaded anew, or set data.root to "
+                "another folder."
+            )
+
+
+def _readable(path: Path) -> Path:
+    """The path, unless its file cannot be read."""
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}): allow reading, or set data.root "
+            "to another folder."
+        ) from error

@@ -21,6 +21,7 @@ FORCE = "force"
 # Data that are read from a folder of the user's, and how to see that it is there.
 FOLDERS: dict[str, Callable[[Path], None]] = {
     "sparse_lightning.data.patches.ImagePatches": require_folder,
+    "sparse_lightning.data.image_folder.ImageFolder": require_folder,
 }
 
 

@@ -36,8 +36,8 @@ def log(config: DictConfig, folder: Path, table: pd.DataFrame, summary: pd.DataF
         id=lasting_id(folder),
         resume="allow",
     )
-    run = wandb_settings.begin(lambda mode: wandb.init(mode=mode, **given), settings.mode)
     try:
+        run = wandb_settings.begin(lambda mode: wandb.init(mode=mode, **given), settings.mode)
         with run:
             run.log(
                 {

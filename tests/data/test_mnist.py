@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
 import torchvision
 
 from sparse_lightning.data.batch import EpochShuffle, TensorSlices, slice_loader
-from sparse_lightning.data.mnist import MNIST
+from sparse_lightning.data.mnist import MNIST, SIZES
 from sparse_lightning.errors import DataError, SettingError
 
 
@@ -121,6 +123,58 @@ def test_download_without_network_says_which_files_go_where(tmp_path: Path, monk
         MNIST(tmp_path, name="FashionMNIST").prepare_data()
     assert str(tmp_path / "FashionMNIST" / "raw") in str(error.value)
     assert "train-images-idx3-ubyte.gz" in str(error.value)
+
+
+def write_idx(path: Path, shape: tuple[int, ...]) -> None:
+    """A file of zeros in the format of MNIST."""
+    header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + math.prod(shape))
+
+
+@pytest.fixture
+def fashion(tmp_path: Path, monkeypatch) -> Path:
+    """Whole files of Fashion-MNIST's sizes, and no network."""
+
+    def offline(*arguments, **settings):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", offline)
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, shape in SIZES.items():
+        write_idx(raw / name, shape)
+    return raw
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_damaged_file_of_a_sibling_is_called_damaged(fashion: Path, tmp_path: Path, name):
+    data = MNIST(tmp_path, name="FashionMNIST", num_train=10, num_val=10, num_test=10)
+    data.prepare_data()
+    data.setup()
+    for content in (b"", (fashion / name).read_bytes()[:-1], b"<html>404</html>"):
+        (fashion / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name} is damaged: it has {len(content):,} bytes"):
+            MNIST(tmp_path, name="FashionMNIST").prepare_data()
+    (fashion / name).unlink()
+    with pytest.raises(
+        DataError, match=rf"cannot be downloaded \(.*not known.*files {name}\.gz into"
+    ):
+        MNIST(tmp_path, name="FashionMNIST").prepare_data()
+    (fashion / f"{name}.gz").write_bytes(b"half of it")
+    with pytest.raises(DataError, match=rf"{name}\.gz in .*: damaged \(by MD5\)"):
+        MNIST(tmp_path, name="FashionMNIST").prepare_data()
+    (fashion / name).mkdir()
+    with pytest.raises(DataError, match=r"damaged|cannot be"):
+        MNIST(tmp_path, name="FashionMNIST").prepare_data()
+
+
+def test_a_file_of_the_right_length_that_is_none_is_called_damaged(fashion: Path, tmp_path: Path):
+    path = fashion / "t10k-labels-idx1-ubyte"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DataError, match=f"{path.name} is damaged: it does not begin"):
+        MNIST(tmp_path, name="FashionMNIST").prepare_data()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -556,8 +557,34 @@ def test_images_without_contrast_are_too_few_patches(tmp_path):
         image = Image.new("L", (64, 64), 100 + index)
         image.putpixel((0, 0), 0)
         image.save(tmp_path / "root" / f"{index}.png")
-    with pytest.raises(DataError, match=r"0 of data.num_train=90 patches.*data.threshold=0.5"):
+    expected = r"0 of data.num_train=90 patches.*data.threshold=0.5.*at most\. Lower data.threshold"
+    with pytest.raises(DataError, match=expected):
         prepared(tmp_path / "root", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("small", [1000, 2])
+def test_an_impossible_threshold_is_what_is_at_fault(root, tmp_path, monkeypatch, small):
+    monkeypatch.setattr(build, "SMALL_COLLECTION", small)
+    with pytest.raises(DataError, match=r"gives 0 of .*at most\. Lower data.threshold") as error:
+        prepared(root, tmp_path, threshold=4.0)
+    assert "add images" not in str(error.value)
+    largest = float(re.search(r"and ([\d.]+) at most", str(error.value)).group(1))
+    assert 0.5 < largest < 4
+    assert contents(tmp_path) == {}
+
+
+def test_no_patch_is_above_the_largest_deviation():
+    recipe = Recipe(patch_size=4, kernel_size=5, kernel_sigma=1.0, shorter_side=12)
+    # A single bright pixel under each place of a patch comes nearest to the bound.
+    spikes = torch.zeros(16, 12, 12)
+    for place in range(16):
+        spikes[place, 4 + place // 4, 4 + place % 4] = 1e6
+    noise = torch.randn(200, 12, 12)
+    for images in (spikes, noise, noise.sign()):
+        normalized, _, _ = local_contrast_normalize(images, 5, 1.0, floor=0.0)
+        assert normalized.flatten(1).std(1).max() <= recipe.largest_deviation
+    with pytest.raises(SettingError, match=r"data\.threshold=50 is more than the .* any patch"):
+        Recipe(threshold=50)
 
 
 def test_folders_that_are_missing_empty_or_loops_are_one_sentence(root, tmp_path):
@@ -572,6 +599,42 @@ def test_folders_that_are_missing_empty_or_loops_are_one_sentence(root, tmp_path
     with pytest.raises(DataError, match=r"data.root=.*symbolic links"):
         prepared(tmp_path / "loop", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_passed_over_is_counted_and_named(root, tmp_path, capsys, monkeypatch):
+    copy = tmp_path / "root"
+    shutil.copytree(root, copy)
+    for name in ("b.HEIC", "a.heic", "deep.CR2", "more.tar.gz", "noname", "labels.csv", ".hidden"):
+        (copy / name).write_text("")
+    (copy / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (copy / "locked").mkdir()
+    listed = os.listdir
+
+    def refused(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", refused)
+    assert len(find_photographs(copy)) == len(find_photographs(root))
+    said = capsys.readouterr().err
+    for expected in (
+        "2 folders or files cannot be read, and nothing of them is used: "
+        "gone.jpg (No such file or directory), locked (Permission denied); allow reading",
+        "1 .cr2 file (the first deep.CR2), 2 .heic files (the first a.heic) passed over: convert",
+        "1 extensionless file (the first noname)",
+        "1 .gz file (the first more.tar.gz) passed over: unpack",
+    ):
+        assert expected in said
+    assert "labels" not in said
+    assert "hidden" not in said
+
+
+def test_a_folder_of_other_kinds_says_which(tmp_path):
+    for name in ("a.heic", "b.heic", "c.txt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(DataError, match=r"no image files .*: 2 \.heic files .*1 \.txt file"):
+        find_photographs(tmp_path)
 
 
 def test_links_that_lead_round_in_circles_end(root, tmp_path):

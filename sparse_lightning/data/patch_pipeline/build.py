@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.patch_pipeline.cache import require_room
-from sparse_lightning.data.patch_pipeline.crops import record_type
+from sparse_lightning.data.patch_pipeline.crops import deviations, record_type, seeded_generator
 from sparse_lightning.data.patch_pipeline.decode import (
     UnusableImage,
     read_grey,
@@ -38,6 +38,10 @@ from sparse_lightning.files import write_json
 SMALL_COLLECTION = 1000
 MOST_ROUNDS = 10
 NAMED = 3
+# Pieces of work that give no patch at all, after which there will be none.
+SHARDS_IN_VAIN = 8
+# Of which the standard deviations are told where too few pass the threshold.
+MEASURED_IMAGES, MEASURED_CROPS = 16, 64
 
 
 def build_patches(
@@ -238,23 +242,60 @@ def _cut(
         usable = len(photographs) - len(skipped)
         crops = recipe.crops_per_image or math.ceil((number - total) / max(1, usable))
         before = total
-        for made in run(plan(split, round_number, photographs, crops)):
+        for count, made in enumerate(run(plan(split, round_number, photographs, crops)), 1):
             shards.append(made)
             skipped |= made.skipped
             bar.update(min(made.patches, max(0, number - total)))
             total += made.patches
             if total >= number:
                 return shards
+            if total == 0 and count == SHARDS_IN_VAIN:
+                break
         if recipe.crops_per_image is not None or total == before:
             break
-    usable = len(photographs) - len(skipped)
-    needed = math.ceil(usable * number / total) if total else usable + 1
-    raise DataError(
+    usable = [photograph for photograph in photographs if photograph.name not in skipped]
+    raise DataError(_too_few(split, usable, total, skipped, recipe, source))
+
+
+def _too_few(
+    split: str,
+    usable: Sequence[Photograph],
+    total: int,
+    skipped: dict[str, str],
+    recipe: Recipe,
+    source: str,
+) -> str:
+    """What to say of a split whose images give too few patches above the threshold."""
+    number = recipe.number(split)
+    told = (
         f"data.root={source} gives {total} of data.num_{split}={number} patches of standard "
-        f"deviation data.threshold={recipe.threshold} or more, from the {usable} images of that "
-        f"split{_passed_over(skipped)}, which needs about {needed} such images: add images, ask "
-        "for fewer patches, or set data.crops_per_image=null."
+        f"deviation data.threshold={recipe.threshold} or more, from the {len(usable)} images of "
+        f"that split{_passed_over(skipped)}"
     )
+    found = _measured(usable, recipe)
+    if found is None:
+        return f"{told}, none of which can be read: add images."
+    spread = f"{len(found)} patches of them have {found.median():.3g} in the middle"
+    if total == 0:
+        return (
+            f"{told}: {spread}, and {found.max():.3g} at most. Lower data.threshold, or take "
+            "images with more contrast."
+        )
+    needed = math.ceil(len(usable) * number / total)
+    return (
+        f"{told}, which needs about {needed} such images ({spread}): add images, ask for fewer "
+        "patches, lower data.threshold, or set data.crops_per_image=null."
+    )
+
+
+def _measured(photographs: Sequence[Photograph], recipe: Recipe) -> Tensor | None:
+    """Standard deviations of some patches of a few images; None where none can be read."""
+    greys = []
+    for photograph in photographs[:MEASURED_IMAGES]:
+        with suppress(UnusableImage, DataError):
+            greys.append(read_grey(photograph.path, recipe.shorter_side, recipe.crop_size))
+    generators = [seeded_generator("deviations", index) for index in range(len(greys))]
+    return deviations(greys, generators, MEASURED_CROPS, recipe) if greys else None
 
 
 def _concatenate(shards: Sequence[Path], path: Path) -> None:

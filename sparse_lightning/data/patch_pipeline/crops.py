@@ -109,6 +109,23 @@ def _draw_batch(
         wanted = np.where(drawn < MOST_DRAWS * count, np.minimum(likely, 4 * count), 0)
 
 
+def deviations(
+    greys: Sequence[Tensor], generators: Sequence[torch.Generator], count: int, recipe: Recipe
+) -> Tensor:
+    """Standard deviations (n,) of ``count`` normalised patches of each image, whatever they are."""
+    crops = np.concatenate(
+        [
+            random_crops(all_crops(grey, recipe.crop_size), count, generator)
+            for grey, generator in zip(greys, generators)
+        ]
+    )
+    standardised = standardise(torch.from_numpy(crops), recipe)
+    normalized, _, _ = local_contrast_normalize(
+        standardised, recipe.kernel_size, recipe.kernel_sigma
+    )
+    return _deviation(normalized.flatten(1))
+
+
 def _keep_at_most(most: np.ndarray, kept: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Clear what ``kept`` has beyond the first so many of each image, and count the others."""
     ranks = np.cumsum(kept)

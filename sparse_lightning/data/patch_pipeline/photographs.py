@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from sparse_lightning.data.patch_pipeline.passed_over import PassedOver
 from sparse_lightning.errors import DataError
 
 EXTENSIONS = frozenset(
@@ -57,13 +59,23 @@ def find_photographs(root: Path) -> list[Photograph]:
         DataError: a folder that is missing, cannot be read, or holds no images.
     """
     require_folder(root)
-    found = sorted(_walk(str(root), "", set()))
+    passed_over = PassedOver()
+    found = sorted(_walk(str(root), "", set(), passed_over))
     if not found:
+        told = passed_over.report(everything=True)
         raise DataError(
-            f"data.root={root} holds no image files ({', '.join(sorted(EXTENSIONS))}): set "
-            "data.root to a folder that does, or data.root=null for the sample photographs."
+            f"data.root={root} holds no image files ({', '.join(sorted(EXTENSIONS))})"
+            f"{f': {told}' if told else ''}. Set data.root to a folder that does, or "
+            "data.root=null for the sample photographs."
         )
+    if told := passed_over.report():
+        _tell_once(f"data.root={root}: {told}.")
     return found
+
+
+@cache
+def _tell_once(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def require_folder(root: Path) -> None:
@@ -79,30 +91,34 @@ def require_folder(root: Path) -> None:
         ) from error
 
 
-def _walk(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Photograph]:
-    status = os.stat(folder)
+def _walk(
+    folder: str, prefix: str, seen: set[tuple[int, int]], passed_over: PassedOver
+) -> Iterator[Photograph]:
+    """Photographs at or below a folder; what cannot be read is passed over, and noted."""
+    try:
+        status = os.stat(folder)
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        passed_over.add_unreadable(prefix.rstrip("/") or folder, error)
+        return
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
-    for name in sorted(os.listdir(folder)):
+    for name in names:
         path = os.path.join(folder, name)
         try:
             status = os.stat(path)
-        except OSError:
+        except OSError as error:
+            if not name.startswith("."):
+                passed_over.add_unreadable(f"{prefix}{name}", error)
             continue
         if stat.S_ISDIR(status.st_mode):
-            yield from _walk_below(path, f"{prefix}{name}/", seen)
+            yield from _walk(path, f"{prefix}{name}/", seen, passed_over)
         elif _is_image(name, status) and (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
             yield Photograph(f"{prefix}{name}", Path(path), status.st_size, status.st_mtime_ns)
-
-
-def _walk_below(folder: str, prefix: str, seen: set[tuple[int, int]]) -> Iterator[Photograph]:
-    """A folder that may not be read is passed over; only the root must be readable."""
-    try:
-        yield from _walk(folder, prefix, seen)
-    except OSError:
-        return
+        elif _is_other(name, status):
+            passed_over.add_other(f"{prefix}{name}")
 
 
 def _is_image(name: str, status: os.stat_result) -> bool:
@@ -110,6 +126,11 @@ def _is_image(name: str, status: os.stat_result) -> bool:
     if name.startswith(".") or not stat.S_ISREG(status.st_mode):
         return False
     return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _is_other(name: str, status: os.stat_result) -> bool:
+    is_named = os.path.splitext(name)[1].lower() in EXTENSIONS
+    return stat.S_ISREG(status.st_mode) and not name.startswith(".") and not is_named
 
 
 def sample_photographs() -> list[Photograph]:

@@ -62,6 +62,27 @@ class Recipe:
                 f"of data.patch_size={self.patch_size} is normalised within a crop of that size."
             )
 
+        if self.threshold > self.largest_deviation:
+            raise SettingError(
+                f"data.threshold={self.threshold} is more than the {self.largest_deviation:.2f} "
+                f"that any patch can have with data.kernel_size={self.kernel_size} and "
+                f"data.kernel_sigma={self.kernel_sigma}: the paper's is 0.5."
+            )
+
+    @property
+    def largest_deviation(self) -> float:
+        r"""What no patch's standard deviation is above.
+
+        The local variance of a pixel holds its own square at the weight w of the window's middle,
+        so that a normalised pixel is at most :math:`1/\sqrt{w}`, and w is the square of one axis'.
+        """
+        half = self.kernel_size // 2
+        window = [
+            math.exp(-(offset**2) / (2 * self.kernel_sigma**2)) for offset in range(-half, half + 1)
+        ]
+        dim = self.patch_size**2
+        return sum(window) * math.sqrt(dim / (dim - 1))
+
     @property
     def crop_size(self) -> int:
         """Side of the crop that shrinks to a patch when it is filtered twice, in pixels."""
