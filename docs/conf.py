@@ -27,8 +27,6 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "make_*.py", "conf.py"]
-# Pages of the navigation that a checkout may lack are named by a pattern in index.md.
-suppress_warnings = ["toc.empty_glob"]
 
 # Pages are Markdown.
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
