@@ -15,7 +15,7 @@ import sparse_lightning
 HERE = Path(__file__).parent
 
 project = "sparse_lightning"
-author = "the sparse_lightning authors"
+author = copyright = "the sparse_lightning developers"
 release = version = sparse_lightning.__version__
 html_title = f"sparse_lightning {release}"
 
@@ -59,12 +59,6 @@ napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "furo"
-html_theme_options = {
-    "source_repository": "https://github.com/sparse-lightning/sparse_lightning/",
-    "source_branch": "main",
-    "source_directory": "docs/",
-}
-html_static_path = []
 
 
 def bring_notebooks(app: object) -> None:
