@@ -52,6 +52,9 @@ apidoc_modules = [
 ]
 default_role = "py:obj"
 autodoc_mock_imports = ["wandb_workspaces", "trackio"]
+# A name has one place, that of its module, and Lightning's docstrings stay with Lightning.
+autodoc_default_options = {"ignore-module-all": True}
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_class_signature = "separated"
