@@ -35,6 +35,8 @@ AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "sparsity_weights": (list[float] | None, -math.inf),
     "sparsity_level": (int | None, -math.inf),
 }
+# From here on they may follow from the data, which are converted before.
+FIRST_OF_DATA = "code_dim"
 HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}
 MOST_SEED = 2**32 - 1
 # By which Lightning hands the seed to the processes that it starts.
@@ -56,18 +58,17 @@ def convert_settings(config: DictConfig) -> None:
         SettingError: a setting is of a wrong kind, or one at the top is out of range.
     """
     with read_write(config), open_dict(config):
-        # First, since sizes follow from the data.
-        if OmegaConf.is_config(config._get_node("data")):
-            _convert_arguments(config.data, "data")
-        if OmegaConf.is_config(config._get_node("model")):
-            _fill_input_dims(config.model, config)
         for name, (kind, least) in AT_THE_TOP.items():
+            if name == FIRST_OF_DATA and OmegaConf.is_config(config._get_node("data")):
+                _convert_arguments(config.data, "data")
             if name in config:
                 value = _convert(config, name, name, kind)
                 if isinstance(value, int | float) and value < least:
                     raise SettingError(f"{name}={value} must be at least {least:g}.")
         if config.get("seed") is not None and config.seed > MOST_SEED:
             raise SettingError(f"seed={config.seed} must be at most {MOST_SEED}.")
+        if OmegaConf.is_config(config._get_node("model")):
+            _fill_input_dims(config.model, config)
         # What the model takes from it is told by its own name.
         for name in sorted(config, key=lambda name: name == "model"):
             if OmegaConf.is_config(config._get_node(name)):
