@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
 from sparse_lightning.files import storage_message
+from sparse_lightning.experiments.settings import IMAGE_SHAPES
 from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
@@ -34,11 +35,6 @@ CONFIG_DIR = next(
 
 
 MOST_CODE_DIM = 1024
-# Of images that have one size for all, so that settings can be checked before torch is imported.
-IMAGE_SHAPES = {
-    "sparse_lightning.data.mnist.MNIST": (28, 28),
-    "sparse_lightning.data.patches.ImagePatches": (28, 28),
-}
 # The grids of a family, and what is taken from them.
 GRIDS = {"sparsity_weights": "model.energy.sparsity_weight", "active_counts": "model.encoder.k"}
 

@@ -34,6 +34,13 @@ AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "target_zeros": (float | None, -math.inf),
     "zeros_targets": (list[float], -math.inf),
 }
+# Of images that have one size for all, so that settings can be checked before torch is imported.
+IMAGE_SHAPES = {
+    "sparse_lightning.data.mnist.MNIST": (28, 28),
+    "sparse_lightning.data.patches.ImagePatches": (28, 28),
+}
+# From here on they may follow from the data, which are converted before.
+FIRST_OF_DATA = "code_dim"
 HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}
 MOST_SEED = 2**32 - 1
 LIST_TYPES = (list, tuple, collections.abc.Sequence)
@@ -52,14 +59,10 @@ def convert_settings(config: DictConfig) -> None:
     Raises:
         SettingError: a setting is of a wrong kind, or one at the top is out of range.
     """
-    with read_write(config), open_dict(config):
-        # First, since sizes follow from the data.
-        if OmegaConf.is_config(config._get_node("data")):
-            _convert_arguments(config.data, "data")
-        if OmegaConf.is_config(config._get_node("model")):
-            _fill_input_dims(config.model, config)
     convert_top_level(config)
     with read_write(config), open_dict(config):
+        if OmegaConf.is_config(config._get_node("model")):
+            _fill_input_dims(config.model, config)
         # What the model takes from it is told by its own name.
         for name in sorted(config, key=lambda name: name == "model"):
             if OmegaConf.is_config(config._get_node(name)):
@@ -67,15 +70,25 @@ def convert_settings(config: DictConfig) -> None:
 
 
 def convert_top_level(config: DictConfig) -> None:
-    """`convert_settings` of those at the top alone, for which nothing is imported."""
+    """`convert_settings` of those at the top alone.
+
+    Nothing is imported for it, unless the data are of a size of their own, from which other
+    settings may follow.
+    """
     with read_write(config), open_dict(config):
         for name, (kind, least) in AT_THE_TOP.items():
+            if name == FIRST_OF_DATA and _have_own_size(config._get_node("data")):
+                _convert_arguments(config.data, "data")
             if name in config:
                 value = _convert(config, name, name, kind)
                 if isinstance(value, int | float) and value < least:
                     raise SettingError(f"{name}={value} must be at least {least:g}.")
         if config.get("seed") is not None and config.seed > MOST_SEED:
             raise SettingError(f"seed={config.seed} must be at most {MOST_SEED}.")
+
+
+def _have_own_size(data: Any) -> bool:
+    return OmegaConf.is_config(data) and data.get("_target_") not in IMAGE_SHAPES
 
 
 def _fill_input_dims(node: DictConfig | ListConfig, config: DictConfig) -> None:

@@ -40,7 +40,7 @@ def test_a_whole_float_is_a_whole_number(override, name, expected, compose: Comp
     ("override", "told"),
     [
         ("code_dim=0", "code_dim=0 must be at least 1."),
-        ("code_dim=2.5", "code_dim=2.5 must be a whole number."),
+        ("code_dim=2.5", "code_dim=2.5 must be a whole number or null."),
         ("seed=-1", "seed=-1 must be at least 0."),
         ("seed=4294967296", "seed=4294967296 must be at most 4294967295."),
         ("seed=[1,2]", "seed=[1, 2] must be a whole number or null."),
