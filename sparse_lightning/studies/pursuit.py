@@ -86,7 +86,7 @@ def of_models(
 
     Args:
         trained_models: of any decoders.
-        own_points: ``zeros`` and ``code_dim`` of the own codes of each ``run``.
+        own_points: ``zeros`` and ``code_dim`` of the own codes of each ``family`` and ``run``.
         data: whose test images are coded.
         cache: of what has been measured already.
         num_images: the first so many test images, None for all.
@@ -95,9 +95,12 @@ def of_models(
     Returns:
         Columns of the model, active, psnr in dB or r2, zeros.
     """
-    own, rows = own_points.set_index("run"), []
+    own, rows = own_points.set_index(["family", "run"]), []
     for trained in trained_models:
-        point, decoder = own.loc[trained.columns["run"]], trained.model.decoder
+        point, decoder = (
+            own.loc[trained.columns["family"], trained.columns["run"]],
+            trained.model.decoder,
+        )
         number = round((1 - point["zeros"]) * point["code_dim"])
         if not isinstance(decoder, LinearDecoder) or not 1 <= number <= most_active:
             continue
