@@ -7,7 +7,7 @@ Both learn 128 unit atoms and non-negative codes of 10,000 digits for
 in mini-batches of 250, one pass after another: `SparseCoding` with ``family="do"``, and
 ``MiniBatchDictionaryLearning`` with ``positive_code=True``, coordinate descent and
 :math:`\alpha = \lambda d / 2`. Each starts as it does by default. After every pass, and outside the
-clock, one judge minimises the objective over the codes of held-out digits, in float64.
+clock, one judge minimises the objective over the codes of held-out digits.
 
 The goal is the objective that both reach in the passes they are given. The clock is the process's
 CPU time, which other work on the machine moves less than the time of day.
@@ -63,11 +63,11 @@ class Rival:
 
 
 def judged(atoms: np.ndarray, rows: torch.Tensor) -> float:
-    """Mean over rows of the least objective over codes, to a relative 1e-6."""
-    decoder = LinearDecoder(len(atoms), rows.shape[1]).double()
+    """Mean over rows of the least objective over codes, until codes change by less than 1e-5."""
+    decoder = LinearDecoder(len(atoms), rows.shape[1])
     decoder.weight.data.copy_(torch.from_numpy(atoms.T))
     objective = Energy(WEIGHT).bind(decoder, rows)
-    codes = Adaptive(5_000, 1e-6)(objective, rows.new_zeros(len(rows), len(atoms))).codes
+    codes = Adaptive(5_000, 1e-5)(objective, rows.new_zeros(len(rows), len(atoms))).codes
     return float(objective.value(codes)) / len(rows)
 
 
@@ -98,14 +98,14 @@ def scikit_learn(input_dim: int) -> Rival:
 
 
 def digits(root: str | None, count: int, held_out: int) -> tuple[np.ndarray, torch.Tensor]:
-    """Standardised digits to learn from, in float32, and others to judge by, in float64."""
+    """Standardised digits to learn from, and others to judge by."""
     with tempfile.TemporaryDirectory() as folder:
         data = MNIST(root or folder, num_train=count, num_val=held_out, num_test=1)
         data.prepare_data()
         data.setup()
         splits = (data.splits[name].tensors.inputs for name in ("train", "val"))
         rows, others = (inputs.clone() for inputs in splits)
-    return rows.numpy(), others.double()
+    return rows.numpy(), others
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ import sparse_lightning
 HERE = Path(__file__).parent
 
 project = "sparse_lightning"
-author = "the sparse_lightning authors"
+author = copyright = "the sparse_lightning developers"
 release = version = sparse_lightning.__version__
 html_title = f"sparse_lightning {release}"
 
@@ -27,8 +27,6 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "make_*.py", "conf.py"]
-# Pages of the navigation that a checkout may lack are named by a pattern in index.md.
-suppress_warnings = ["toc.empty_glob"]
 
 # Pages are Markdown.
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
@@ -54,6 +52,9 @@ apidoc_modules = [
 ]
 default_role = "py:obj"
 autodoc_mock_imports = ["wandb_workspaces", "trackio"]
+# A name has one place, that of its module, and Lightning's docstrings stay with Lightning.
+autodoc_default_options = {"ignore-module-all": True}
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_class_signature = "separated"
@@ -61,12 +62,6 @@ napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "furo"
-html_theme_options = {
-    "source_repository": "https://github.com/sparse-lightning/sparse_lightning/",
-    "source_branch": "main",
-    "source_directory": "docs/",
-}
-html_static_path = []
 
 
 def bring_notebooks(app: object) -> None:

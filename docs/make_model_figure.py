@@ -53,7 +53,7 @@ def draw() -> Figure:
     box(axes, 4.9, 2.0, 2.1, 1.6, "", CODE)
     axes.text(5.95, 3.4, "code $z \\geq 0$", ha="center", va="center", color=INK, fontsize=11)
     bars(axes, 5.1, 2.2, 1.7, 0.9)
-    box(axes, 7.8, 2.2, 1.7, 0.9, "decoder $D$\n1 or 2 layers", DECODER)
+    box(axes, 7.8, 2.2, 1.7, 0.9, "decoder $D$\nlinear or deep", DECODER)
     axes.text(10.2, 2.65, "$D(z) \\approx x$", ha="center", va="center", color=INK, fontsize=12)
     arrow(axes, (1.4, 2.65), (2.3, 2.65))
     arrow(axes, (4.0, 2.65), (4.9, 2.65), ENCODER)

@@ -1,6 +1,6 @@
 """Sparse coding with multi-layer decoders: train, sweep, compare and understand.
 
-The names below are what a notebook needs; see the README. Each is imported when it is first asked
+The names below are what a notebook needs; see the pages. Each is imported when it is first asked
 for, so that a command can refuse a wrong setting before torch is loaded.
 """
 

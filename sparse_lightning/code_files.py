@@ -11,12 +11,13 @@ sparse ``.npz``. Dense codes are one array, ``codes``.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -29,7 +30,7 @@ from sparse_lightning.files import replaced_whole, write_json
 
 ABOUT_FILE = "codes.json"
 LAYOUTS, FORMATS = ("sparse", "dense"), ("npz", "safetensors")
-Codes = np.ndarray | scipy.sparse.csr_array
+Codes: TypeAlias = np.ndarray | scipy.sparse.csr_array
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,17 @@ def read_codes(folder: str | Path, split: str) -> Codes:
 
 
 def _sparse_npz(path: Path) -> scipy.sparse.csr_array:
-    return scipy.sparse.csr_array(scipy.sparse.load_npz(path))
+    return scipy.sparse.csr_array(scipy.sparse.load_npz(_in_memory(path)))
 
 
 def _dense_npz(path: Path) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(_in_memory(path), allow_pickle=False) as arrays:
         return arrays["codes"]
+
+
+def _in_memory(path: Path) -> io.BytesIO:
+    """The file's bytes: numpy leaves a damaged file open."""
+    return io.BytesIO(path.read_bytes())
 
 
 def _sparse_safetensors(path: Path) -> scipy.sparse.csr_array:

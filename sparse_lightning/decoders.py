@@ -164,7 +164,8 @@ class MultiLayerDecoder(Decoder):
         return self.output(codes)
 
     def datafit(self, inputs: Tensor) -> DataFit:
-        hidden = [(_frozen(h.weight), at_least_float32(h.bias)) for h in self.hidden]
+        layers = [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
+        hidden = [(_frozen(layer.weight), at_least_float32(layer.bias)) for layer in layers]
         return ReluNetworkDataFit(hidden, LeastSquares(inputs, _frozen(self.output.weight)))
 
 

@@ -121,7 +121,7 @@ class Energy:
                 "model.energy.variance_weight=0."
             )
         encoder_penalty = None
-        if self.encoder_weight > 0:
+        if self.encoder_weight > 0 and encoder_codes is not None:
             curvature = 2 * self.encoder_weight / decoder.code_dim
             encoder_penalty = EncoderPenalty(curvature, at_least_float32(encoder_codes))
         with torch.autocast(inputs.device.type, enabled=False):
@@ -327,7 +327,7 @@ class Objective:
 
     def value(self, codes: Tensor) -> Tensor:
         """E(Z), a scalar summed over the batch."""
-        return sum(self.terms(codes).values())
+        return sum(self.terms(codes).values(), codes.new_zeros(()))
 
     def alone(self) -> Objective:
         """The objective of this process's samples, which asks no other process anything."""

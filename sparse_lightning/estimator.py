@@ -321,26 +321,36 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.alpha_ = self.model_.energy.sparsity_weight
         self.mean_ = (self._total / self._count).astype(self._numpy_dtype)
         scale = 1.0
-        if self._learner.largest is not None and self._config.model.decoder.get("hidden_dims"):
+        if self._is_deep:
             largest = self._learner.largest
             scale = torch.where(largest > 0, largest, 1.0)
         self.components_ = self.model_.decoder.atoms(scale).numpy()
 
     # Codes.
 
-    def _codes(self, inputs: Tensor) -> Tensor:
-        return torch.cat([self._codes_of_chunk(chunk) for chunk in inputs.split(CHUNK)])
-
     @torch.no_grad()
-    def _codes_of_chunk(self, inputs: Tensor) -> Tensor:
+    def _codes(self, inputs: Tensor) -> Tensor:
         model = self.model_
-        prediction = None if model.encoder is None else model.encoder(inputs)
-        if prediction is not None and self.transform_algorithm != "inference":
-            return prediction
+        if model.encoder is None:
+            codes = inputs.new_zeros(len(inputs), model.decoder.code_dim)
+        else:
+            codes = torch.cat([model.encoder(chunk) for chunk in inputs.split(CHUNK)])
+        if model.encoder is not None and self.transform_algorithm != "inference":
+            return codes
+        # Rounding depends on which rows are multiplied together, and the steps of inference through
+        # a hidden layer make much of it: in float64 that does not show.
+        wide = torch.float64 if self._is_deep else inputs.dtype
         energy = replace(model.energy, variance_weight=0.0, encoder_weight=0.0)
-        if prediction is None:
-            prediction = inputs.new_zeros(len(inputs), model.decoder.code_dim)
-        return model.solver(energy.bind(model.decoder, inputs), prediction).codes
+        decoder = copy.deepcopy(model.decoder).to(wide)
+        found = [
+            model.solver(energy.bind(decoder, rows), start).codes
+            for rows, start in zip(inputs.to(wide).split(CHUNK), codes.to(wide).split(CHUNK))
+        ]
+        return torch.cat(found).to(inputs.dtype)
+
+    @property
+    def _is_deep(self) -> bool:
+        return "hidden_dims" in self._config.model.decoder
 
     def _zeros(self, inputs: Tensor) -> float:
         """Share of zeros in the codes of `transform`, of some of the rows."""

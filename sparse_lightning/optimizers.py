@@ -7,7 +7,7 @@ parameter group per learning rate and weight decay, takes exactly the steps of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +48,13 @@ class AdamSettings:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        object.__setattr__(self, "betas", list(self.betas))
         positive = ("decoder_learning_rate", "encoder_learning_rate", "decoder_decay_factor")
         for name in (*positive, "epsilon"):
             require_positive(f"model.optimizer.{name}", getattr(self, name))
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise SettingError(
-                f"model.optimizer.betas={list(self.betas)} must be two numbers of at least 0 and "
-                "below 1."
+                f"model.optimizer.betas={self.betas} must be two numbers of at least 0 and below 1."
             )
         for part in ("decoder", "decoder_bias", "encoder_bias"):
             name = f"{part}_weight_decay"
@@ -92,7 +92,7 @@ class AdamSettings:
             )
         adam = {"betas": tuple(self.betas), "eps": self.epsilon}
         optimizer = _adam(groups, scales_losses, **adam)
-        factors = [
+        factors: list[Callable[[int], float]] = [
             self._decoder_factor if group["name"].startswith("decoder") else _constant
             for group in groups
         ]

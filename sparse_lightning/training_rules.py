@@ -177,23 +177,25 @@ class EndToEnd(TrainingRule):
         seen = model.seen_by_encoder(inputs)
         codes, preactivations = model.encoder.encode_with_preactivations(seen)
         reconstructions = model.decoder(codes)
-        squared_errors = mse_loss(reconstructions, inputs, reduction="none").mean(-1)
+        # Sums over a batch are in float32 or better, whatever the precision of training is.
+        kind = torch.promote_types(reconstructions.dtype, torch.float32)
+        errors = mse_loss(reconstructions.to(kind), inputs.to(kind), reduction="none")
+        squared_errors = errors.mean(-1)
         penalties = model.encoder.penalize(codes, preactivations, model.energy.penalty)
         weight = self._warmth(model.global_step) * model.energy.sparsity_weight
         none = squared_errors.new_zeros(())
         terms = {
             "reconstruction": squared_errors.sum(),
-            "sparsity": weight * penalties.sum(),
+            "sparsity": weight * penalties.sum(dtype=kind),
             "variance": none,
             "encoder": none,
         }
         if self.auxiliary is not None:
             losses = self.auxiliary(model.decoder, inputs, reconstructions, codes, preactivations)
-            terms["auxiliary"] = losses.sum()
+            terms["auxiliary"] = losses.sum(dtype=kind)
         loss = sum(terms.values()) / len(inputs)
         told = {name: term.detach() for name, term in terms.items()}
-        codes = codes.detach().to(squared_errors.dtype)
-        return TrainingStep(loss, codes, told, reconstructions)
+        return TrainingStep(loss, codes.detach().to(kind), told, reconstructions)
 
     def _warmth(self, step: int) -> float:
         """By how much λ is there at a step, counted from 0."""

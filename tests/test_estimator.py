@@ -23,9 +23,9 @@ from sparse_lightning import SparseCoding
 from sparse_lightning.errors import SettingError
 from sparse_lightning.estimator import split_evenly
 
-# With an encoder, the hinge and a hidden layer; and with none of them.
+# With an encoder and the hinge; and with neither.
 TINY = {"n_components": 4, "max_epochs": 2, "alpha": 0.01, "random_state": 0}
-CHECKED = [SparseCoding(family="vdl_nl", hidden_dim=5, **TINY), SparseCoding(family="do", **TINY)]
+CHECKED = [SparseCoding(family=family, hidden_dim=5, **TINY) for family in ("vdl_nl", "do_nl")]
 
 
 @parametrize_with_checks(CHECKED)
@@ -72,25 +72,28 @@ def test_every_family(family: str, digits, tmp_path: Path, monkeypatch, capfd):
 def test_inference_is_scikit_learns_positive_lasso(digits):
     """Its α is λ d / 2."""
     numbers = {"alpha": 0.02, "solver": "adaptive", "max_epochs": 1, "random_state": 0}
-    model = SparseCoding(20, family="do", **numbers).fit(digits.astype(float))
+    model = SparseCoding(20, family="do", **numbers).fit(digits)
     expected = sparse_encode(
-        digits.astype(float), model.components_, algorithm="lasso_cd", positive=True,
+        digits.astype(float), model.components_.astype(float), algorithm="lasso_cd", positive=True,
         alpha=0.02 * 64 / 2, max_iter=10_000,
     )  # fmt: skip
 
     def energies(codes: np.ndarray) -> np.ndarray:
         return ((digits - codes @ model.components_) ** 2).mean(1) + 0.02 * codes.sum(1)
 
-    np.testing.assert_allclose(energies(model.transform(digits)), energies(expected), rtol=1e-4)
+    ours, theirs = energies(model.transform(digits)), energies(expected)
+    # Its stopping rule is fixed, and looser than ours.
+    assert (ours <= theirs * (1 + 1e-4)).all()
+    np.testing.assert_allclose(ours, theirs, rtol=5e-3)
 
 
 def test_a_target_finds_alpha(digits):
-    numbers = {"max_epochs": 12, "batch_size": 50, "random_state": 0}
+    numbers = {"alpha": 0.05, "max_epochs": 24, "batch_size": 50, "random_state": 0}
     model = SparseCoding(32, family="do", target_zeros=0.9, **numbers).fit(digits)
     active = (model.transform(digits) > 0).mean()
     assert 0.1 / 1.25 < active < 0.1 * 1.25
-    assert model.alpha_ != SparseCoding(32, family="do", max_epochs=1).fit(digits).alpha_
     found = model.alpha_
+    assert found != 0.05
     assert model.partial_fit(digits).alpha_ == found
     with pytest.warns(ConvergenceWarning, match=r"target_zeros=0\.999 was not reached"):
         SparseCoding(8, family="sdl", target_zeros=0.999, max_epochs=3).fit(digits)

@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_model_that_is_read_again_is_the_same(decoder, encoder, dtype, tmp_path: Path):
     model = made(decoder, encoder)
-    model.decoder.to(dtype)
+    model.to(dtype)
     model.save_pretrained(tmp_path)
     again = SparseAutoencoder.from_pretrained(tmp_path)
     assert again.descriptions == model.descriptions

@@ -11,6 +11,7 @@ from torch.nn.functional import mse_loss
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder, UnitColumns
+from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import SettingError
@@ -194,6 +195,46 @@ def test_what_is_idle_is_counted_over_samples_and_kept_in_checkpoints(inputs):
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.encode(inputs), model.encode(inputs))
     assert describe(again.training_rule) == describe(rule)
+
+
+class OneOther(Processes):
+    """Another process, in this one, whose codes are given."""
+
+    def __init__(self, codes: Tensor) -> None:
+        self.codes = codes
+
+    def total(self, part: Tensor) -> Tensor:
+        if part.ndim == 0:
+            return part + len(self.codes) * 2
+        return part + torch.cat([(self.codes != 0).sum(0), torch.tensor([len(self.codes)])])
+
+    def gather(self, part: Tensor) -> Tensor:
+        return torch.cat([part, self.codes.flatten().topk(len(part)).values])
+
+
+def test_processes_share_what_a_batch_keeps_and_what_is_idle(inputs, monkeypatch):
+    encoder = BatchTopKEncoder(D, L, 2).double()
+    whole, _ = encoder.encode_with_preactivations(inputs)
+    half, auxiliary = N // 2, AuxK(0.1, 3, 100)
+    auxiliary.begin(L)
+    with torch.no_grad():
+        positive = torch.relu(encoder.input(inputs))
+    monkeypatch.setattr(Processes, "present", lambda: OneOther(positive[half:]))
+    part, _ = encoder.encode_with_preactivations(inputs[:half])
+    torch.testing.assert_close(part, whole[:half])
+    monkeypatch.setattr(Processes, "present", lambda: OneOther(whole[half:].detach()))
+    idle = auxiliary.count(part)
+    assert idle.tolist() == [0 if active else N for active in (whole != 0).any(0).tolist()]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_sums_are_fine_whatever_the_precision_of_training(inputs, kind):
+    rule = EndToEnd(auxiliary=AuxK(0.1, 3, 1))
+    model = model_of(TopKEncoder(D, L, 2), training_rule=rule).to(kind)
+    step = rule(model, batch_of(inputs.to(kind)))
+    expected = torch.promote_types(kind, torch.float32)
+    assert {step.loss.dtype, step.codes.dtype} == {expected}
+    assert {term.dtype for term in step.terms.values()} == {expected}
 
 
 def test_the_papers_rule_has_no_state_of_its_own():

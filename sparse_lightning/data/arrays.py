@@ -204,7 +204,8 @@ class Arrays(SplitDataModule):
 
     @classmethod
     def tags_of(cls, root: str | Path | None) -> list[str]:
-        return [Path(root).stem] if root else []
+        # W&B takes tags of up to 64 characters.
+        return [Path(root).stem[:64]] if root else []
 
     @property
     def tags(self) -> list[str]:

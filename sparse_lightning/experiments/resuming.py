@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,9 @@ def _point(run_dir: Path) -> str:
     checkpoint = Run(run_dir).last_checkpoint
     if not checkpoint.exists():
         return "from the beginning"
-    contents = read_checkpoint(checkpoint)
-    if is_inside_epoch(contents):
-        return f"inside epoch {contents['epoch']}"
+    # One that is damaged is told of where a run is to go on.
+    with suppress(CheckpointError):
+        contents = read_checkpoint(checkpoint)
+        if is_inside_epoch(contents):
+            return f"inside epoch {contents['epoch']}"
     return "from the last finished epoch"

@@ -70,7 +70,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     data = data_of(config.data)
     model = instantiate(config.model)
     require_fit(model, data)
-    require_registered(model.descriptions)
+    require_registered({f"model.{name}": part for name, part in model.descriptions.items()})
     require_objective(config, model)
     # The first process says so for all: the mark is gone once it has begun.
     has_diverged = rank_zero_only.rank != 0 or Run(run_dir).diverged_at_epoch is not None

@@ -12,6 +12,10 @@ from sparse_lightning.figures.style import families_in_order, family_name, famil
 from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.study_result import StudyResult
 
+PARTS = {
+    "support_bits": "bits: which units are active",
+    "amplitude_bits": "bits: how active they are",
+}
 KINDS = ["sparsity_weight", "step"]
 
 
@@ -56,24 +60,26 @@ def front(points: pd.DataFrame, quality: str) -> pd.DataFrame:
 
 
 def parts(table: pd.DataFrame, data: str) -> Figure:
-    """Bits of the support and of the amplitudes against zeros, a panel for each step."""
+    """Bits of supports and of amplitudes against zeros, a column for each step."""
     steps = sorted(table["step"].unique())
-    figure = Figure(figsize=(2.6 * len(steps) + 0.6, 3.6), layout="constrained")
-    grid = figure.subplots(1, len(steps), squeeze=False, sharey=True)[0]
-    for axes, step in zip(grid, steps):
-        for family in families_in_order(table["family"]):
-            chosen = table[(table["step"] == step) & (table["family"] == family)]
-            means = chosen.groupby("sparsity_weight")[["zeros", "support_bits", "amplitude_bits"]]
-            points, colour = means.mean().sort_values("zeros"), family_style(family)["color"]
-            label, zeros = family_name(family), 100 * points["zeros"]
-            axes.plot(zeros, points["support_bits"], "o-", color=colour, markersize=3, label=label)
-            axes.plot(zeros, points["amplitude_bits"], "s:", color=colour, markersize=3)
-        axes.set(xlabel="zeros (%)", title=f"step {step:g} × rms")
-        axes.title.set_fontsize(9)
-        axes.set_ylim(bottom=0)
-        tidy(axes)
-    grid[0].set_ylabel("bits per image")
-    handles, labels = grid[0].get_legend_handles_labels()
+    figure = Figure(figsize=(2.4 * len(steps) + 0.8, 5.0), layout="constrained")
+    grid = figure.subplots(2, len(steps), squeeze=False, sharex=True, sharey="row")
+    for row, (name, label) in zip(grid, PARTS.items()):
+        for axes, step in zip(row, steps):
+            for family in families_in_order(table["family"]):
+                chosen = table[(table["step"] == step) & (table["family"] == family)]
+                means = chosen.groupby("sparsity_weight")[["zeros", name]].mean()
+                points, style = means.sort_values("zeros"), family_style(family)
+                axes.plot(100 * points["zeros"], points[name], markersize=4, **style)
+                axes.lines[-1].set_label(family_name(family))
+            axes.set_ylim(bottom=0)
+            tidy(axes)
+        row[0].set_ylabel(label)
+    for axes, step in zip(grid[0], steps):
+        axes.set_title(f"step {step:g} × rms", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("zeros (%)")
+    handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
-    figure.suptitle(f"Bits of supports (solid) and amplitudes (dotted), {data}", fontsize=10)
+    figure.suptitle(f"What the bits of codes are spent on, {data}", fontsize=10)
     return figure

@@ -36,9 +36,8 @@ def recovered(table: pd.DataFrame, neighbours: pd.DataFrame, data: str) -> Figur
             _family(axes, table[table["family"] == family], family, name)
         for (other, rows), style in zip(neighbours.groupby("name"), LINES):
             axes.axhline(rows[name].mean(), color="0.4", linestyle=style, label=other)
-        # A value of λ that is 0 has a place, too.
-        axes.set_xscale("symlog", linthresh=_smallest(table))
-        axes.set(xlabel="λ", ylabel=label, ylim=(0, 1.02))
+        _scale(axes, sorted(table["sparsity_weight"].unique()))
+        axes.set(xlabel="λ", ylabel=label, ylim=(-0.02, 1.02))
         tidy(axes)
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     figure.legend(
@@ -69,6 +68,11 @@ def _family(axes: Axes, rows: pd.DataFrame, family: str, name: str) -> None:
         )
 
 
-def _smallest(table: pd.DataFrame) -> float:
-    weights = table.loc[table["sparsity_weight"] > 0, "sparsity_weight"]
-    return float(weights.min()) if len(weights) else 1.0
+def _scale(axes: Axes, weights: list[float]) -> None:
+    """A logarithmic axis of λ with the measured values as ticks; 0 has a place, too."""
+    if weights[0] > 0:
+        axes.set_xscale("log")
+    elif len(weights) > 1:
+        axes.set_xscale("symlog", linthresh=weights[1])
+    axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
+    axes.minorticks_off()

@@ -165,7 +165,7 @@ def amortisation(table: pd.DataFrame, data: str) -> Figure:
 def pursuit(table: pd.DataFrame, pursued: pd.DataFrame, data: str) -> Figure:
     """Each linear family twice: inference, and pursuit with as many atoms as its own codes have."""
     ways = {"inference": table[table["codes"] == "inference"], "OMP, same dictionary": pursued}
-    title = f"What shrinkage costs: orthogonal matching pursuit, test {_samples(table)} of {data}"
+    title = f"Inference and matching pursuit, same dictionary, test {_samples(table)} of {data}"
     return _two_ways(families_in_order(pursued["family"]), ways, title)
 
 

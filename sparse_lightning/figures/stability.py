@@ -13,7 +13,7 @@ from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {
     "mean_cosine": "mean cosine of matched atoms",
-    "shared": "matched atoms above the threshold (share)",
+    "shared": "share of atoms in common",
     "correlation": "mean correlation of their codes",
 }
 NULLS = {
@@ -47,7 +47,7 @@ def agreement(summary: pd.DataFrame, data: str) -> Figure:
                 **family_style(family),
             )
         _nulls(axes, summary, name)
-        axes.set(xlabel="zeros among code components (%)", ylabel=label, ylim=(0, 1.02))
+        axes.set(xlabel="zeros among code components (%)", ylabel=label, ylim=(-0.02, 1.02))
         tidy(axes)
     found = [axes.get_legend_handles_labels() for axes in figure.axes]
     handles = {label: handle for pair in found for handle, label in zip(*pair)}

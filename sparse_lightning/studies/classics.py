@@ -113,11 +113,17 @@ def fitted_dictionary(
         max_iter=settings.iterations,
         fit_algorithm="cd",
         batch_size=min(256, len(inputs)),
+        # All passes are made.
+        tol=0.0,
+        max_no_improvement=None,
         dict_init=start,
         positive_code=positive,
         random_state=settings.seed,
     )
-    return unit_rows(learning.fit(inputs).components_)
+    with warnings.catch_warnings():
+        # Codes for the atoms that it begins with need not be exact.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return unit_rows(learning.fit(inputs).components_)
 
 
 def _ksvd(

@@ -57,7 +57,8 @@ def of_classics(
                 key, lambda m=method, s=shape: [_classic(m, *s, data, num_images, settings)]
             )
             rows += [{"method": method} | row for row in measured]
-    return pd.DataFrame(rows)
+    # A table without rows needs a column to be written and read.
+    return pd.DataFrame(rows, columns=None if rows else ["method"])
 
 
 def _classic(
@@ -106,7 +107,7 @@ def of_models(
             lambda d=decoder, k=number: [_point(d.atoms().numpy(), k, data, num_images)],
         )
         rows += [{name: trained.columns[name] for name in MODEL} | row for row in measured]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else MODEL)
 
 
 def _point(

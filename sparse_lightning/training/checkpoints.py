@@ -106,7 +106,8 @@ class RunCheckpoint(AfterSearch, ModelCheckpoint):
         if self.monitor is not None or trainer.fast_dev_run:
             return
         if self._is_due(trainer) and _can_go_on_behind(trainer, batch_idx):
-            trainer.save_checkpoint(Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}")
+            path = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
+            trainer.save_checkpoint(path, weights_only=False)
             self._saved_at = time.monotonic()
 
     def _is_due(self, trainer: lightning.Trainer) -> bool:

@@ -64,7 +64,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_launchers(package, arguments, mnist_root: Path, tmp_path: Path):
     pytest.importorskip(package)
     launcher, *rest = arguments
-    words = command(tmp_path / "sweep", mnist_root, f"hydra/launcher={launcher}", *rest)
+    places = ["sweep.devices=[0,1]", "sweep.jobs_per_device=1"]
+    words = command(tmp_path / "sweep", mnist_root, f"hydra/launcher={launcher}", *rest, *places)
     # Of the two jobs with each step size, both of the large one fail.
     process = start([*words, "step_size=0.5,5000", "solver.safeguard=false", "model=vdl"])
     output = process.communicate(timeout=500)[0]
@@ -73,6 +74,8 @@ def test_launchers(package, arguments, mnist_root: Path, tmp_path: Path):
     table = pd.read_parquet(tmp_path / "sweep" / "table.parquet")
     assert sorted(table["state"]) == ["failed", "failed", "finished", "finished"]
     assert table["failure"].dropna().str.startswith("DivergenceError").all()
+    # No two jobs were on one of the two devices at a time.
+    assert {run.config.sweep.device for run in find_runs(tmp_path / "sweep")} <= {0, 1}
     if launcher == "joblib":
         logs = [(run.folder / "output.log").read_text() for run in find_runs(tmp_path / "sweep")]
         assert len({log.split("process ")[1].split()[0] for log in logs}) == 2

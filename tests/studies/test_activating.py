@@ -57,7 +57,7 @@ def test_each_tile_is_in_its_place():
     result = activating([TinyModel()], TinyData(), ResultCache(), num_shown=2)
     picture, step = sheet(result.pictures), SIZE + TILE_GAP
     assert picture.shape == (12 * step, 3 * step + GAP - GAP, 3)
-    unit = int(result.table["unit"].max())
+    unit = int(result.table.query("rank == 2")["unit"].max())
     tile = result.pictures.where(unit=unit, rank=2).pixels[0]
     found = picture[unit * step : unit * step + SIZE, 2 * step : 2 * step + SIZE]
     np.testing.assert_allclose(found[..., 1], np.clip(tile, 0, 1))

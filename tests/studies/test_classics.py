@@ -69,11 +69,10 @@ def test_atoms_that_inputs_are_made_of_are_found(method):
     codes = np.zeros((300, 8))
     for code in codes:
         code[RANDOM.choice(8, 2, replace=False)] = RANDOM.uniform(0.5, 1.5, 2)
-    settings = ClassicSettings(iterations=30, sparsity_weight=0.02)
+    settings = ClassicSettings(iterations=50, sparsity_weight=0.05)
     atoms = fitted_dictionary(method, codes @ truth, 8, 2, settings)
     assert np.linalg.norm(atoms, axis=1) == pytest.approx(np.ones(8))
-    assert (np.abs(atoms @ truth.T).max(0) > 0.95).mean() >= 0.75
-    assert fitted_dictionary(method, codes @ truth, 8, 2, settings) == pytest.approx(atoms)
+    assert (np.abs(atoms @ truth.T).max(0) > 0.95).all()
 
 
 def test_settings_are_checked(monkeypatch):
@@ -87,7 +86,7 @@ def test_settings_are_checked(monkeypatch):
 
 
 def test_regret_has_other_dictionaries_and_pursuit_of_its_own():
-    data, models = TinyData(), [TinyModel(), TinyModel("do", encoder=False)]
+    data, models = TinyData(), [TinyModel(), TinyModel("do", encoder=False, run="other")]
     classics = ClassicSettings([ONLINE], (2, 3), num_images=60, iterations=2)
     result = regret(models, data, ResultCache(), classics=classics, most_pursued=12)
     test = all_inputs(data, "test")

@@ -67,10 +67,8 @@ def test_inputs_that_are_no_images_have_r2():
     for split in data.splits.values():
         split.tensors = split.tensors._replace(scale=None, shift=None)
     result = rate([trained], data, ResultCache(), steps=(1e-4,), num_components=(3,))
-    test, centred = (
-        all_inputs(data, "test"),
-        all_inputs(data, "test") - all_inputs(data, "train").mean(0),
-    )
+    train, test = all_inputs(data, "train"), all_inputs(data, "test")
+    centred = test - train.mean(0)
     rebuilt = trained.model(test).detach().numpy()
     expected = 1 - ((rebuilt - test) ** 2).sum() / (centred**2).sum()
     assert result.table["r2"][0] == pytest.approx(expected, abs=1e-4)

@@ -243,7 +243,7 @@ def test_studies_and_tables_leave_diverged_runs_out(
 def test_a_process_whose_part_went_well_stops_with_the_others(compose_small: Compose):
     """Or it would wait for the one that diverged."""
     model, inputs = instantiate(compose_small("model=vdl").model), torch.rand(8, 784)
-    objective, initial, solution = model._infer(inputs, model.encoder(inputs))
+    objective, initial, solution = model.infer_batch(inputs, model.encoder(inputs))
     terms = objective.terms(solution.codes)
     for all_agree in (True, False):
         others = SimpleNamespace(agree=lambda holds, device, agree=all_agree: holds and agree)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning
@@ -63,10 +63,10 @@ class NoisyUntil(Noise):
             raise Interrupted
 
 
-def command(folder: Path, mnist_root: Path) -> list[str]:
+def command(folder: Path, mnist_root: Path, settings: Sequence[str]) -> list[str]:
     """A training in two processes that saves after every batch."""
     return [
-        *(sys.executable, "-m", "sparse_lightning.train", "model=vdl", "logger=none", *SETTINGS),
+        *(sys.executable, "-m", "sparse_lightning.train", "logger=none", *SETTINGS, *settings),
         *("data.num_test=50", "data.batch_size=46", "trainer=ddp", "trainer.accelerator=cpu"),
         *("trainer.devices=2", "trainer.enable_progress_bar=false", "~callbacks.figures", ALWAYS),
         *(f"data.root={mnist_root}", f"hydra.run.dir={folder}", "resume=true"),
@@ -81,13 +81,9 @@ def has_come_to(epoch: int, run: Path) -> bool:
     )
 
 
-def run_in_two_processes(
-    folder: Path, mnist_root: Path, until: Callable[[], bool] = lambda: False
-) -> int:
+def run_in_two_processes(words: Sequence[str], until: Callable[[], bool] = lambda: False) -> int:
     """Exit code of a training, which is killed once something holds."""
-    process = subprocess.Popen(
-        command(folder, mnist_root), cwd=REPOSITORY, env=ENVIRONMENT, start_new_session=True
-    )
+    process = subprocess.Popen(words, cwd=REPOSITORY, env=ENVIRONMENT, start_new_session=True)
     while process.poll() is None and not until():
         time.sleep(0.02)
     if process.poll() is None:
@@ -96,11 +92,19 @@ def run_in_two_processes(
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_killed_go_on_inside_the_epoch(mnist_root: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    "settings",
+    [("model=vdl",), ("model=sdl", "callbacks=revive", "model.energy.sparsity_weight=0.1")],
+    ids=["hinge", "revive"],
+)
+def test_two_processes_that_were_killed_go_on_inside_the_epoch(
+    settings, mnist_root: Path, tmp_path: Path
+):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run_in_two_processes(whole, mnist_root) == 0
-    assert run_in_two_processes(parts, mnist_root, lambda: has_come_to(1, parts)) != 0
-    assert run_in_two_processes(parts, mnist_root) == 0
+    begun, resumed = (command(folder, mnist_root, settings) for folder in (whole, parts))
+    assert run_in_two_processes(begun) == 0
+    assert run_in_two_processes(resumed, lambda: has_come_to(1, parts)) != 0
+    assert run_in_two_processes(resumed) == 0
     assert_equal_runs(whole, parts)
 
 
