@@ -105,9 +105,17 @@ def require_runs(folder: Path) -> None:
     """Raise `DataError` unless there is a run, or the plan of a sweep, in a folder."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give the folder of a sweep, or one above it.")
-    has_run = any(CONFIG_FILE in files for _, _, files in os.walk(folder))
-    if not has_run and not (folder / PLAN_FILE).exists():
+    if not _has_run(folder) and not (folder / PLAN_FILE).exists():
         raise DataError(f"{folder} holds no run: give the folder of a sweep, or one above it.")
+
+
+def _has_run(folder: Path) -> bool:
+    for _, below, files in os.walk(folder):
+        if CONFIG_FILE in files:
+            return True
+        # Hydra's own record of a command bears the same name.
+        below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
+    return False
 
 
 def as_list(value: str | Path | Sequence[str] | None) -> list[str | Path]:
