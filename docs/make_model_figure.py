@@ -75,10 +75,10 @@ def draw() -> Figure:
         color=INK,
     )
     for x, text in (
-        (1.98, "rebuild the input"),
-        (3.93, "few active"),
-        (5.75, "near the encoder"),
-        (8.3, "every component varies\nover the batch"),
+        (3.13, "rebuild the input"),
+        (4.36, "few active"),
+        (5.7, "near the encoder"),
+        (7.6, "every component varies\nover the batch"),
     ):
         axes.text(x, 0.98, text, ha="center", va="top", color="0.4", fontsize=10)
     axes.text(

@@ -44,7 +44,7 @@ def test_codes_collapse_where_nothing_prevents_it(monkeypatch):
     assert nothing["train/code_l1"].iloc[-1] < 0.5 * nothing["train/code_l1"].max()
     assert nothing["train/column_norm"].iloc[-1] > 2 * nothing["train/column_norm"].iloc[0]
     assert unit["train/column_norm"].iloc[-1] == pytest.approx(1, abs=1e-4)
-    assert hinge["train/code_l1"].iloc[-1] > 2 * nothing["train/code_l1"].iloc[-1]
+    assert hinge["train/code_l1"].iloc[-1] > 1.5 * nothing["train/code_l1"].iloc[-1]
 
 
 @pytest.mark.slow
