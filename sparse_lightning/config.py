@@ -23,8 +23,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
-from sparse_lightning.files import storage_message
 from sparse_lightning.experiments.settings import IMAGE_SHAPES
+from sparse_lightning.files import storage_message
 from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
 
