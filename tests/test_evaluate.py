@@ -255,7 +255,7 @@ def test_an_older_record_is_of_the_same_model_and_data(
 def test_data_can_be_chosen_and_must_fit(compose_study, sweep: Path, mnist_root: Path):
     chosen = ["data=mnist", f"data.root={mnist_root}", "data.num_test=50"]
     evaluate(compose_study("regret", f"runs={sweep}", *chosen))
-    with pytest.raises(SettingError, match="takes inputs of 784 pixels, and the data have 100"):
+    with pytest.raises(SettingError, match="takes inputs of 784 values, and the data have 100"):
         evaluate(
             compose_study("regret", f"runs={sweep}", "data=imagenet_patches", "data.patch_size=10")
         )

@@ -220,7 +220,7 @@ class TrainedBefore(TinyModel):
 
 def test_ablation_follows_training(tmp_path: Path):
     history = {f"train/{name}": [4.0, 3.0, 1.0] for name in ablation_study.TRACKED}
-    history["train/column_norm"] = [1.0, 2.0, 3.0]
+    history["train/psnr"] = history["train/column_norm"] = [1.0, 2.0, 3.0]
     history["train/column_norm_1"], history["train/column_norm_2"] = [1.0, 1.0, 5.0], [2.0, 2.0, 1]
     pd.DataFrame({"epoch": [0, 1, 2]} | history).to_csv(tmp_path / "metrics.csv", index=False)
     result = ablation([TrainedBefore(tmp_path)])
