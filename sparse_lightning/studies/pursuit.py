@@ -98,7 +98,7 @@ def of_models(
     own, rows = own_points.set_index(["family", "run"]), []
     for trained in trained_models:
         point, decoder = (
-            own.loc[trained.columns["family"], trained.columns["run"]],
+            own.loc[(trained.columns["family"], trained.columns["run"]), :],
             trained.model.decoder,
         )
         number = round((1 - point["zeros"]) * point["code_dim"])
