@@ -23,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sparse_lightning.errors import FOR_THE_USER, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
-from sparse_lightning.experiments.settings import IMAGE_SHAPES
+from sparse_lightning.experiments.settings import known_image_shape
 from sparse_lightning.files import storage_message
 from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
@@ -76,7 +76,7 @@ def input_dim(*, _root_: DictConfig) -> int:
 
     A class that has one size for all says so without being made.
     """
-    known = IMAGE_SHAPES.get((_root_.data or {}).get("_target_"))
+    known = known_image_shape(_root_.data)
     if known is not None:
         return math.prod(known)
     # Settings are composed and checked before torch is imported, where that can be.
@@ -91,15 +91,14 @@ def image_shape(*, _root_: DictConfig) -> list[int]:
     Raises:
         SettingError: the data are no images.
     """
-    target = (_root_.data or {}).get("_target_")
-    shape = IMAGE_SHAPES.get(target)
+    shape = known_image_shape(_root_.data)
     if shape is None:
         from sparse_lightning.data.own import data_of
 
         shape = data_of(_root_.data).image_shape
     if shape is None:
         raise SettingError(
-            f"model.decoder.image_shape is that of the data, and data._target_={target} has none: "
+            f"model.decoder.image_shape is that of the data, and {_root_.data._target_} has none: "
             "set data.image_shape, or choose a decoder that is not convolutional."
         )
     return list(shape)

@@ -256,6 +256,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _require_possible(self, config: DictConfig) -> None:
         """Raise `SettingError` for parameters that do not go together."""
+        rule = config.model.training_rule._target_
+        if not rule.endswith(".InferThenRegress"):
+            raise SettingError(
+                f"family={self.family!r} learns without inference, by {rule.rpartition('.')[2]}: "
+                "take one of the paper's, such as 'vdl_nl'."
+            )
         algorithm, has_encoder = self.transform_algorithm, config.model.encoder is not None
         if algorithm not in ALGORITHMS:
             raise SettingError(
@@ -401,6 +407,7 @@ class Learner:
                 loss = model.training_step(Batch(inputs[rows], one, 0 * one), number)
                 self.optimizer.zero_grad()
                 loss.backward()
+                model.training_rule.before_step(model)
                 self.optimizer.step()
                 if model.constraint is not None:
                     model.constraint(model.decoder)
@@ -409,7 +416,8 @@ class Learner:
         self.largest = meters["codes"].largest.to(inputs.dtype, copy=True)
         measured: dict[str, float] = {}
         for meter in meters.values():
-            measured |= {name: float(value) for name, value in meter.compute().items()}
+            if meter.update_called:
+                measured |= {name: float(value) for name, value in meter.compute().items()}
             meter.reset()
         return measured
 

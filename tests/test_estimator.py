@@ -126,7 +126,8 @@ def test_a_search_in_two_processes(digits):
 @pytest.mark.parametrize(
     ("parameters", "told"),
     [
-        ({"family": "sld"}, r"family='sld' is not known: take do, do_nl"),
+        ({"family": "sld"}, r"family='sld' is not known: take .*do, do_nl"),
+        ({"family": "topk"}, r"family='topk' learns without inference, by EndToEnd: take one"),
         ({"solver": "lars"}, r"solver='lars' is not known"),
         ({"preset": "cifar"}, r"preset='cifar' is not known"),
         ({"n_components": 0}, r"n_components=0 must be a whole number"),

@@ -110,7 +110,7 @@ class Run(Record):
     @property
     def data_label(self) -> str:
         """The name of the data, and what must be said of it beside that, for tables."""
-        data = self.config.data
+        data = self.config.get("data") or {}
         try:
             tags = self.data_class().tags_of(data.get("root") or data.get("path"))
         except DataError:  # Another package's.

@@ -34,11 +34,6 @@ AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "target_zeros": (float | None, -math.inf),
     "zeros_targets": (list[float], -math.inf),
 }
-# Of images that have one size for all, so that settings can be checked before torch is imported.
-IMAGE_SHAPES = {
-    "sparse_lightning.data.mnist.MNIST": (28, 28),
-    "sparse_lightning.data.patches.ImagePatches": (28, 28),
-}
 # From here on they may follow from the data, which are converted before.
 FIRST_OF_DATA = "code_dim"
 HINTS = {"hidden_dim": " For several layers set model.decoder.hidden_dims=[...]."}
@@ -87,8 +82,18 @@ def convert_top_level(config: DictConfig) -> None:
             raise SettingError(f"seed={config.seed} must be at most {MOST_SEED}.")
 
 
+def known_image_shape(data: DictConfig | None) -> tuple[int, int] | None:
+    """The shape of an image, where settings of data tell it without the import of torch."""
+    target = None if data is None else data.get("_target_")
+    if target == "sparse_lightning.data.mnist.MNIST":
+        return 28, 28
+    if target == "sparse_lightning.data.patches.ImagePatches":
+        return data.patch_size, data.patch_size
+    return None
+
+
 def _have_own_size(data: Any) -> bool:
-    return OmegaConf.is_config(data) and data.get("_target_") not in IMAGE_SHAPES
+    return OmegaConf.is_config(data) and known_image_shape(data) is None
 
 
 def _fill_input_dims(node: DictConfig | ListConfig, config: DictConfig) -> None:

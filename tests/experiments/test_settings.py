@@ -89,7 +89,7 @@ def test_a_seed_is_drawn_where_none_is_given(monkeypatch):
 
 
 def test_processes_of_one_training_draw_one_seed(monkeypatch):
-    monkeypatch.setattr("sparse_lightning.experiments.settings.rank_zero_only.rank", 1)
+    monkeypatch.setattr("sparse_lightning.experiments.seeds.rank_zero_only.rank", 1)
     monkeypatch.setenv(SEED_VARIABLE, "12")
     settle_seed(config := OmegaConf.create({"seed": None}), None)
     assert config.seed == 12
