@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from sklearn.decomposition import MiniBatchDictionaryLearning
+from sklearn.exceptions import ConvergenceWarning
 
 from benchmarks.timing import machine, parser, show
 from sparse_lightning import Adaptive, Energy, LinearDecoder, SparseCoding
@@ -91,8 +93,11 @@ def scikit_learn(input_dim: int) -> Rival:
 
     def one_pass(rows: np.ndarray) -> None:
         order = random.permutation(len(rows))
-        for start in range(0, len(rows), BATCH):
-            model.partial_fit(rows[order[start : start + BATCH]])
+        with warnings.catch_warnings():
+            # Of the first batches, whose codes are far from the start.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            for start in range(0, len(rows), BATCH):
+                model.partial_fit(rows[order[start : start + BATCH]])
 
     return Rival(one_pass, lambda: model.components_)
 

@@ -31,7 +31,7 @@ def command(monkeypatch, tmp_path: Path):
     ("arguments", "expected"),
     [
         (["model.energy.sparsity_wieght=1"], "Nearest valid names: model.energy.sparsity_weight"),
-        (["model=vdl_ln"], "Nearest valid names: model=vdl_nl"),
+        (["model=vdl_nll"], "Nearest valid names: model=vdl_nl"),
         (["model.energy.sparsity_weight=-1"], "model.energy.sparsity_weight=-1 must be"),
         (["model=do", "model.energy.encoder_weight=1"], "needs an encoder"),
         (["sparsity_level=7"], "sparsity_level=7 must be between 0 and 5"),

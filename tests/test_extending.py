@@ -145,7 +145,7 @@ def test_all_in_one(examples, compose: Compose, arrays: Path, tmp_path: Path):
     words = [
         SEARCH_PATH,
         f"imports=[{','.join(MODULES)}]",
-        *("model=ordered", "model/decoder=convolutional", "model/encoder=topk"),
+        *("model=ordered", "model/decoder=conv_dictionary", "model/encoder=k_largest"),
         *("solver=lca", "solver.max_iterations=20"),
         *("data=own_arrays", f"data.root={arrays}"),
         *("trainer=cpu", "trainer.enable_progress_bar=false", "logger=none"),
@@ -170,7 +170,7 @@ def test_all_in_one(examples, compose: Compose, arrays: Path, tmp_path: Path):
 def test_a_part_that_no_checkpoint_could_name_is_refused_before_training(
     examples, compose: Compose
 ):
-    config = compose(SEARCH_PATH, "model=topk", "trainer=cpu", "data.root=unread")
+    config = compose(SEARCH_PATH, "model=k_largest", "trainer=cpu", "data.root=unread")
     del registry.REGISTRY["KLargest"]
     with pytest.raises(SettingError, match=r"model\.encoder=KLargest is not registered.*@register"):
         train(config)
@@ -218,7 +218,7 @@ def test_commands_that_a_command_starts_know_the_same_parts(tmp_path: Path, monk
     words = handed_on(["own_data", "lca"])
     assert words == [f'hydra.searchpath=["file://{folder}"]', "imports=[own_data,lca]"]
     everywhere: dict[str, list[str]] = {"mnist": []}
-    (command,) = commands([["data=mnist", "model=topk"]], everywhere, tmp_path, 1, words)
+    (command,) = commands([["data=mnist", "model=k_largest"]], everywhere, tmp_path, 1, words)
     assert command[:5] == ["-m", "sparse_lightning.train", "-m", *words]
     GlobalHydra.instance().clear()
 
@@ -275,7 +275,7 @@ IMPORTS = f"imports=[{','.join(MODULES)}]"
 
 @pytest.mark.slow
 def test_train_resume_evaluate_encode_collect(home: Path):
-    training = ["--config-dir", "conf", *SMALL, "model=convolutional", "solver=lca"]
+    training = ["--config-dir", "conf", *SMALL, "model=conv_dictionary", "solver=lca"]
     done(home, "train", *training, "hydra.run.dir=runs/one")
     more = ["hydra.run.dir=runs/one", "resume=true", "trainer.max_epochs=2", IMPORTS]
     done(home, "train", *training, *more)
@@ -322,7 +322,7 @@ def test_jobs_of_a_sweep_import_as_well(package: str, launcher: list[str], home:
     for path in home.glob("witness-*"):
         path.unlink()
     sweep = f"sweeps/{launcher[0] if launcher else 'basic'}"
-    words = ["-m", "--config-dir", "conf", *SMALL, *chosen, "model=topk,ordered"]
+    words = ["-m", "--config-dir", "conf", *SMALL, *chosen, "model=k_largest,ordered"]
     done(home, "train", *words, "imports=[witness]", f"hydra.sweep.dir={sweep}")
     logs = [(run.folder / "output.log").read_text() for run in find_runs(home / sweep)]
     workers = {line.split()[-1] for log in logs for line in log.splitlines() if line[:3] == "---"}

@@ -57,7 +57,7 @@ def convert_settings(config: DictConfig) -> None:
     convert_top_level(config)
     with read_write(config), open_dict(config):
         if OmegaConf.is_config(config._get_node("model")):
-            _fill_input_dims(config.model, config)
+            _fill_input_dims(config.model)
         # What the model takes from it is told by its own name.
         for name in sorted(config, key=lambda name: name == "model"):
             if OmegaConf.is_config(config._get_node(name)):
@@ -96,15 +96,12 @@ def _have_own_size(data: Any) -> bool:
     return OmegaConf.is_config(data) and known_image_shape(data) is None
 
 
-def _fill_input_dims(node: DictConfig | ListConfig, config: DictConfig) -> None:
+def _fill_input_dims(node: DictConfig | ListConfig) -> None:
     """Give every part of a model whose ``input_dim`` is null that of the data."""
-    # Settings at the top are converted before torch is imported.
-    from sparse_lightning.data.own import input_dim_of
-
     if isinstance(node, DictConfig) and "input_dim" in node and node.input_dim is None:
-        node.input_dim = input_dim_of(config.data)
+        node.input_dim = "${input_dim:}"
     for _, child in _children(node):
-        _fill_input_dims(child, config)
+        _fill_input_dims(child)
 
 
 def _convert_arguments(node: DictConfig | ListConfig, prefix: str) -> None:

@@ -446,8 +446,8 @@ def test_a_large_jpeg_is_decoded_smaller_and_resized_to_nearly_the_same(tmp_path
     path = tmp_path / "large.jpg"
     textured(3, (128, 160)).resize((640, 512), Image.Resampling.BICUBIC).save(path, quality=95)
     content = path.read_bytes()
-    assert decode._decoded(content, 64, 52).shape == (128, 160)
-    assert decode._decoded(content, 129, 52).shape == (512, 640)
+    assert decode._decoded(content, 64, 52, "L").shape == (1, 128, 160)
+    assert decode._decoded(content, 129, 52, "L").shape == (1, 512, 640)
     reduced = read_grey(path, 64, 52).int()
     monkeypatch.setattr(decode, "FINEST", 100)
     whole = read_grey(path, 64, 52).int()

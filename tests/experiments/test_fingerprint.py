@@ -145,7 +145,7 @@ def test_a_moved_class_is_the_same_class(name, compose: Compose, monkeypatch):
 
 
 def test_every_setting_without_effect_exists(compose: Compose):
-    config = compose("data=imagenet_patches")
+    config = compose("data=imagenet_patches", "callbacks=milestones")
     config.sparsity_level = 0
     for name in WITHOUT_EFFECT:
         parent, _, key = name.rpartition(".")
