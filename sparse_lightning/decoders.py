@@ -28,7 +28,7 @@ from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_count, require_positive
 from sparse_lightning.registry import plain_numbers, register
 
-Columns = tuple[nn.Parameter, tuple[int, ...]]
+Columns = tuple[Tensor, tuple[int, ...]]
 
 
 class Decoder(nn.Module):
@@ -193,10 +193,11 @@ class LinearNetworkDecoder(Decoder):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, codes: Tensor) -> Tensor:
-        return self.layers(codes.to(self.layers[0].weight.dtype))
+        return self.layers(codes.to(next(self.parameters()).dtype))
 
     def datafit(self, inputs: Tensor) -> DataFit:
-        product, *others = (at_least_float32(layer.weight) for layer in self.layers)
+        layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        product, *others = (at_least_float32(layer.weight) for layer in layers)
         for weight in others:
             product = weight @ product
         return QuadraticDataFit.of(inputs, with_normal_squares(product))
@@ -246,8 +247,8 @@ class ConvolutionalDecoder(Decoder):
 
         These are the columns of a convolution away from the border, where part of a kernel is cut.
         """
-        kernels = [(convolution.weight, (1, 2, 3)) for convolution in self.convolutions]
-        return [(self.maps.weight, (0,)), *kernels]
+        layers = [c for c in self.convolutions if isinstance(c, nn.ConvTranspose2d)]
+        return [(self.maps.weight, (0,)), *((layer.weight, (1, 2, 3)) for layer in layers)]
 
 
 def _widths(name: str, widths: Sequence[int]) -> list[int]:

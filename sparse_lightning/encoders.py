@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         """What each code component looks for in an input, (l, d); None where nothing says it."""
         return None
 
-    def unit_slices(self) -> list[tuple[nn.Parameter, int]]:
+    def unit_slices(self) -> list[tuple[Tensor, int]]:
         """Weights, and the dimension of each along which code components are counted.
 
         The first is what meets the inputs. An encoder that tells nothing cannot have single units
@@ -89,7 +89,7 @@ class LISTA(Encoder):
             codes = torch.relu(drive + self.lateral(codes))
         return codes
 
-    def unit_slices(self) -> list[tuple[nn.Parameter, int]]:
+    def unit_slices(self) -> list[tuple[Tensor, int]]:
         lateral = self.lateral.weight
         return [(self.input.weight, 0), (self.input.bias, 0), (lateral, 0), (lateral, 1)]
 

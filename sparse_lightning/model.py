@@ -182,9 +182,9 @@ class SparseAutoencoder(lightning.LightningModule):
             return self.infer(inputs).codes
         return self.predict_codes(in_type_of(self.encoder, self._checked(inputs)))
 
-    def predict_codes(self, inputs: Tensor) -> Tensor | None:
-        """The encoder's codes (n, l) of inputs (n, d) of its own type; None without an encoder."""
-        return None if self.encoder is None else self.encoder(self.seen_by_encoder(inputs))
+    def predict_codes(self, inputs: Tensor) -> Tensor:
+        """The encoder's codes (n, l) of inputs (n, d) of its own type."""
+        return self.encoder(self.seen_by_encoder(inputs))
 
     def seen_by_encoder(self, inputs: Tensor) -> Tensor:
         """Inputs (n, d), less the decoder's bias where the encoder is one that subtracts it."""
@@ -282,7 +282,7 @@ class SparseAutoencoder(lightning.LightningModule):
     # Learning.
 
     def on_fit_start(self) -> None:
-        known = getattr(self.trainer.datamodule, "training_mean", None)
+        known = getattr(getattr(self.trainer, "datamodule", None), "training_mean", None)
         if known is not None:
             self.training_mean = known
 

@@ -98,7 +98,7 @@ class InferThenRegress(TrainingRule):
 
     def forward(self, model: SparseAutoencoder, batch: Batch) -> TrainingStep:
         inputs = batch.inputs
-        prediction = model.predict_codes(inputs)
+        prediction = None if model.encoder is None else model.predict_codes(inputs)
         objective, initial, solution = model.infer_batch(inputs, prediction, Processes.present())
         codes = solution.codes
         reconstructions = model.decoder(codes)
