@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -158,9 +159,15 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     OmegaConf.set_struct(config, False)
     for part in ("hydra", "logger"):
         config.pop(part, None)
-    # Folders are interpolated from it, and it may not be known yet.
+    # Folders are interpolated from it, and it may not be known yet; a record has them resolved.
+    folder = str(OmegaConf.to_container(config).get("run_dir"))
+    prefix = folder if Path(folder).is_absolute() else ""
     config.run_dir = ""
-    return _flat(translated(OmegaConf.to_container(config, resolve=True)))
+    settings = _flat(translated(OmegaConf.to_container(config, resolve=True)))
+    return {
+        name: value.removeprefix(prefix) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
 
 
 def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:

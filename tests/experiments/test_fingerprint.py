@@ -78,6 +78,14 @@ def with_setting(config: DictConfig, name: str, value) -> DictConfig:
     return copy
 
 
+def test_a_callback_that_writes_into_the_run_is_the_same_on_record(compose: Compose, tmp_path):
+    every = "{_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: '${run_dir}/every'}"
+    config = compose(f"+callbacks.every={every}", run_dir=tmp_path / "run")
+    record = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert record.callbacks.every.dirpath == str(tmp_path / "run" / "every")
+    assert digest_of(record) == digest_of(config)
+
+
 def test_the_order_of_settings_makes_no_difference(compose: Compose):
     config = record(compose, "model=sdl")
     backwards = OmegaConf.create(dict(reversed(config.items())))
