@@ -144,7 +144,9 @@ def test_training_in_two_processes_equals_one(model: str, mnist_root: Path, tmp_
         subprocess.run(command, check=True, cwd=REPOSITORY, env=ENVIRONMENT, timeout=300)
         last = tmp_path / name / "checkpoints" / "last.ckpt"
         states[name] = torch.load(last, weights_only=True)["state_dict"]
-        tables[name] = pd.read_csv(tmp_path / name / "metrics.csv").drop(columns=["seconds", "cpu_seconds"])
+        tables[name] = pd.read_csv(tmp_path / name / "metrics.csv").drop(
+            columns=["seconds", "cpu_seconds"]
+        )
     for name, weight in states["one"].items():
         # Adam makes a good part of a step, 3e-4, of a gradient that is all rounding.
         torch.testing.assert_close(states["two"][name], weight, rtol=1e-3, atol=1e-4)
