@@ -16,6 +16,8 @@ from rich.console import Console
 
 from sparse_lightning.errors import FOR_THE_USER
 from sparse_lightning.experiments.early_checks import require_runs
+from sparse_lightning.experiments.records import State
+from sparse_lightning.files import replaced_whole
 from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 
 
@@ -30,7 +32,6 @@ def main() -> None:
     try:
         require_supported()
         require_runs(folder)
-        from sparse_lightning.experiments.records import State
         from sparse_lightning.experiments.table import (
             collect,
             histories,
@@ -38,7 +39,6 @@ def main() -> None:
             summarize,
             write_results,
         )
-        from sparse_lightning.files import replaced_whole
 
         table = collect(folder)
         summary = summarize(table)

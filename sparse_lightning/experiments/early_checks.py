@@ -6,7 +6,7 @@ Nothing here replaces the checks of those who use a setting: these come first, a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,11 +18,11 @@ from sparse_lightning.experiments.settings import convert_top_level
 
 # resume=force goes on whatever has changed.
 FORCE = "force"
-# Data that are read from a folder of the user's, and how to see that it is there.
-FOLDERS: dict[str, Callable[[Path], None]] = {
-    "sparse_lightning.data.patches.ImagePatches": require_folder,
-    "sparse_lightning.data.image_folder.ImageFolder": require_folder,
-}
+# Data that are read from a folder of the user's photographs.
+OF_PHOTOGRAPHS = (
+    "sparse_lightning.data.patches.ImagePatches",
+    "sparse_lightning.data.image_folder.ImageFolder",
+)
 
 
 def check_training(config: DictConfig) -> None:
@@ -66,8 +66,8 @@ def check_data(config: DictConfig) -> None:
     """Raise `DataError` where the folder of the user's data is not there."""
     data = config.get("data") or {}
     root = data.get("root")
-    if root is not None and data.get("_target_") in FOLDERS:
-        FOLDERS[data["_target_"]](Path(root))
+    if root is not None and data.get("_target_") in OF_PHOTOGRAPHS:
+        require_folder(Path(root))
 
 
 def require_beginning(config: DictConfig) -> None:

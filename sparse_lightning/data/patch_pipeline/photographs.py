@@ -87,7 +87,7 @@ def require_folder(root: Path) -> None:
     except OSError as error:
         raise DataError(
             f"data.root={root} cannot be read ({error.strerror or error}): set data.root to a "
-            "folder of images, or data.root=null for the sample photographs."
+            "folder of images. With data=imagenet_patches data.root=null takes sample photographs."
         ) from error
 
 
