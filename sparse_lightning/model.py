@@ -479,12 +479,14 @@ class SparseAutoencoder(lightning.LightningModule):
         token: str | None = None,
         **parts: Any,
     ) -> Self:
-        """The model of a folder that `save_pretrained` wrote, or of the Hugging Face Hub.
+        """A model that was shared: of a folder, of this package, or of the Hugging Face Hub.
 
-        It is on the CPU, in evaluation mode and in the floating type that it was saved in.
+        It is on the CPU, in evaluation mode and in the floating type that it was saved in; half
+        precision becomes single precision.
 
         Args:
-            name: the folder, or ``owner/model``.
+            name: a folder that `save_pretrained` wrote, a model of `sparse_lightning.pretrained`
+                such as ``mnist-vdl-nl``, or ``owner/model`` on the Hub.
             revision: branch, tag or commit on the Hub.
             token: for a model that is not public, where none is stored.
             **parts: parts to use in place of those in the file.

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sparse_lightning import pretrained
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.files import replaced_whole, require_writable, write_json
 from sparse_lightning.registry import build
@@ -70,7 +71,7 @@ class SharedModel:
 
     @classmethod
     def read(cls, folder: Path) -> SharedModel:
-        """What `write` left in a folder.
+        """What `write` left in a folder. Weights of half precision are read as single precision.
 
         Raises:
             CheckpointError: a file is missing, damaged, of another version, or something else.
@@ -84,7 +85,11 @@ class SharedModel:
                     f"{path} is not the file that {SETTINGS_FILE} beside it is about (its SHA-256 "
                     "is another): it is damaged or of another model, so get both files again."
                 )
-            weights = safetensors.torch.load(content)
+            weights = {
+                # Half precision is for storing: the CPU does not compute with it.
+                name: tensor.float() if tensor.dtype == torch.float16 else tensor
+                for name, tensor in safetensors.torch.load(content).items()
+            }
         except (OSError, SafetensorError, ValueError) as error:
             raise CheckpointError(
                 f"{path} cannot be read ({type(error).__name__}): give a folder that "
@@ -153,10 +158,10 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def located(name: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder of a shared model: one of this machine, or a copy of one of the Hub.
+    """The folder of a shared model: of this machine, of this package, or a copy of the Hub's.
 
     Args:
-        name: a folder, or ``owner/model`` on the Hub.
+        name: a folder, the name of a model of `pretrained`, or ``owner/model`` on the Hub.
         revision: branch, tag or commit there.
         token: for a model that is not public, where none is stored.
 
@@ -167,10 +172,13 @@ def located(name: str | Path, revision: str | None = None, token: str | None = N
     if Path(name).is_dir():
         return Path(name)
     text = str(name)
+    if text in pretrained.names():
+        return pretrained.FOLDER / text
     if Path(name).exists() or Path(name).is_absolute() or text.count("/") != 1 or text[0] == ".":
         raise CheckpointError(
-            f"There is no folder {name}: give one that save_pretrained wrote, or a model's name on "
-            "the Hugging Face Hub, owner/model."
+            f"There is no folder {name}: give one that save_pretrained wrote, a model that comes "
+            f"with the package ({', '.join(pretrained.names())}), or a model's name on the Hugging "
+            "Face Hub, owner/model."
         )
     hub = _hub()
     try:

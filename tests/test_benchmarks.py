@@ -17,6 +17,7 @@ QUICK = {
     "growth": "one hidden layer",
     "inference": "sdl",
     "lasso": "this package, adaptive",
+    "memory": "peak of anonymous memory",
     "patches": "one at a time",
 }
 

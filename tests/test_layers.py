@@ -20,7 +20,7 @@ PACKAGE = ROOT / "sparse_lightning"
 
 # From the ground up. What is named nowhere belongs to the method.
 METHOD = "the method"
-COMMANDS = {"config", "train", "evaluate", "encode", "collect", "reproduce", "runs"}
+COMMANDS = {"config", "pretrained.make", "train", "evaluate", "encode", "collect", "reproduce", "runs"}
 FLOORS = [
     {"errors", "files", "checkpoint_format", "quality"}
     # Figures of arrays and tables alone, which training and sweeps draw as well.

@@ -1,0 +1,127 @@
+"""Make a shipped model of a finished run: ``python -m sparse_lightning.pretrained.make RUN NAME``.
+
+The best model of the run goes into the folder ``NAME`` in half precision. It is then read again
+from there and tested on all test samples. The card beside it has these numbers, and the settings
+of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+from pathlib import Path
+
+import lightning
+import torch
+from omegaconf import OmegaConf
+
+from sparse_lightning.checkpoint_format import read_checkpoint
+from sparse_lightning.experiments.runs import Run
+from sparse_lightning.files import replaced_whole
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.pretrained import FOLDER
+from sparse_lightning.sharing import PAGE_FILE, WEIGHTS_FILE
+
+# Of a run's settings, those that say where things are, and change no number.
+PLACES = (
+    *("hydra.", "data.root=", "logger", "~callbacks", "callbacks", "+callbacks", "resume"),
+    *("trainer=", "trainer.enable", "sweep."),
+)
+
+CARD = """# {name}
+
+{family} with λ = {weight:g}, trained on {title}. {size:.0f} kB in half precision, read as single
+precision.
+
+```python
+from sparse_lightning import SparseAutoencoder
+
+model = SparseAutoencoder.from_pretrained("{name}")
+codes = model.encode(inputs)  # ({dim} numbers, standardised as below) -> {code_dim}
+reconstructions = model.decode(codes)
+```
+
+| all {count:,} test samples, codes of the encoder | |
+|---|---|
+| PSNR | {psnr:.2f} dB |
+| zeros | {zeros:.1%} |
+| dead units | {dead:.0f} of {code_dim} |
+
+*Measured from the shipped files by `python -m sparse_lightning.pretrained.make RUN {name}`.*
+
+- **Trained** by `{command}`.
+  These are the weights after epoch {epoch} of {epochs}, those of lowest validation energy. Version {version}, commit
+  {commit}.
+- **Inputs**: {inputs}
+- **Data and licence**: {data}
+"""
+
+MNIST = (
+    "digits of 28 × 28 pixels in [0, 1], less 0.1307, over 0.3081.",
+    "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0.",
+)
+PATCHES = (
+    "patches of 28 × 28 pixels with local contrast normalisation, as `data=imagenet_patches` makes "
+    "them.",
+    "patches of the photographs astronaut, brick, camera, chelsea, coffee, coins, grass, gravel "
+    "and rocket that scikit-image brings with it, all in the public domain or CC0.",
+)
+DATA = {"mnist": MNIST, "imagenet_patches": PATCHES}
+
+
+def make(run: Run, name: str) -> Path:
+    """Write the folder of a model, and return it."""
+    folder = FOLDER / name
+    run.model().half().save_pretrained(folder)
+    shipped = SparseAutoencoder.from_pretrained(folder)
+    data = run.data()
+    trainer = lightning.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (numbers,) = trainer.test(shipped, datamodule=data, verbose=False)
+    data.setup("test")
+    inputs, licence = DATA[run.config.data_name]
+    card = CARD.format(
+        name=name,
+        family=run.config.model.family.upper().replace("_", "-"),
+        weight=shipped.energy.sparsity_weight,
+        title=data.title,
+        size=(folder / WEIGHTS_FILE).stat().st_size / 1000,
+        dim=data.input_dim,
+        code_dim=shipped.decoder.code_dim,
+        count=len(data.splits["test"]),
+        psnr=numbers["test/psnr"],
+        zeros=numbers["test/zeros"],
+        dead=numbers["test/dead_units"],
+        command=command(run),
+        epoch=read_checkpoint(run.best_checkpoint)["epoch"] + 1,
+        epochs=run.metrics["epochs"],
+        version=run.metrics["version"],
+        commit=run.metrics["commit"][:7],
+        inputs=inputs,
+        data=licence,
+    )
+    with replaced_whole(folder / PAGE_FILE) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    return folder
+
+
+def command(run: Run) -> str:
+    """What trains the model again, on any machine."""
+    given = OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")
+    settings = [setting for setting in given if not setting.startswith(PLACES)]
+    return shlex.join(["python", "-m", "sparse_lightning.train", *settings])
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    known = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    known.add_argument("run", type=Path, help="folder of a finished run")
+    known.add_argument("name", help="of the model, as in mnist-sdl")
+    given = known.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.manual_seed(0)
+    print(make(Run(given.run), given.name))
+
+
+if __name__ == "__main__":
+    main()
