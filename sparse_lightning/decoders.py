@@ -1,9 +1,9 @@
 r"""Decoders rebuild an input from its code: linear, or with hidden layers.
 
-A decoder also makes the data fit of a batch, by which inference sees it (`Decoder.datafit`). A
-decoder of one's own inherits the data fit that autograd gives.
+Inference needs the reconstruction error of a batch as a function of the codes, and its gradient.
+A decoder makes this function, the data fit (`Decoder.datafit`); the base class does so by autograd.
 
-Inference runs in float32 or better whatever the precision of training is.
+Inference runs in float32 or better, whatever the precision of training is.
 """
 
 from __future__ import annotations

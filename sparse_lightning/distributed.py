@@ -1,8 +1,8 @@
 """Several processes that share one mini-batch.
 
-The variance hinge needs the moments of the whole batch, of which each process has a part. All
-processes must ask for the moments equally often, or they wait for each other for ever. A process
-that is done early goes on in step until all are done (`Processes.agree`).
+Each process has a part of the batch, and the variance hinge needs the moments of the whole batch.
+All processes must ask for the moments equally often, or they wait for each other for ever. So a
+process whose samples have converged continues until all processes are done (`Processes.agree`).
 """
 
 from __future__ import annotations

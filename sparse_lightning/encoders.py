@@ -1,11 +1,11 @@
-r"""Encoders predict codes in one pass, per sample, where inference needs many and a whole batch.
+r"""Encoders predict the code of a sample in one pass, without the other samples of its batch.
 
 LISTA (Gregor & LeCun 2010) unrolls a few steps of shrinkage with free weights:
 
 .. math:: u = U x + b, \qquad z^0 = \mathrm{relu}(u), \qquad
           z^{k+1} = \mathrm{relu}(u + S z^k), \quad k = 0, \dots, L - 1 .
 
-Codes with signs take the soft threshold, as Gregor & LeCun have it, in place of the relu.
+For codes with signs the soft threshold, as in Gregor & LeCun, takes the place of the relu.
 Gated LISTA (Wu et al. 2020) adds gates to its layers. The encoders of sparse autoencoders are in
 `sparse_lightning.sparse_encoders`.
 """

@@ -1,12 +1,11 @@
 r"""Sparse coding as a scikit-learn transformer: ``SparseCoding(family="sdl").fit(X).transform(X)``.
 
 The families are those of the command line: their parts and numbers are composed from ``conf/``.
-The estimator takes the model's own training step in a loop of its own, which writes no file and
-leaves the state of numpy's and torch's random generators as it was.
+`SparseCoding.fit` is a loop over the model's own training step. The loop writes no file, and does
+not change the state of numpy's and torch's random generators.
 
-Codes are per sample. Inference with the variance hinge couples the samples of a batch; what
-`SparseCoding.transform` does never contains the hinge, so that a part of the rows has the codes
-that it has among all of them.
+The code of a row does not depend on the other rows: the variance hinge, which couples the samples
+of a batch, is used in `SparseCoding.fit` and never in `SparseCoding.transform`.
 """
 
 from __future__ import annotations

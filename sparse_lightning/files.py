@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and names that follow from a content."""
+"""Files that are written whole or not at all, and digests that name a content."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What callers give as inputs and codes, as the method takes it: a tensor with a row per sample.
+"""Inputs and codes that callers give become tensors with one row for each sample.
 
-What is harmless is converted: numpy arrays, another floating type, images that are not yet vectors,
-a single image. What may be a mistake is refused with the shapes that do not fit.
+Numpy arrays, other floating types, images that are not yet vectors, and single images are
+converted. What may be a mistake is refused, and the error names the shapes that do not fit.
 """
 
 from __future__ import annotations

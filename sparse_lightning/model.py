@@ -1,9 +1,9 @@
-r"""One LightningModule for every family: what differs between families are its parts.
+r"""One LightningModule for every family: families differ in its parts only.
 
-A training step takes one Adam step on the loss of the training rule
-(`sparse_lightning.training_rules`): the paper's, which finds the codes by inference, or that of
-sparse autoencoders. Validation and test use the encoder's codes where there is an encoder, and
-inference where there is none.
+A training step is one Adam step on the loss of the training rule
+(`sparse_lightning.training_rules`): the paper's rule, which finds the codes by inference, or the
+rule of sparse autoencoders. Validation and test use the encoder's codes if there is an encoder, and
+codes by inference otherwise.
 """
 
 from __future__ import annotations

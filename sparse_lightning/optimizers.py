@@ -1,8 +1,8 @@
 """One Adam for decoder and encoder.
 
-The codes that inference found are constants, so the decoder's and the encoder's losses share no
-parameter. Adam works on each parameter by itself: one Adam over the sum of both losses, with a
-parameter group per learning rate and weight decay, takes exactly the steps of two.
+The codes that inference found are constants. So the losses of the decoder and of the encoder share
+no parameter. Adam treats each parameter by itself. One Adam on the sum of both losses, with a
+parameter group for each learning rate and weight decay, therefore takes the steps of two Adams.
 """
 
 from __future__ import annotations

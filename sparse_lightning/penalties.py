@@ -1,7 +1,7 @@
 r"""Penalties :math:`R(z)` on the codes, by their value and their proximal step.
 
-An energy weighs its penalty with :math:`\lambda`. A solver never differentiates a penalty. It takes
-a gradient step on all other terms, and then the proximal step
+The energy weighs its penalty with :math:`\lambda`. A solver takes a gradient step on all other
+terms, and then the penalty's proximal step
 
 .. math::
     \mathrm{prox}_{\eta\lambda R}(v) = \arg\min_z \tfrac12 \|z - v\|^2 + \eta\lambda R(z) .
@@ -20,7 +20,7 @@ class                    convex  signed  R(z)
 `NonNegativeL0`          no      no      number of active components
 =======================  ======  ======  ==========================================================
 
-A solver ends at a minimum of an energy with a convex penalty and a linear decoder. With a penalty
+With a convex penalty and a linear decoder a solver ends at a minimum of the energy. With a penalty
 that is not convex it ends at a fixed point of the proximal gradient step, which depends on the
 start.
 """

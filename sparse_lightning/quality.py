@@ -1,7 +1,6 @@
-"""By what reconstructions are judged: images by PSNR, other inputs by R².
+"""How reconstructions are measured: images by PSNR, other inputs by R².
 
-Metrics, columns of tables and labels of figures have these names, which say of which kind the data
-are.
+The names of metrics, the columns of tables and the labels of figures follow from the measure.
 """
 
 from __future__ import annotations

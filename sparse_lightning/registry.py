@@ -1,12 +1,12 @@
 """The parts of a model as plain data, so that a checkpoint needs no pickled objects.
 
-A part's constructor arguments are its attributes, by equal names (scikit-learn's convention).
-`describe` reads them into a dictionary of numbers, strings and descriptions of further parts.
-`build` makes the part again, from classes that were registered: a checkpoint cannot name other
-code to run. A class is registered by the decorator `register`, once its module is imported.
+A part keeps each constructor argument as an attribute of the same name (scikit-learn's convention).
+`describe` reads these attributes into a dictionary of numbers, strings and descriptions of further
+parts. `build` makes the part again, from registered classes only: a checkpoint cannot name other
+code to run. The decorator `register` registers a class when its module is imported.
 
-The description of a part from outside this package also tells its module. That is for the person
-who reads the error where the part is not registered: nothing is imported because of it.
+The description of a part from outside this package also names its module. The error that refuses an
+unregistered part shows that name; nothing is imported because of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What ends a process that is asked to end: SIGTERM with exit code 143, SIGINT with 130.
+"""Exit codes after a signal: 143 after SIGTERM, and 130 after SIGINT (Ctrl-C).
 
-Lightning ends a training that gets SIGTERM with exit code 0, and one that gets SIGINT with 1. A
-scheduler would take the first for success.
+Lightning's own exit codes are 0 after SIGTERM and 1 after SIGINT. A scheduler would take 0 for
+success.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ The pre-activations are :math:`\pi = W x + b`. Codes are what is left of their p
 - `JumpReLUEncoder`: what is above a threshold of each unit, which is learned (Rajamanoharan et al.
   2024).
 
-A further one is a class with its own `activate`. They learn by
+Another encoder of this kind is a class with its own `activate`. These encoders learn by
 `sparse_lightning.training_rules.EndToEnd`.
 """
 

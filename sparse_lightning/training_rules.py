@@ -1,12 +1,12 @@
 r"""Training rules: what a model learns from a batch, one class each.
 
-`InferThenRegress` is the paper's. The codes :math:`z^*` of a batch are found by inference, with the
-decoder fixed and starting from the encoder's prediction. They are constants in
+`InferThenRegress` is the paper's rule. Inference finds the codes :math:`z^*` of a batch, with the
+decoder fixed, starting from the encoder's prediction. The codes are constants in the loss
 
 .. math:: \frac1n \sum_i \Big[ \tfrac1d \|x_i - D(z^*_i)\|^2 + \tfrac1l \|E(x_i) - z^*_i\|^2 \Big] .
 
-`EndToEnd` is that of sparse autoencoders. The codes are the encoder's, and the error of the decoder
-reaches the encoder:
+`EndToEnd` is the rule of sparse autoencoders. The codes are the encoder's, and the error of the
+decoder reaches the encoder:
 
 .. math:: \frac1n \sum_i \Big[ \tfrac1d \|x_i - D(E(x_i))\|^2 + \lambda R(E(x_i)) \Big] .
 

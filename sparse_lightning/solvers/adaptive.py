@@ -10,8 +10,8 @@ The loop is that of `sparse_lightning.solvers.fista`, with
   curvature that grows as steps shrink, and smaller steps settle on a kink (our own rule).
 - momentum that restarts where it points uphill, the gradient test of O'Donoghue & Candès
   ("Adaptive restart for accelerated gradient schemes", 2015), for each sample.
-- coupled samples that converge as one, by the norm of the batch: with the hinge a sample that rests
-  while others move may have to move on.
+- one convergence test for the whole batch where the hinge couples its samples: a sample that rests
+  may have to move again while others move.
 - a few proximal Newton steps first, where one Hessian nearly holds for all samples
   (`sparse_lightning.solvers.proximal_newton`).
 

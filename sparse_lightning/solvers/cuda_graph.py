@@ -1,7 +1,7 @@
 """Iterations that a CUDA device records once and then replays. For speed only.
 
-A batch of codes is small: the device has done an operation before the host has asked for the next,
-and most of the time of an iteration is the asking. A CUDA graph asks for many operations at once.
+A batch of codes is small, so that launching an operation takes longer than the operation itself.
+A CUDA graph launches many operations at once.
 """
 
 from __future__ import annotations

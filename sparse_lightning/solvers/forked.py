@@ -1,8 +1,8 @@
-"""A forked process has none of the threads of the process that it was forked from.
+"""A forked process lacks the threads of its parent process.
 
-OpenMP, whose threads torch and numba use, would wait for them for ever, or end the process. So
-torch runs in one thread in a forked process, and compiled loops that had begun threads are not used
-there. Processes that are started by spawning have all threads.
+torch and numba use threads of OpenMP, which would wait for the missing threads for ever, or end the
+process. So torch runs in one thread in a forked process. Compiled loops are not used there if the
+parent had started threads for them. Spawned processes are not affected.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
 r"""Proximal gradient for quadratics on the CPU, compiled by numba. For speed only.
 
 The smooth function is :math:`\sum_i \frac12 z_i^\top G z_i - c_i^\top z_i`, with or without the
-variance hinge: a linear decoder's, or a proximal Newton step's. Codes are sparse, so that a row of
-:math:`Z G` is a sum over the few atoms that are active in that row, which a dense matrix product
-cannot see; and a sample whose iterations are all made in one go stays in the cache. A training step
-of a linear decoder takes less than half of its time this way.
+variance hinge. It is that of a linear decoder, or of a proximal Newton step. Codes are sparse: a
+row of :math:`Z G` is a sum over the few atoms that are active in that row, where a dense product
+adds all. All iterations of a sample are made in one go, so that the sample stays in the cache. A
+training step of a linear decoder takes less than half of its time this way.
 
 These loops mirror `sparse_lightning.solvers.fista.ProximalGradient.iterate` with a constant step,
 its convergence test `has_converged`, momentum of `FISTA` and of `Adaptive`,
 `sparse_lightning.penalties.NonNegativeL1.prox` and
-`sparse_lightning.variance.VarianceHinge.gradient`, and are tested to give the same. With restarts
-they end sooner: once the same few atoms of a sample have been active for a while, a Cholesky factor
-of their part of G gives the minimum over them, and the next iteration tells whether it is the
-minimum over all.
+`sparse_lightning.variance.VarianceHinge.gradient`; tests compare them. With restarts they end
+sooner: once the same few atoms of a sample have been active for a while, a Cholesky factor of
+their part of G gives the minimum over these atoms. The next iteration shows whether it is the
+minimum over all atoms.
 
-A process that has been forked from one that used these loops does without them, see `forked`. They
-are in one file, since numba looks no further than that for whether compiled code is out of date.
+A process that was forked from one that used these loops does not use them, see `forked`. All loops
+are in one file, since numba looks at this file only when it decides whether compiled code is stale.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Compiled code on disk, for speed only: without it, or where it is damaged, code is compiled.
+"""Compiled code on disk, for speed only: where it is missing or damaged, code is compiled again.
 
-numba ends the program where its files are truncated, or where the disk is full.
+numba by itself ends the program if its files are truncated, or if the disk is full.
 """
 
 from __future__ import annotations

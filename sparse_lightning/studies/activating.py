@@ -1,8 +1,8 @@
 """Which inputs each code component is most active for, beside the atom that it draws.
 
-An atom tells what a component draws; the inputs that activate the component most tell when it is
-used. The two differ where components share their work, and for encoders that are no transpose of
-their decoder.
+An atom shows what a component draws. The inputs that activate the component most show when it is
+used. The two can differ: several components may draw one thing together, and an encoder's filters
+need not be the decoder's atoms.
 """
 
 from __future__ import annotations

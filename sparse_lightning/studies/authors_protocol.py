@@ -1,12 +1,14 @@
-"""Few labels by the protocol of the paper's authors, which may by itself decide a comparison.
+"""Classification with few labels, by the protocol of the paper's authors.
 
-It differs from ours in each choice: the labelled samples are the first n of each class of the
-authors' published split and no others; features are not scaled; a linear layer is trained by Adam
-for a fixed number of epochs, so that few labels mean few steps; and the weights of the last epoch
-count. Validation labels choose λ alone.
+It differs from ours in each choice, and the choice may decide a comparison:
 
-Models were trained on our split. They may have seen, without labels, images that this split calls
-validation images.
+- the labelled samples are always the first n of each class of the authors' published split;
+- features are not scaled;
+- Adam trains a linear layer for a fixed number of epochs, so that few labels mean few steps;
+- the weights of the last epoch count, and validation labels choose λ alone.
+
+Models were trained on our split. They may have seen, without labels, images that are validation
+images in the authors' split.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Classifiers that learn from few labels; what they leave open is chosen on validation data.
+"""Classifiers that learn from few labels, with free settings chosen on validation data.
 
-Each takes the chosen training samples, fits, and returns scores (n, classes) for validation and
-test samples; the class of the highest score is the prediction.
+Each fits the chosen training samples, and returns scores (n, classes) for validation and test
+samples. The class of the highest score is the prediction.
 """
 
 from __future__ import annotations

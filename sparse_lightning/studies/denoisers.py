@@ -1,8 +1,8 @@
 """Denoisers of scikit-image that sparse codes are compared with.
 
-They work on the standardised image, where the noise has one known standard deviation σ
-everywhere, also for patches that have been normalised by their local contrast. What they leave
-open is chosen on validation images by PSNR.
+They work on the standardised image. There the noise has one known standard deviation σ everywhere,
+also for patches that were normalised by their local contrast. Their free settings are chosen on
+validation images by PSNR.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 r"""Denoising (Table 1, Figs. 7 and 8 of the paper).
 
-Gaussian noise of standard deviation σ is added to the standardised input; the noisy input is
-encoded and decoded, and the result compared with the clean image. The noise follows from a seed
-and is the same for every model and every baseline: scikit-image's total variation, wavelet and
-non-local means denoising of the same images, whose settings are chosen on validation images.
-Four references tell what a PSNR is worth: the mean image, the zero code (a standardised image of
-0, which for patches is their clean local mean), the noisy image clipped to the range of pixels,
-and the PCA-Wiener filter.
+Gaussian noise of standard deviation σ is added to the standardised input. A model encodes and
+decodes the noisy input, and the result is compared with the clean image. A seed fixes the noise of
+each image, for every model and every baseline.
+
+The baselines are scikit-image's total variation, wavelet and non-local means denoising, with
+settings chosen on validation images. Four references tell what a PSNR is worth: the mean image, the
+zero code (a standardised image of 0, which for patches is their clean local mean), the noisy image
+clipped to the range of pixels, and the PCA-Wiener filter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a model went on improving: what its run recorded of each epoch."""
+"""The metrics of each epoch that a model's run recorded."""
 
 from __future__ import annotations
 

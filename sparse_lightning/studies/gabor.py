@@ -4,15 +4,15 @@ r"""Gabor functions fitted to atoms: orientation, frequency and size.
           \big(a \cos 2\pi f u + b \sin 2\pi f u\big),
 
 where :math:`(u, v)` are coordinates around the centre, u along the direction in which the wave
-travels. a and b, and with them amplitude and phase, enter linearly and are solved for inside the
-fit (variable projection: Golub & Pereyra 1973), which leaves six parameters: the centre, the two
-sizes and the frequency vector.
+travels. a and b give amplitude and phase. They enter linearly, and are solved for inside the fit
+(variable projection: Golub & Pereyra 1973). This leaves six parameters: the centre, the two sizes
+and the frequency vector.
 
 A good fit alone does not make an atom Gabor-like: a grating fills the tile, and a blob does not
-oscillate. An atom counts if its envelope, some standard deviations wide, ends inside the tile along
-one axis at least, and if at least one cycle of the wave fits into it (Ringach 2002 measures the
-same in σ · f). Atoms whose phases are scrambled keep their power spectrum and lose their place:
-they tell how often chance is taken for a Gabor function.
+oscillate. Two conditions are added. The envelope, some standard deviations wide, must end inside
+the tile along at least one axis. At least one cycle of the wave must fit into the envelope (Ringach
+2002 measures this by σ · f). Atoms with scrambled phases keep their power spectrum and lose their
+place. They show how often chance is taken for a Gabor function.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
 """Classification with few labels (Fig. 9 of the paper).
 
-A linear classifier learns from the codes of 1, 2, … labelled samples per class, while the models
-that give the codes have seen all images without labels. The labels are drawn by seed and are the
-same for every method. Everything that a method leaves open, its penalty and a family's λ among
-it, is chosen by the error on the validation set, whose labels all methods may see.
+A linear classifier learns from the codes of 1, 2, … labelled samples per class. The models that
+give the codes have seen all images without labels. Labels are drawn by seed, equally for every
+method.
 
-Beside the families stand classifiers of pixels: linear; LISTA with a linear layer, trained from
-scratch; the nearest neighbours; and linear on as many principal components as there are code
-components.
+Beside the families stand classifiers of pixels: a linear one; LISTA with a linear layer, trained
+from scratch; the nearest neighbours; and a linear one on as many principal components as there are
+code components.
 
-There are three arms. In the first, validation labels choose what a method leaves open. The second
-has no validation labels: one penalty for every linear classifier, and the λ whose codes are nearest
-to a share of zeros. Methods that need validation to choose or to stop have no part in it. The third
-is the protocol of the paper's authors, on MNIST as a whole (`authors_protocol`).
+There are three arms:
+
+- With validation labels: the error on the validation set chooses the settings of each method, such
+  as a classifier's penalty and a family's λ.
+- Without validation labels: every linear classifier has one penalty, and each family has the λ
+  whose codes are nearest to a share of zeros. Methods that need validation are left out.
+- The protocol of the paper's authors, on MNIST as a whole (`authors_protocol`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""What can be measured of the features that a model has learned.
+r"""Whether a learned feature is oriented, and its mean frequency.
 
 An oriented feature, such as a stroke or a Gabor function, has its spectral energy near one line
 through the origin of the frequency plane; noise has it everywhere.

@@ -1,9 +1,9 @@
 """Test images coded by orthogonal matching pursuit, for the study of regret.
 
-With the dictionaries of other methods it tells what classical sparse coding makes of the data. With
-the dictionary of a model it tells what the l1 penalty costs, which shrinks every active component:
-pursuit takes as many atoms as the model's own codes have on average, and fits their weights by
-least squares. Its codes have signs.
+With the dictionary of another method, pursuit shows how well classical sparse coding rebuilds the
+data. With the dictionary of a model it shows what the l1 penalty costs, which shrinks every active
+component. Pursuit takes as many atoms as the model's own codes have on average, and fits their
+weights by least squares. Its codes have signs.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from :math:`\Delta q`. The rate is the entropy of the units one by one, in bits 
     R = \sum_j H(q_j) = \sum_j \Big[ h(p_j) + p_j\, H(q_j \mid q_j \ne 0) \Big],
     \qquad p_j = P(q_j \ne 0),
 
-with :math:`h(p) = -p \log_2 p - (1 - p) \log_2 (1 - p)`: the first part says which units are
+with :math:`h(p) = -p \log_2 p - (1 - p) \log_2 (1 - p)`. The first part says which units are
 active, the second how active they are. An entropy coder that knows the frequencies of each unit's
-symbols comes that close; what units tell of one another is not used. Frequencies are those of the
-measured images, and neither they nor the decoder are charged. Entropies of few images are too low,
-by about (symbols - 1) / (2 n ln 2) bits for each unit.
+symbols comes close to this rate. Dependencies between units are not used. Frequencies are those of
+the measured images; neither they nor the decoder are part of the rate. Entropies of few images are
+too low, by about (symbols - 1) / (2 n ln 2) bits for each unit.
 
 The step is a multiple of the root mean square of a model's active components, since families differ
 in the scale of their codes. Principal components, quantised likewise, stand beside them.

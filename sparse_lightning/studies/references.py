@@ -1,6 +1,6 @@
 r"""Reference lines, so that a PSNR means something.
 
-Principal components of the training images give two of them in closed form. With mean
+Principal components of the training images give two references in closed form. With mean
 :math:`\mu`, eigenvectors :math:`v_i` and variances :math:`s_i`, the k first components rebuild
 :math:`\mu + \sum_{i \le k} v_i v_i^\top (x - \mu)`, which for k = 0 is the mean image. The
 PCA-Wiener filter, the best linear denoiser of noise of variance :math:`\sigma^2`, is

@@ -1,14 +1,13 @@
 r"""Regret: what a given sparsity costs in reconstruction (Fig. 6 of the paper).
 
-Each model is a point (zeros, PSNR). Those of one family, over λ, make its curve, once for each
-seed; where the curve crosses a given share of zeros its PSNR is read off, so that families can be
-compared at equal sparsity.
+Each model is a point (zeros, PSNR). The points of one family and seed, over λ, make a curve. PSNR
+is read off the curve at given shares of zeros, so that families can be compared at equal sparsity.
 
-Of data that are no images R² takes the place of PSNR in all of this, under the name ``r2``.
+For data that are not images R² takes the place of PSNR, under the name ``r2``.
 
-Inference in place of the encoder tells what amortisation costs: how much is lost by predicting
-codes where they could be optimised. That inference has γ = 0 and β = 0: it is free of the encoder
-and of the rest of its batch.
+Codes are also found by inference in place of the encoder. This shows the cost of amortisation: how
+much is lost by predicting codes that could be optimised. That inference has γ = 0 and β = 0, so
+that a code depends neither on the encoder nor on the other samples of its batch.
 """
 
 from __future__ import annotations

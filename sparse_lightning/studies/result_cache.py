@@ -1,7 +1,7 @@
-"""What a study has worked out already, so that it goes on where it was stopped.
+"""What a study has measured already, so that it can continue where it was stopped.
 
-Everything is kept under a name that follows from all that shapes it: the checkpoint's bytes, the
-data's settings and the study's. A changed setting is another name; nothing is ever invalidated.
+The name of each result is a digest of all that shapes it: the checkpoint's bytes, the settings of
+the data, and those of the study. A changed setting gives another name, so no result becomes stale.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether an atom is a stroke or a whole digit, untouched by its background and by pixel noise.
+"""Whether an atom is a stroke or a whole digit, whatever its background and pixel noise.
 
-A stroke is short and like no digit; an atom that is a whole digit reaches as far as digits do,
-and some digit is nearly equal to it.
+A stroke is short, and resembles no digit. An atom that is a whole digit is as large as digits are,
+and nearly equal to one of them.
 """
 
 from __future__ import annotations
