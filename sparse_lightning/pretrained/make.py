@@ -51,8 +51,8 @@ reconstructions = model.decode(codes)
 *Measured from the shipped files by `python -m sparse_lightning.pretrained.make RUN {name}`.*
 
 - **Trained** by `{command}`.
-  These are the weights after epoch {epoch} of {epochs}, those of lowest validation energy. Version {version}, commit
-  {commit}.
+  These are the weights after epoch {epoch} of {epochs}, those of lowest validation energy.
+  Version {version}, commit {commit}.
 - **Inputs**: {inputs}
 - **Data and licence**: {data}
 """
