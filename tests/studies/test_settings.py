@@ -12,7 +12,6 @@ from sparse_lightning.figures.settings import draw
 from sparse_lightning.solvers import FISTA, Adaptive
 from sparse_lightning.studies.settings import MEASURES, settings
 
-
 PAPER = FISTA(0.5)
 
 
