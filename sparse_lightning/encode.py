@@ -32,7 +32,7 @@ from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.files import require_writable
 from sparse_lightning.imports import import_parts
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.sharing import SETTINGS_FILE, WEIGHTS_FILE
+from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE
 from sparse_lightning.studies.trained_models import find_trained_models, shared_data
 
 ENCODER, INFERENCE = "encoder", "inference"

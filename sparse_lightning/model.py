@@ -27,7 +27,7 @@ from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.energy import Energy, Objective, at_least_float32
-from sparse_lightning.errors import CheckpointError, DivergenceError, SettingError
+from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.inputs import as_batch, as_codes, as_inputs, in_type_of, require_finite
 from sparse_lightning.metrics import (
     CodeStatistics,
@@ -38,7 +38,7 @@ from sparse_lightning.metrics import (
 )
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.registry import build, describe
-from sparse_lightning.sharing import SharedModel, located, push
+from sparse_lightning.sharing import Shareable
 from sparse_lightning.solvers import Solution, Solver
 from sparse_lightning.training_rules import InferThenRegress, TrainingRule
 
@@ -57,7 +57,7 @@ class Inference(NamedTuple):
     solution: Solution
 
 
-class SparseAutoencoder(lightning.LightningModule):
+class SparseAutoencoder(Shareable, lightning.LightningModule):
     """A sparse-coding model: a decoder, an energy, a solver, and mostly an encoder.
 
     Args:
@@ -437,82 +437,6 @@ class SparseAutoencoder(lightning.LightningModule):
         return super().load_from_checkpoint(
             checkpoint_path, map_location=map_location, weights_only=True, **kwargs
         )
-
-    # Sharing.
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``model.safetensors`` and ``config.json``, from which `from_pretrained` reads.
-
-        Raises:
-            SettingError: the folder cannot be written.
-        """
-        self._shared().write(Path(folder))
-
-    def push_to_hub(
-        self,
-        name: str,
-        private: bool | None = None,
-        token: str | None = None,
-        message: str = "Model of sparse_lightning",
-    ) -> str:
-        """Share the model on the Hugging Face Hub, and return its address there.
-
-        Args:
-            name: ``owner/model``; it is made where it is not there.
-            private: whether only the owner sees a new one.
-            token: where none is stored.
-            message: of the commit.
-
-        Raises:
-            SettingError: ``huggingface_hub`` is not installed, or the Hub refuses.
-        """
-        return push(self._shared(), name, private, token, message)
-
-    def _shared(self) -> SharedModel:
-        return SharedModel(self.descriptions, self.family, self.state_dict())
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        revision: str | None = None,
-        token: str | None = None,
-        **parts: Any,
-    ) -> Self:
-        """A model that was shared: of a folder, of this package, or of the Hugging Face Hub.
-
-        It is on the CPU, in evaluation mode and in the floating type that it was saved in; half
-        precision becomes single precision.
-
-        Args:
-            name: a folder that `save_pretrained` wrote, a model of `sparse_lightning.pretrained`
-                such as ``mnist-vdl-nl``, or ``owner/model`` on the Hub.
-            revision: branch, tag or commit on the Hub.
-            token: for a model that is not public, where none is stored.
-            **parts: parts to use in place of those in the file.
-
-        Raises:
-            CheckpointError: there is no such model, or its files are damaged or of another kind.
-            SettingError: the Hub is asked for and ``huggingface_hub`` is not installed.
-        """
-        folder = located(name, revision, token)
-        shared = SharedModel.read(folder)
-        try:
-            shared.require_sizes(parts)
-            model = cls(**{**shared.parts, "family": shared.family, **parts})
-            for key, weight in model.named_parameters():
-                if shared.weights[key].is_floating_point():
-                    weight.data = weight.data.to(shared.weights[key].dtype)
-            model.load_state_dict(shared.weights)
-        except CheckpointError:
-            raise
-        except Exception as error:  # What a file says may fail in any constructor.
-            told = " ".join(str(error).split())[:300].removesuffix(".")
-            raise CheckpointError(
-                f"{folder} holds no model that can be made ({type(error).__name__}: {told}): get "
-                "its files again, or train again."
-            ) from error
-        return model.eval()
 
 
 PHASES = ("train", "val", "test")

@@ -1,243 +1,102 @@
-"""Models as two files that anybody may read: ``model.safetensors`` and ``config.json``.
+"""How a model is given to others, and taken from them.
 
-The first holds the weights, the second the description of each part (`sparse_lightning.registry`)
-and the digest of the weights. Neither can hold code, and nothing is imported because a file names
-it. On the Hugging Face Hub a model is a repository of these two files and a page about it.
+See `SharedModel` for what is written, and `sparse_lightning.hub` for where it may be.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
-from sparse_lightning import pretrained
-from sparse_lightning.errors import CheckpointError, SettingError
-from sparse_lightning.files import replaced_whole, require_writable, write_json
-from sparse_lightning.registry import build
-
-WEIGHTS_FILE, SETTINGS_FILE, PAGE_FILE = "model.safetensors", "config.json", "README.md"
-LIBRARY = "sparse_lightning"
-# To be raised with every change that older code cannot read.
-FORMAT = 1
+from sparse_lightning.errors import CheckpointError
+from sparse_lightning.hub import located, push
+from sparse_lightning.shared_model import SharedModel
 
 
-@dataclass(frozen=True)
-class SharedModel:
-    """What the two files say.
+class Shareable(nn.Module):
+    """A module that is made of parts.
 
     Attributes:
-        parts: descriptions by the names of the model's arguments.
-        family: name of the composition.
-        weights: tensors by their names in the model's ``state_dict``.
+        descriptions: the parts as plain data, by the names of the constructor's arguments.
+        family: name of the composition, another argument of the constructor.
     """
 
-    parts: Mapping[str, Any]
+    descriptions: Mapping[str, Any]
     family: str
-    weights: Mapping[str, Tensor]
 
-    def write(self, folder: Path) -> None:
-        """Write both files, each whole; the one that tells of the other comes last.
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` and ``config.json``, from which `from_pretrained` reads.
 
         Raises:
             SettingError: the folder cannot be written.
         """
-        require_writable("folder", folder)
-        # Each by itself: a weight that two layers share is written twice.
-        weights = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in self.weights.items()
-        }
-        content = safetensors.torch.save(weights, metadata={"format": "pt"})
-        with replaced_whole(folder / WEIGHTS_FILE) as temporary:
-            temporary.write_bytes(content)
-        settings = {
-            "library_name": LIBRARY,
-            "format": FORMAT,
-            "weights_sha256": hashlib.sha256(content).hexdigest(),
-            "family": self.family,
-            "parts": self.parts,
-        }
-        write_json(folder / SETTINGS_FILE, settings)
+        self._shared().write(Path(folder))
 
-    @classmethod
-    def read(cls, folder: Path) -> SharedModel:
-        """What `write` left in a folder. Weights of half precision are read as single precision.
-
-        Raises:
-            CheckpointError: a file is missing, damaged, of another version, or something else.
-        """
-        settings = _read_settings(folder / SETTINGS_FILE)
-        path = folder / WEIGHTS_FILE
-        try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != settings["weights_sha256"]:
-                raise CheckpointError(
-                    f"{path} is not the file that {SETTINGS_FILE} beside it is about (its SHA-256 "
-                    "is another): it is damaged or of another model, so get both files again."
-                )
-            weights = {
-                # Half precision is for storing: the CPU does not compute with it.
-                name: tensor.float() if tensor.dtype == torch.float16 else tensor
-                for name, tensor in safetensors.torch.load(content).items()
-            }
-        except (OSError, SafetensorError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({type(error).__name__}): give a folder that "
-                "save_pretrained wrote, with both of its files."
-            ) from error
-        return cls(settings["parts"], settings["family"], weights)
-
-    def require_sizes(self, given: Mapping[str, Any]) -> None:
-        """Compare the weights with what the descriptions would make, before memory is taken for it.
+    def push_to_hub(
+        self,
+        name: str,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Model of sparse_lightning",
+    ) -> str:
+        """Share the model on the Hugging Face Hub, and return its address there.
 
         Args:
-            given: parts that are used in place of those in the file.
+            name: ``owner/model``; it is made where it is not there.
+            private: whether only the owner sees a new one.
+            token: where none is stored.
+            message: of the commit.
 
         Raises:
-            CheckpointError: they are of another model.
+            SettingError: ``huggingface_hub`` is not installed, or the Hub refuses.
         """
-        for name in ("decoder", "encoder"):
-            if self.parts.get(name) is None or name in given:
-                continue
-            try:
-                with torch.device("meta"):
-                    part: nn.Module = build(self.parts[name])
-                expected = {f"{name}.{key}": t.shape for key, t in part.state_dict().items()}
-            except NotImplementedError:  # A part whose making needs numbers.
-                continue
-            found = {
-                key: tensor.shape
-                for key, tensor in self.weights.items()
-                if key.startswith(f"{name}.")
-            }
-            if found != expected:
-                differing = sorted(
-                    key for key in found.keys() | expected if found.get(key) != expected.get(key)
-                )
-                raise CheckpointError(
-                    f"The weights of the {name} are not those of the {self.parts[name]['name']} "
-                    f"that {SETTINGS_FILE} describes ({', '.join(differing[:3])}): the two files "
-                    "are of different models."
-                )
+        return push(self._shared(), name, private, token, message)
 
+    def _shared(self) -> SharedModel:
+        return SharedModel(self.descriptions, self.family, self.state_dict())
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    """The contents of ``config.json``, of the right version and with all that belongs there."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        is_ours = settings["library_name"] == LIBRARY
-        found = settings["format"]
-        kinds = {"parts": dict, "family": str, "weights_sha256": str}
-        is_ours = is_ours and all(isinstance(settings[key], kind) for key, kind in kinds.items())
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}): give a folder that save_pretrained "
-            "wrote."
-        ) from error
-    if not is_ours:
-        raise CheckpointError(f"{path} is of no model of {LIBRARY}: give one that it has written.")
-    if found != FORMAT:
-        raise CheckpointError(
-            f"{path} is of another version of {LIBRARY} (its format is {found}, this version reads "
-            f"{FORMAT}): use the version that wrote it."
-        )
-    return settings
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        revision: str | None = None,
+        token: str | None = None,
+        **parts: Any,
+    ) -> Self:
+        """A model that was shared: of a folder, of this package, or of the Hugging Face Hub.
 
+        It is on the CPU, in evaluation mode and in the floating type that it was saved in; half
+        precision becomes single precision.
 
-# The Hugging Face Hub.
+        Args:
+            name: a folder that `save_pretrained` wrote, a model of `sparse_lightning.pretrained`
+                such as ``mnist-vdl-nl``, or ``owner/model`` on the Hub.
+            revision: branch, tag or commit on the Hub.
+            token: for a model that is not public, where none is stored.
+            **parts: parts to use in place of those in the file.
 
-
-def located(name: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder of a shared model: of this machine, of this package, or a copy of the Hub's.
-
-    Args:
-        name: a folder, the name of a model of `pretrained`, or ``owner/model`` on the Hub.
-        revision: branch, tag or commit there.
-        token: for a model that is not public, where none is stored.
-
-    Raises:
-        CheckpointError: there is no such folder, nor can it be had from the Hub.
-        SettingError: the Hub is asked for and ``huggingface_hub`` is not installed.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    text = str(name)
-    if text in pretrained.names():
-        return pretrained.FOLDER / text
-    if Path(name).exists() or Path(name).is_absolute() or text.count("/") != 1 or text[0] == ".":
-        raise CheckpointError(
-            f"There is no folder {name}: give one that save_pretrained wrote, a model that comes "
-            f"with the package ({', '.join(pretrained.names())}), or a model's name on the Hugging "
-            "Face Hub, owner/model."
-        )
-    hub = _hub()
-    try:
-        files = [SETTINGS_FILE, WEIGHTS_FILE]
-        copy = hub.snapshot_download(
-            text, revision=revision, token=token, allow_patterns=files, library_name=LIBRARY
-        )
-    # Those of the network, of the Hub, and of its names.
-    except (OSError, ValueError, hub.errors.EntryNotFoundError) as error:
-        raise CheckpointError(
-            f"There is no folder {name}, and no such model can be had from the Hugging Face Hub "
-            f"({type(error).__name__}): check its name, the connection, and the token."
-        ) from error
-    return Path(copy)
-
-
-def push(
-    model: SharedModel, name: str, private: bool | None, token: str | None, message: str
-) -> str:
-    """Make or change a repository of the Hub, and return its address.
-
-    Raises:
-        SettingError: ``huggingface_hub`` is not installed, or the Hub refuses.
-    """
-    hub = _hub()
-    api = hub.HfApi(token=token, library_name=LIBRARY)
-    try:
-        with TemporaryDirectory() as folder:
-            model.write(Path(folder))
-            (Path(folder) / PAGE_FILE).write_text(_page(model, name), encoding="utf-8")
-            address = api.create_repo(name, private=private, exist_ok=True)
-            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
-    except (OSError, ValueError) as error:
-        raise SettingError(
-            f"push_to_hub({name!r}) was refused ({type(error).__name__}: {error}): check the name, "
-            "owner/model, the connection, and the token."
-        ) from error
-    return str(address)
-
-
-def _page(model: SharedModel, name: str) -> str:
-    """The page of a model on the Hub."""
-    parts = "\n".join(
-        f"- {part}: `{json.dumps(described)}`" for part, described in model.parts.items()
-    )
-    return (
-        f"---\nlibrary_name: {LIBRARY}\ntags:\n- sparse-coding\n---\n\n"
-        f"# {name.rpartition('/')[2]}\n\nA sparse-coding model, family `{model.family}`:\n\n"
-        f"{parts}\n\n```python\nfrom sparse_lightning import SparseAutoencoder\n\n"
-        f'model = SparseAutoencoder.from_pretrained("{name}")\n```\n'
-    )
-
-
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise SettingError(
-            "The Hugging Face Hub needs the package huggingface_hub: pip install "
-            "'sparse-lightning[hub]', or give a folder."
-        ) from error
-    return huggingface_hub
+        Raises:
+            CheckpointError: there is no such model, or its files are damaged or of another kind.
+            SettingError: the Hub is asked for and ``huggingface_hub`` is not installed.
+        """
+        folder = located(name, revision, token)
+        shared = SharedModel.read(folder)
+        try:
+            shared.require_sizes(parts)
+            model = cls(**{**shared.parts, "family": shared.family, **parts})
+            for key, weight in model.named_parameters():
+                if shared.weights[key].is_floating_point():
+                    weight.data = weight.data.to(shared.weights[key].dtype)
+            model.load_state_dict(shared.weights)
+        except CheckpointError:
+            raise
+        except Exception as error:  # What a file says may fail in any constructor.
+            told = " ".join(str(error).split())[:300].removesuffix(".")
+            raise CheckpointError(
+                f"{folder} holds no model that can be made ({type(error).__name__}: {told}): get "
+                "its files again, or train again."
+            ) from error
+        return model.eval()

@@ -28,7 +28,11 @@ from sparse_lightning.studies.trained_models import TrainedModel, shared_data
 from sparse_lightning.train import train
 
 # Of what they refuse of these runs.
-REFUSING = {"recovery": "data whose atoms are known", "stability": "compares seeds"}
+REFUSING = {
+    "recovery": "data whose atoms are known",
+    "settings": "differ in the seed alone",
+    "stability": "compares seeds",
+}
 STUDIES = sorted(path.stem for path in (CONFIG_DIR / "study").glob("*.yaml"))
 SMALL = {
     "regret": [

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "sparse_lightning"
 
 # From the ground up. What is named nowhere belongs to the method.
 METHOD = "the method"
-COMMANDS = {"config", "pretrained.make", "train", "evaluate", "encode", "collect", "reproduce", "runs"}
+COMMANDS = {"config", "train", "evaluate", "encode", "collect", "reproduce", "runs"}
 FLOORS = [
     {"errors", "files", "checkpoint_format", "quality"}
     # Figures of arrays and tables alone, which training and sweeps draw as well.
@@ -33,7 +33,7 @@ FLOORS = [
     {"figures"},
     {"paper"},
     # The face for scikit-learn composes settings as the commands do.
-    COMMANDS | {"estimator"},
+    COMMANDS | {"estimator", "pretrained.make"},
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -9,7 +9,8 @@ import torch
 
 from sparse_lightning import SparseAutoencoder, pretrained
 from sparse_lightning.errors import CheckpointError
-from sparse_lightning.sharing import PAGE_FILE, WEIGHTS_FILE
+from sparse_lightning.hub import PAGE_FILE
+from sparse_lightning.shared_model import WEIGHTS_FILE
 
 
 @pytest.mark.parametrize("name", pretrained.names())

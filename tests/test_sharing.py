@@ -19,7 +19,7 @@ from sparse_lightning.energy import Energy
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
-from sparse_lightning.sharing import SETTINGS_FILE, WEIGHTS_FILE, SharedModel
+from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE, SharedModel
 from sparse_lightning.solvers import FISTA
 
 DECODERS = {

@@ -104,10 +104,37 @@ class EpochShuffle(Sampler[int]):
         generator = torch.Generator()
         # Far enough apart that no run's epochs reach the orders of the next seed.
         generator.manual_seed((1_000_003 * self.seed + self.epoch) % 2**63)
-        order = torch.randperm(self.size, generator=generator)
         # Piece by piece: a list of Python's numbers takes five times the memory of the tensor.
-        for part in order.split(2**16):
+        for part in self.order(generator).split(2**16):
             yield from part.tolist()
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Numbers of the samples, (size,)."""
+        return torch.randperm(self.size, generator=generator)
+
+
+class ShuffleOfClasses(EpochShuffle):
+    """Batches of one class each, as far as the class goes, in a new order each epoch.
+
+    The worst case for what is estimated over a batch, such as the variance of codes.
+
+    Args:
+        labels: the class of each sample, (size,).
+        batch_size: samples in a batch, of all processes together.
+        seed: of the orders.
+    """
+
+    def __init__(self, labels: Tensor, batch_size: int, seed: int) -> None:
+        super().__init__(len(labels), seed)
+        self.labels, self.batch_size = labels, batch_size
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        shuffled = super().order(generator)
+        by_class = shuffled[self.labels[shuffled].argsort(stable=True)]
+        num_whole = self.size // self.batch_size
+        whole = by_class[: num_whole * self.batch_size].view(num_whole, self.batch_size)
+        whole = whole[torch.randperm(num_whole, generator=generator)]
+        return torch.cat([whole.flatten(), by_class[num_whole * self.batch_size :]])
 
 
 class Share(Sampler[int]):
@@ -184,6 +211,7 @@ def slice_loader(
     drop_last: bool = False,
     rank: int = 0,
     processes: int = 1,
+    classes: Tensor | None = None,
 ) -> ResumableLoader:
     """A loader of `Batch`; in order, or shuffled anew each epoch with a seed.
 
@@ -194,9 +222,12 @@ def slice_loader(
         drop_last: leave out the last, incomplete batch.
         rank, processes: which of how many shares of each batch is loaded. ``processes`` divides
             ``batch_size`` and the number of samples.
+        classes: of the samples, where shuffled batches are to be of one class each.
     """
     order = SequentialSampler(data)
-    if shuffle_seed is not None:
+    if shuffle_seed is not None and classes is not None:
+        order = ShuffleOfClasses(classes, batch_size, shuffle_seed)
+    elif shuffle_seed is not None:
         order = EpochShuffle(len(data), shuffle_seed)
     return ResumableLoader(
         data,

@@ -67,6 +67,8 @@ class MNIST(SplitDataModule):
         split_seed: fixes the split, whatever the seed of training is.
         shuffle_seed: fixes the order of training samples in each epoch.
         drop_last: leave out the last, incomplete batch of training.
+        sorted_by_class: make training batches of one class each, as far as the class goes: the
+            hardest case for a hinge on the variance over a batch.
     """
 
     is_the_same_everywhere = True
@@ -86,6 +88,7 @@ class MNIST(SplitDataModule):
         split_seed: int = 0,
         shuffle_seed: int = 0,
         drop_last: bool = False,
+        sorted_by_class: bool = False,
     ) -> None:
         sizes = {"train": num_train, "val": num_val, "test": num_test}
         super().__init__(sizes, batch_size, shuffle_seed, drop_last)
@@ -102,6 +105,7 @@ class MNIST(SplitDataModule):
         self.root, self.name = Path(root), name
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
         self.split_seed = split_seed
+        self.sorted_by_class = sorted_by_class
 
     @property
     def title(self) -> str:

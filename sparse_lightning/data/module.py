@@ -38,9 +38,11 @@ class SplitDataModule(lightning.LightningDataModule):
         positions: where in their file the samples of ``train`` and ``val`` stand, each (n,); empty
             where files have no order.
         is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
+        sorted_by_class: whether batches of training are of one class each.
     """
 
     is_the_same_everywhere = False
+    sorted_by_class = False
     input_dim: int
     image_shape: tuple[int, ...] | None = None
     training_mean: Tensor | None = None
@@ -122,4 +124,7 @@ class SplitDataModule(lightning.LightningDataModule):
                     f"{setting}={size} cannot be shared evenly by the {processes} processes of "
                     f"trainer.devices: make it a multiple of {processes}."
                 )
-        return slice_loader(data, self.batch_size, shuffle_seed, drop_last, rank, processes)
+        classes = data.tensors.labels if self.sorted_by_class else None
+        return slice_loader(
+            data, self.batch_size, shuffle_seed, drop_last, rank, processes, classes
+        )

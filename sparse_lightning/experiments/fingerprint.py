@@ -73,6 +73,8 @@ ADDED: dict[str, Any] = {
     # The only training rule that there was.
     "model.training_rule._target_": "sparse_lightning.training_rules.InferThenRegress",
     "model.training_rule.metric": "val/energy",
+    # Batches were of all classes.
+    "data.sorted_by_class": False,
     # Without a target it does nothing.
     "callbacks.sparsity_target._target_": (
         "sparse_lightning.training.sparsity_target.SparsityTarget"

@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.files import replaced_whole
+from sparse_lightning.hub import PAGE_FILE
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.pretrained import FOLDER
-from sparse_lightning.sharing import PAGE_FILE, WEIGHTS_FILE
+from sparse_lightning.shared_model import WEIGHTS_FILE
 
 # Of a run's settings, those that say where things are, and change no number.
 PLACES = (
@@ -51,8 +52,8 @@ reconstructions = model.decode(codes)
 *Measured from the shipped files by `python -m sparse_lightning.pretrained.make RUN {name}`.*
 
 - **Trained** by `{command}`.
-  These are the weights after epoch {epoch} of {epochs}, those of lowest validation energy. Version {version}, commit
-  {commit}.
+  These are the weights after epoch {epoch} of {epochs}, those of lowest validation energy.
+  Version {version}, commit {commit}.
 - **Inputs**: {inputs}
 - **Data and licence**: {data}
 """

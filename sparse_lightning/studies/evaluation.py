@@ -70,7 +70,10 @@ def _what_it_needs(compute: Callable, config: DictConfig, run_dir: Path) -> dict
     if "cache" in wanted:
         given["cache"] = ResultCache(run_dir / "memory")
     if "trained_models" in wanted:
-        given["trained_models"] = find_trained_models(config.checkpoint, config.runs, config.where)
+        compares = config.study.get("compares_settings", False)
+        given["trained_models"] = find_trained_models(
+            config.checkpoint, config.runs, config.where, of_any_settings=compares
+        )
     if "data" in wanted:
         given["data"] = shared_data(given["trained_models"], config.get("data"))
     return given

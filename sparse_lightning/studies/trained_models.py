@@ -26,7 +26,9 @@ from sparse_lightning.experiments.runs import Run, find_runs
 from sparse_lightning.model import SparseAutoencoder
 
 # Settings of a data set that change neither the samples of a split nor their order in it.
-IMMATERIAL = {"cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers"}
+IMMATERIAL = {
+    *("cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers", "sorted_by_class")
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def find_trained_models(
     checkpoint: str | Sequence[str] | None = None,
     runs: str | Sequence[str] | None = None,
     where: Mapping[str, Sequence | None] | None = None,
+    of_any_settings: bool = False,
 ) -> list[TrainedModel]:
     """The models of checkpoints, or of all finished runs below some folders.
 
@@ -113,7 +116,8 @@ def find_trained_models(
             known = sorted({trained.columns[column] for trained in found})
             raise SettingError(f"where.{column}={list(values)} leaves no model: there are {known}.")
         found = kept
-    _require_seeds_of_one_another(found)
+    if not of_any_settings:
+        _require_seeds_of_one_another(found)
     return found
 
 

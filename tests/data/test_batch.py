@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparse_lightning.data.batch import EpochShuffle, Share, TensorSlices
+from sparse_lightning.data.batch import EpochShuffle, Share, ShuffleOfClasses, TensorSlices
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
 
@@ -55,3 +55,25 @@ def test_what_cannot_be_shared_evenly_is_refused(size: int, batch_size: int, set
     """All splits are looked at when any is loaded."""
     with pytest.raises(SettingError, match=rf"data\.{setting} cannot be shared evenly by the 2"):
         shared(size, batch_size, 0).val_dataloader()
+
+
+def test_batches_of_one_class_hold_every_sample_once_in_a_new_order_each_epoch():
+    labels = torch.arange(3).repeat(20)
+    sampler = ShuffleOfClasses(labels, batch_size=5, seed=1)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert sorted(orders[-1]) == list(range(60))
+        batches = labels[torch.tensor(orders[-1])].view(12, 5)
+        assert bool((batches == batches[:, :1]).all())
+        # Batches of a class do not follow one another.
+        assert batches[:, 0].tolist() != sorted(batches[:, 0].tolist())
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_batches_of_one_class_end_with_the_incomplete_one():
+    labels = torch.tensor([0] * 7 + [1] * 6)
+    order = list(ShuffleOfClasses(labels, batch_size=5, seed=0))
+    assert sorted(order) == list(range(13))
+    assert set(labels[order[10:]].tolist()) == {1}

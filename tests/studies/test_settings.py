@@ -1,0 +1,64 @@
+"""What settings do, on results that are known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.settings import draw
+from sparse_lightning.solvers import FISTA, Adaptive
+from sparse_lightning.studies.settings import MEASURES, settings
+
+PAPER = FISTA(0.5)
+
+
+def trained(family: str, psnr: float, seed: int = 0, solver=PAPER, **given) -> SimpleNamespace:
+    chosen = {
+        "model.family": family, "seed": seed, "model.energy.variance_weight": 10.0,
+        "data.batch_size": 250, "model.solver.tolerance": solver.tolerance,
+    }  # fmt: skip
+    results = {f"test/{name}": 0.5 for name in MEASURES} | {"test/psnr": psnr}
+    run = SimpleNamespace(settings=chosen | given, metrics=results)
+    columns = {"data": "tiny", "family": family, "sparsity_weight": 0.02, "seed": seed}
+    return SimpleNamespace(run=run, columns=columns, model=SimpleNamespace(solver=solver))
+
+
+def effect(table: pd.DataFrame, family: str, setting: str) -> dict[str, float]:
+    rows = table[(table["family"] == family) & (table["setting"] == setting)]
+    return dict(zip(rows["value"], rows["psnr"]))
+
+
+def test_a_setting_is_judged_where_all_others_are_the_usual_ones():
+    weight, size = "model.energy.variance_weight", "data.batch_size"
+    models = [
+        *(trained("vdl", 16 + seed, seed) for seed in range(3)),
+        *(trained("vdl", 15 + seed, seed, **{weight: 1.0}) for seed in range(2)),
+        trained("vdl", 14, **{size: 1000}),
+        trained("vdl", 13, **{size: 25}),
+        trained("vdl", 99, **{size: 25, weight: 1.0}),
+        *(trained("sdl_nl", 18 + seed, seed) for seed in range(2)),
+        trained("sdl_nl", 17, solver=Adaptive(), **{"model.solver.tolerance": 3e-4}),
+    ]
+    result = settings(models)
+    effects = result.more["effects"]
+    assert effect(effects, "vdl", weight) == {"1": 15.5, "10": 17}
+    # Numbers stand in their order, not in that of their texts.
+    assert list(effect(effects, "vdl", size).items()) == [("25", 13), ("250", 17), ("1000", 14)]
+    # All settings of a solver are one.
+    assert effect(effects, "sdl_nl", "model.solver") == {"FISTA": 18.5, "Adaptive": 17}
+    assert set(effects["setting"]) == {weight, size, "model.solver"}
+    base = effects[(effects["setting"] == weight) & (effects["value"] == "10")].iloc[0]
+    assert (base["seeds"], base["psnr_std"]) == (3, 1)
+    # One seed has no spread.
+    assert effects[effects["value"] == "25"]["psnr_std"].isna().all()
+    ((name, figure),) = draw(result)
+    assert name == "settings"
+    assert [axes.get_xlabel() for axes in figure.axes[-3:]] == ["β", "batch size", "solver"]
+
+
+def test_models_that_differ_in_the_seed_alone_are_refused():
+    with pytest.raises(SettingError, match="differ in the seed alone"):
+        settings([trained("vdl", 16, seed) for seed in range(2)])
