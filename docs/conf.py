@@ -46,6 +46,7 @@ apidoc_modules = [
         "destination": "api",
         "exclude_patterns": ["../sparse_lightning/figures", "../sparse_lightning/paper"],
         "separate_modules": True,
+        "max_depth": 3,  # modules, without what is in them
         "module_first": True,
         "automodule_options": {"members", "show-inheritance"},
     }
@@ -62,6 +63,8 @@ napoleon_use_ivar = True
 add_module_names = False
 
 html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 
 def bring_notebooks(app: object) -> None:
