@@ -55,7 +55,7 @@ def test_the_rule_is_the_formula():
 @pytest.mark.parametrize("slope", [0.45, 0.8, 1.4, 4.0])
 @pytest.mark.parametrize("response", [0.25, 0.6, 1.0])
 def test_it_reaches_the_target_of_codes_that_follow_slowly_or_at_once(slope, response, drift):
-    """log(active share) goes towards c − slope · log λ − drift · log t, by ``response`` an epoch."""
+    """log(active share) goes towards c − slope log λ − drift log t, by ``response`` an epoch."""
     search, error = Search.at(0.01), 1.2
     rule, weight = controller(0.9), 0.01
     for epoch in range(1, 31):
