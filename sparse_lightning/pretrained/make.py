@@ -108,7 +108,8 @@ def make(run: Run, name: str) -> Path:
 
 def command(run: Run) -> str:
     """What trains the model again, on any machine."""
-    given = OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")
+    recorded = OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")
+    given = OmegaConf.to_container(recorded, resolve=False)
     settings = [setting for setting in given if not setting.startswith(PLACES)]
     return shlex.join(["python", "-m", "sparse_lightning.train", *settings])
 
