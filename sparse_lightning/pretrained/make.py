@@ -32,8 +32,8 @@ PLACES = (
 
 CARD = """# {name}
 
-{family} with λ = {weight:g}, trained on {title}. {size:.0f} kB in half precision, read as single
-precision.
+{family} with λ = {weight:g}, trained on {title}. Half precision, {size:,.0f} kB; it is read
+as single precision.
 
 ```python
 from sparse_lightning import SparseAutoencoder
@@ -51,7 +51,10 @@ reconstructions = model.decode(codes)
 
 *Measured from the shipped files by `python -m sparse_lightning.pretrained.make RUN {name}`.*
 
-- **Trained** by `{command}`.
+- **Trained** by
+
+      {command}
+
   These are the weights after epoch {epoch} of {epochs}, those of lowest validation energy.
   Version {version}, commit {commit}.
 - **Inputs**: {inputs}
