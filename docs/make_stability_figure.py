@@ -104,7 +104,10 @@ def main() -> None:
         panel.grid(alpha=0.3)
     for panel in grid[1]:
         panel.set_xlabel("epoch")
-    for name, ticks in (("train/iterations", (3, 5, 10, 20)), ("curvature", (2, 5, 10, 20, 50))):
+    for name, ticks in (
+        ("train/iterations", (3, 5, 10, 20, 50)),
+        ("curvature", (2, 5, 10, 20, 50, 100)),
+    ):
         axes[name].set_yscale("log")
         axes[name].set_yticks(ticks, map(str, ticks))
         axes[name].minorticks_off()

@@ -18,7 +18,7 @@ def test_a_shipped_model_codes_and_rebuilds_in_single_precision(name: str):
     model = SparseAutoencoder.from_pretrained(name)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     codes = model.encode(torch.randn(20, 784))
-    assert codes.shape == (20, 128)
+    assert codes.shape == (20, model.decoder.code_dim)
     assert model.decode(codes).shape == (20, 784)
 
 

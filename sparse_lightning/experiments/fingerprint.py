@@ -75,14 +75,6 @@ ADDED: dict[str, Any] = {
     "model.training_rule.metric": "val/energy",
     # Batches were of all classes.
     "data.sorted_by_class": False,
-    # Without a target it does nothing.
-    "callbacks.sparsity_target._target_": (
-        "sparse_lightning.training.sparsity_target.SparsityTarget"
-    ),
-    "callbacks.sparsity_target.gain": 0.5,
-    "callbacks.sparsity_target.damping": 1.0,
-    "callbacks.sparsity_target.largest_step": 2.0,
-    "callbacks.sparsity_target.largest_change": 1000.0,
 }
 # Settings that exist no more, and the value at which they had no effect.
 REMOVED: dict[str, Any] = {}
@@ -114,6 +106,8 @@ SEED, SHUFFLE_SEED = "seed", "data.shuffle_seed"
 EPOCHS = "trainer.max_epochs"
 # With it λ is sought in a share of the epochs, so that their number changes the result.
 TARGET = "target_zeros"
+# What seeks it does nothing without it.
+SEARCH = "callbacks.sparsity_target"
 
 
 def effective_settings(config: DictConfig) -> dict[str, Any]:
@@ -122,10 +116,11 @@ def effective_settings(config: DictConfig) -> dict[str, Any]:
     A setting that is null is left out, as is one that is not there.
     """
     settings = {**REMOVED, **ADDED, **_resolved(config)}
+    unused = WITHOUT_EFFECT if settings.get(TARGET) is not None else (*WITHOUT_EFFECT, SEARCH)
     return {
         name: value
         for name, value in settings.items()
-        if value is not None and not _is_one_of(name, WITHOUT_EFFECT)
+        if value is not None and not _is_one_of(name, unused)
     }
 
 

@@ -32,8 +32,8 @@ PLACES = (
 
 CARD = """# {name}
 
-{family} with λ = {weight:g}, trained on {title}. {size:.0f} kB in half precision, read as single
-precision.
+{family} with λ = {weight:g}, trained on {title}. Half precision, {size:,.0f} kB; it is read
+as single precision.
 
 ```python
 from sparse_lightning import SparseAutoencoder
@@ -51,7 +51,10 @@ reconstructions = model.decode(codes)
 
 *Measured from the shipped files by `python -m sparse_lightning.pretrained.make RUN {name}`.*
 
-- **Trained** by `{command}`.
+- **Trained** by
+
+      {command}
+
   These are the weights after epoch {epoch} of {epochs}, those of lowest validation energy.
   Version {version}, commit {commit}.
 - **Inputs**: {inputs}
@@ -108,7 +111,8 @@ def make(run: Run, name: str) -> Path:
 
 def command(run: Run) -> str:
     """What trains the model again, on any machine."""
-    given = OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")
+    recorded = OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")
+    given = OmegaConf.to_container(recorded, resolve=False)
     settings = [setting for setting in given if not setting.startswith(PLACES)]
     return shlex.join(["python", "-m", "sparse_lightning.train", *settings])
 

@@ -1,16 +1,18 @@
 r"""A share of zeros is asked for, and training finds the :math:`\lambda` that gives it.
 
-A slow controller, proportional and integral, on logarithms. After validation k with a share of
-zeros :math:`s_k` and a target :math:`s^*` the relative error of the active share is
+A slow controller on logarithms. After validation k with a share of zeros :math:`s_k` and a target
+:math:`s^*` the relative error of the active share is
 :math:`e_k = \log\frac{1 - s_k}{1 - s^*}`, and
 
-.. math:: \log\lambda \leftarrow \log\lambda + \frac{1}{1 + c_k}
-          \big( \mathrm{gain} \cdot e_k + \mathrm{damping} \cdot (e_k - e_{k-1}) \big),
+.. math:: \log\lambda \leftarrow \log\lambda + \frac{1}{1 + c_k} \big( \mathrm{gain} \cdot e_k
+          + \mathrm{damping} \cdot (e_k - e_{k-1}) \big) + d_k,
 
-by a limited step. :math:`c_k` counts how often the error has changed its sign: steps shrink where
-they overshoot, and only there (Kesten, "Accelerated stochastic approximation", 1958). The second
-term holds back while the error is on its way down already, since codes follow
-:math:`\lambda` over several epochs.
+by a limited step. :math:`c_k` counts how often the error has changed its sign, where either error
+was beyond a factor of 1.25: steps shrink where they overshoot, and only there (Kesten, "Accelerated
+stochastic approximation", 1958). The second term holds back while the error is on its way down
+already, since codes follow :math:`\lambda` over several epochs. :math:`d_k` is ``tracking`` times
+the sum of all errors within that factor: codes go on growing sparser at an equal :math:`\lambda`,
+and a rule without memory would stay behind.
 
 The controller looks at ``val/zeros``. That is the share that tables and figures judge a model by:
 of the encoder's codes where there is an encoder. Training's own codes, which come from inference,
@@ -49,12 +51,14 @@ class Search:
         weight: λ now.
         last_error: :math:`e_{k-1}`, None before the first.
         turns: :math:`c_k`.
+        drift: :math:`d_k`.
     """
 
     start: float
     weight: float
     last_error: float | None = None
     turns: int = 0
+    drift: float = 0.0
 
     @classmethod
     def at(cls, weight: float) -> Search:
@@ -75,6 +79,7 @@ class SparsityController:
         target_zeros: share of zeros asked for, between 0 and 1.
         gain: of the error itself.
         damping: of its change.
+        tracking: of the sum of small errors.
         largest_step: the factor by which λ changes at most at a time.
         largest_change: the factor by which λ differs at most from where it started.
 
@@ -85,6 +90,7 @@ class SparsityController:
     target_zeros: float
     gain: float
     damping: float
+    tracking: float
     largest_step: float
     largest_change: float
 
@@ -94,7 +100,8 @@ class SparsityController:
                 f"target_zeros={self.target_zeros} must lie between 0 and 1, as 0.9 does."
             )
         require_positive("callbacks.sparsity_target.gain", self.gain)
-        require_non_negative("callbacks.sparsity_target.damping", self.damping)
+        for name in ("damping", "tracking"):
+            require_non_negative(f"callbacks.sparsity_target.{name}", getattr(self, name))
         for name in ("largest_step", "largest_change"):
             if not getattr(self, name) > 1:
                 raise SettingError(
@@ -107,12 +114,15 @@ class SparsityController:
         # Codes of nothing but zeros have no logarithm, and ask for the largest step.
         error = math.log(max(1 - zeros, 1e-12) / (1 - self.target_zeros))
         last = error if search.last_error is None else search.last_error
-        turns = search.turns + (error * last < 0)
-        step = (self.gain * error + self.damping * (error - last)) / (1 + turns)
+        small = math.log(REACHED)
+        turns = search.turns + (error * last < 0 and max(abs(error), abs(last)) > small)
+        drift = search.drift + self.tracking * (error if abs(error) <= small else 0.0)
+        step = (self.gain * error + self.damping * (error - last)) / (1 + turns) + drift
         largest = math.log(self.largest_step)
         weight = search.weight * math.exp(min(max(step, -largest), largest))
         lowest, highest = search.start / self.largest_change, search.start * self.largest_change
-        return Search(search.start, _single(min(max(weight, lowest), highest)), error, turns)
+        weight = _single(min(max(weight, lowest), highest))
+        return Search(search.start, weight, error, turns, drift)
 
     def shortfall(self, zeros: float, weight: float) -> str | None:
         """A sentence where the active share is not the one asked for, None where it is."""
@@ -139,13 +149,14 @@ class SparsityTarget(lightning.Callback):
         target_zeros: float | None,
         gain: float,
         damping: float,
+        tracking: float,
         largest_step: float,
         largest_change: float,
     ) -> None:
         self.controller = None
         if target_zeros is not None:
             self.controller = SparsityController(
-                target_zeros, gain, damping, largest_step, largest_change
+                target_zeros, gain, damping, tracking, largest_step, largest_change
             )
         self.search: Search | None = None
         self.first_frozen = 0

@@ -30,13 +30,19 @@ def controller(target: float) -> SparsityController:
 
 
 def test_the_rule_is_the_formula():
-    rule = SparsityController(0.9, gain=0.5, damping=0.25, largest_step=2, largest_change=3)
+    rule = SparsityController(
+        0.9, gain=0.5, damping=0.25, tracking=0.1, largest_step=2, largest_change=3
+    )
     first = rule.advance(Search.at(0.01), zeros=0.87)
     assert first.weight == pytest.approx(0.01 * 1.3**0.5)
-    second = rule.advance(first, zeros=0.92)
-    step = (0.5 * math.log(0.8) + 0.25 * math.log(0.8 / 1.3)) / 2
+    second = rule.advance(first, zeros=0.91)
+    drift = 0.1 * math.log(0.9)
+    step = (0.5 * math.log(0.9) + 0.25 * math.log(0.9 / 1.3)) / 2 + drift
     assert second.weight == pytest.approx(first.weight * math.exp(step))
-    assert second.turns == 1
+    assert (second.turns, second.drift) == (1, pytest.approx(drift))
+    # Within what counts as reached a change of sign is no overshoot.
+    third = rule.advance(second, zeros=0.89)
+    assert (third.turns, third.drift) == (1, pytest.approx(drift + 0.1 * math.log(1.1)))
     # By no more than its limits, also where no code is active.
     assert rule.advance(Search.at(0.01), 1.0).weight == pytest.approx(0.005)
     far = Search.at(0.01)
@@ -45,16 +51,17 @@ def test_the_rule_is_the_formula():
     assert far.weight == pytest.approx(0.03)
 
 
+@pytest.mark.parametrize("drift", [0.1, 0.25, 0.5])
 @pytest.mark.parametrize("slope", [0.45, 0.8, 1.4, 4.0])
 @pytest.mark.parametrize("response", [0.25, 0.6, 1.0])
-def test_it_reaches_the_target_of_codes_that_follow_slowly_or_at_once(slope, response):
-    """log(active share) goes towards c − slope · log λ − 0.1 log t, by ``response`` an epoch."""
+def test_it_reaches_the_target_of_codes_that_follow_slowly_or_at_once(slope, response, drift):
+    """log(active share) goes towards c − slope log λ − drift log t, by ``response`` an epoch."""
     search, error = Search.at(0.01), 1.2
     rule, weight = controller(0.9), 0.01
-    for epoch in range(1, 21):
-        wanted = 0.8 - slope * math.log(weight / 0.01) - 0.1 * math.log(epoch)
+    for epoch in range(1, 31):
+        wanted = 0.8 - slope * math.log(weight / 0.01) - drift * math.log(epoch)
         error += response * (wanted - error)
-        if epoch <= search_epochs(20):
+        if epoch <= search_epochs(30):
             search = rule.advance(search, 1 - min(0.1 * math.exp(error), 1))
             weight = search.weight
     assert 1 / 1.25 < math.exp(error) < 1.25
