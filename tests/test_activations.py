@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 from scipy.io import wavfile
+from scipy.optimize import nnls
 
 from sparse_lightning.data.arrays import Arrays
 from sparse_lightning.errors import DataError
+from sparse_lightning.studies.study_result import StudyResult
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "activations"
 
 
-@pytest.fixture
-def extract(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(EXAMPLE)
-    yield import_module("extract")
-    del sys.modules["extract"]
+    yield import_module(name)
+    del sys.modules[name]
+
+
+@pytest.fixture
+def extract(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from imported("extract", monkeypatch)
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from imported("compare", monkeypatch)
 
 
 @pytest.fixture
@@ -159,3 +172,42 @@ def test_what_cannot_be_read_is_told_in_a_sentence(extract, weights, tmp_path: P
         extract.main([str(tmp_path), str(tmp_path / "text.wav"), str(tmp_path / "made")])
     assert "cannot be read as safetensors" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+def test_scikit_learns_codes_are_the_best_that_have_no_signs(compare, monkeypatch):
+    atoms = np.random.default_rng(0).normal(size=(12, 8))
+    monkeypatch.setattr(compare, "fitted_dictionary", lambda *_, **__: atoms)
+    train, test = np.random.default_rng(1).normal(size=(2, 30, 8)).astype(np.float32)
+    weight = 0.05
+    found = compare.dictionary_learning(train, test, 12, weight, passes=1)
+    # Of a code without signs the l1 norm is linear in the code: as linear as a small ridge about a
+    # point that lies far on the negative side.
+    left, zeros = 0.0, 0
+    ridge = 1e-5 * np.eye(12)
+    for row in test:
+        shift = np.linalg.solve(ridge, np.full(12, -weight * 8 / 2))
+        code, _ = nnls(np.vstack([atoms.T, np.sqrt(ridge)]), np.append(row, np.sqrt(ridge) @ shift))
+        left += np.square(row - code @ atoms).sum()
+        zeros += int((code == 0).sum())
+    assert found["zeros"] == pytest.approx(zeros / (len(test) * len(atoms)), abs=0.01)
+    about = np.square(test - train.mean(axis=0)).sum()
+    assert found["r2"] == pytest.approx(1 - left / about, abs=2e-3)
+
+
+def test_the_figure_has_every_curve_in_its_panel(compare):
+    table = pd.DataFrame(
+        [
+            {"family": family, "codes": codes, "sparsity_weight": weight, "seed": 0}
+            | {"zeros": 1 - 0.1 / weight, "r2": 1 - 0.01 * weight, "code_dim": 8}
+            for family in ("sdl", "vdl_nl")
+            for codes in ("encoder", "inference")
+            for weight in (1.0, 2.0, 4.0)
+        ]
+    )
+    references = pd.DataFrame({"components": [0, 1, 4], "r2": [0.0, 0.5, 0.7]})
+    learned = table[["zeros", "r2"]].head(3)
+    figure = compare.draw(StudyResult(table, {"references": references}), learned, "title")
+    shown = [[line.get_label() for line in axes.lines] for axes in figure.axes]
+    curves = ["SDL", "VDL-NL", "PCA, as many components"]
+    assert shown == [curves, [*curves[:2], "scikit-learn, not negative", curves[2]]]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [90, 95, 97.5])
