@@ -3,8 +3,9 @@
     python -m sparse_lightning.evaluate study=regret runs=sweeps/speech hydra.run.dir=runs/regret
     python examples/activations/compare.py activations runs/regret speech.png
 
-The first command is the package's own study. The second fits a dictionary to the same training rows
-with scikit-learn, whose codes are not negative either, and draws both. The problem of
+The first command is the package's own study. The second fits dictionaries to training rows with
+scikit-learn, whose codes are not negative either, and draws both. What scikit-learn found is kept
+in ``speech.csv``, and taken from there the next time. The problem of
 ``MiniBatchDictionaryLearning`` is that of a linear decoder with columns of norm 1, without an
 encoder: the least of ‖x − D z‖² / d + λ ‖z‖₁ over D and z ≥ 0 (Mairal, Bach, Ponce & Sapiro,
 "Online dictionary learning for sparse coding", ICML 2009).
@@ -22,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
+from tqdm import tqdm
 
 from sparse_lightning.data.arrays import Arrays
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
@@ -64,6 +66,33 @@ def dictionary_learning(
     return {"sparsity_weight": weight, "r2": float(r2), "zeros": float((codes == 0).mean())}
 
 
+def learn(activations: Path, result: StudyResult, rows: int | None, passes: int) -> pd.DataFrame:
+    """A row of `dictionary_learning` for each λ of a study, with as many atoms as its codes have.
+
+    Args:
+        activations: folder of ``x.npy`` and ``groups.npy``, split as the command line splits them.
+        result: of the study of regret.
+        rows: training rows that are fitted, drawn at random; None for all.
+        passes: over these rows.
+    """
+    data = Arrays(
+        activations / "x.npy",
+        cache_dir=activations / "cache",
+        groups=activations / "groups.npy",
+    )
+    data.setup()
+    # The rows of a split are in random order.
+    train, test = all_inputs(data, "train", rows), all_inputs(data, "test")
+    num_atoms = int(result.table["code_dim"].max())
+    weights = sorted(result.table["sparsity_weight"].unique())
+    return pd.DataFrame(
+        [
+            dictionary_learning(train, test, num_atoms, weight, passes)
+            for weight in tqdm(weights, desc="scikit-learn", unit="λ")
+        ]
+    )
+
+
 def draw(result: StudyResult, learned: pd.DataFrame, title: str) -> Figure:
     """One panel for codes of one pass through the encoder, and one for codes by inference."""
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
@@ -102,24 +131,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("activations", type=Path, help="the folder of x.npy and groups.npy")
     parser.add_argument("study", type=Path, help="the folder that study=regret wrote")
     parser.add_argument("figure", type=Path, help="the figure; numbers go beside it as .csv")
+    parser.add_argument("--rows", type=int, help="training rows for scikit-learn; all, if left out")
     parser.add_argument("--passes", type=int, default=2, help="of scikit-learn over the rows")
     parser.add_argument("--title", default="Reconstruction against sparsity, test rows")
     given = parser.parse_args(arguments)
     result = StudyResult.read(given.study)
-    data = Arrays(
-        given.activations / "x.npy",
-        cache_dir=given.activations / "cache",
-        groups=given.activations / "groups.npy",
-    )
-    data.setup()
-    train, test = (all_inputs(data, split) for split in ("train", "test"))
-    num_atoms = int(result.table["code_dim"].max())
-    weights = sorted(result.table["sparsity_weight"].unique())
-    learned = pd.DataFrame(
-        [dictionary_learning(train, test, num_atoms, weight, given.passes) for weight in weights]
-    )
-    with replaced_whole(given.figure.with_suffix(".csv")) as temporary:
-        learned.to_csv(temporary, index=False)
+    numbers = given.figure.with_suffix(".csv")
+    if not numbers.exists():
+        learned = learn(given.activations, result, given.rows, given.passes)
+        with replaced_whole(numbers) as temporary:
+            learned.to_csv(temporary, index=False)
+    learned = pd.read_csv(numbers)
     write_figure(draw(result, learned, given.title), given.figure)
     print(learned.to_string(index=False))
 
