@@ -198,7 +198,7 @@ def test_the_figure_has_every_curve_in_its_panel(compare):
     table = pd.DataFrame(
         [
             {"family": family, "codes": codes, "sparsity_weight": weight, "seed": 0}
-            | {"zeros": 1 - 0.1 / weight, "r2": 1 - 0.01 * weight, "code_dim": 8}
+            | {"zeros": 1 - 0.4 / weight, "r2": 1 - 0.01 * weight, "code_dim": 8}
             for family in ("sdl", "vdl_nl")
             for codes in ("encoder", "inference")
             for weight in (1.0, 2.0, 4.0)
@@ -209,5 +209,7 @@ def test_the_figure_has_every_curve_in_its_panel(compare):
     figure = compare.draw(StudyResult(table, {"references": references}), learned, "title")
     shown = [[line.get_label() for line in axes.lines] for axes in figure.axes]
     curves = ["SDL", "VDL-NL", "PCA, as many components"]
-    assert shown == [curves, [*curves[:2], "scikit-learn, not negative", curves[2]]]
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [90, 95, 97.5])
+    assert shown == [curves, [*curves[:2], "scikit-learn, codes without signs", curves[2]]]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [60, 80, 90])
+    # Of 1 and 4 components among 8, and the mean, one is where the curves are.
+    np.testing.assert_allclose(figure.axes[1].lines[-1].get_xdata(), [87.5])

@@ -33,6 +33,7 @@ from sparse_lightning.studies.coding import all_inputs
 from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {"encoder": "codes predicted in one pass", "inference": "codes found by inference"}
+MARGIN = 0.01  # share of zeros beside the curves up to which principal components are shown
 
 
 def dictionary_learning(
@@ -97,6 +98,7 @@ def draw(result: StudyResult, learned: pd.DataFrame, title: str) -> Figure:
     """One panel for codes of one pass through the encoder, and one for codes by inference."""
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    num_units = int(result.table["code_dim"].max())
     for axes, (codes, name) in zip(panels, PANELS.items()):
         rows = result.table[result.table["codes"] == codes]
         for family in families_in_order(rows["family"]):
@@ -104,10 +106,10 @@ def draw(result: StudyResult, learned: pd.DataFrame, title: str) -> Figure:
             _curve(axes, means.mean(), label=family_name(family), **family_style(family))
         if codes == "inference":
             style = {"color": "black", "marker": "x", "linestyle": ":"}
-            _curve(axes, learned, label="scikit-learn, not negative", **style)
+            _curve(axes, learned, label="scikit-learn, codes without signs", **style)
         _components(axes, result)
-        axes.set(title=name, xlabel="zeros among code components (%)")
-        axes.legend(fontsize=8, loc="lower left")
+        axes.set(title=name, xlabel=f"zeros among {num_units} code components (%)")
+        axes.legend(fontsize=8, loc="lower left", handlelength=3.5)
         tidy(axes)
     panels[0].set_ylabel("R² of test rows")
     figure.suptitle(title, fontsize=10)
@@ -119,10 +121,10 @@ def _curve(axes: Axes, rows: pd.DataFrame, **style) -> None:
 
 
 def _components(axes: Axes, result: StudyResult) -> None:
-    """As many principal components as codes have active ones, as far as the curves reach."""
-    known = result.more["references"]
+    """As many principal components as codes have active ones, where the curves are."""
+    known, zeros = result.more["references"], result.table["zeros"]
     known = known.assign(zeros=1 - known["components"] / result.table["code_dim"].max())
-    shown = known[(known["components"] > 0) & (known["zeros"] >= result.table["zeros"].min())]
+    shown = known[known["zeros"].between(zeros.min() - MARGIN, zeros.max() + MARGIN)]
     _curve(axes, shown, label="PCA, as many components", color="0.5", linestyle="-.")
 
 
