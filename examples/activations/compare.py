@@ -33,7 +33,7 @@ from sparse_lightning.studies.coding import all_inputs
 from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {"encoder": "codes predicted in one pass", "inference": "codes found by inference"}
-MARGIN = 0.01  # share of zeros beside the curves up to which principal components are shown
+MARGIN = 0.005  # share of zeros beside the curves up to which principal components are shown
 
 
 def dictionary_learning(
