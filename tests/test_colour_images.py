@@ -13,6 +13,7 @@ from interruptions import weights_of
 from PIL import Image
 
 from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.ablation import draw as draw_ablation
 from sparse_lightning.figures.activating import draw as draw_activating
 from sparse_lightning.figures.activating import sheet
 from sparse_lightning.figures.features import draw as draw_features
@@ -84,12 +85,17 @@ def test_from_a_folder_to_figures_and_on_where_it_stopped(small: Compose, tmp_pa
     models = find_trained_models(runs=tmp_path / "runs")
     data, cache = shared_data(models), ResultCache(tmp_path / "memory")
     found = features(models, data, cache, gabors=False)
-    scales = torch.tensor(found.table["scale"].tolist())
+    scales = torch.tensor([scale or 1.0 for scale in found.table["scale"]])  # 1 for a dead unit
     atoms = models[0].model.decoder.atoms(scales)
     shown = found.pictures.where(kind="atom").pixels
     np.testing.assert_allclose(shown.transpose(0, 3, 1, 2).reshape(6, -1), atoms, atol=1e-6)
     assert len(dict(draw_features(found))) == 4
-    assert len(ablation(models).table) == 2
+    history = ablation(models)
+    assert len(history.table) == 2
+    ((_, figure),) = draw_ablation(history)
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert len(labels) == 6
+    assert "third layer" in labels[-1]
 
     shown = activating(models, data, cache, num_shown=2)
     (tile, *_) = shown.pictures.where(kind="input").pixels
@@ -101,11 +107,17 @@ def test_from_a_folder_to_figures_and_on_where_it_stopped(small: Compose, tmp_pa
     assert "grey zero" in figure.axes[0].get_title()
 
 
-def test_grey_images_and_the_ablation_take_the_decoder_too(small: Compose):
+def test_shapes_and_numbers_follow_from_the_data(small: Compose):
     config = small("data.channels=grey")
     assert list(config.model.decoder.image_shape) == [SIDE, SIDE]
-    config = small("model=none", "model/decoder=convolutional")
-    assert list(config.model.decoder.image_shape) == [3, SIDE, SIDE]
+    for family in ("sdl_conv", "vdl_conv"):
+        config = small(f"model={family}")
+        assert config.model.energy.sparsity_weight == pytest.approx(1 / (3 * SIDE**2), rel=1e-2)
+        assert len(config.sparsity_weights) == 6
+        assert config.model.optimizer.decoder_learning_rate == 1e-3
+        assert config.model.optimizer.encoder_learning_rate == 1e-3
+    ablated = small("model=none", "model/decoder=convolutional")
+    assert list(ablated.model.decoder.image_shape) == [3, SIDE, SIDE]
 
 
 def test_sides_that_the_maps_cannot_reach_are_refused_before_training(small: Compose):
