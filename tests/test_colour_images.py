@@ -62,21 +62,11 @@ def is_coloured(path: Path) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:All validation codes are zero")
-def test_from_a_folder_to_figures_and_on_where_it_stopped(small: Compose, tmp_path: Path):
+def test_from_a_folder_to_figures_and_studies(small: Compose, tmp_path: Path):
     config = small(run_dir=tmp_path / "runs" / "whole")
     assert list(config.model.decoder.image_shape) == [3, SIDE, SIDE]
     results = train(config)
     assert np.isfinite(results["test/psnr"])
-    parts = {"run_dir": tmp_path / "parts"}
-    train(small("max_epochs=1", "~callbacks.figures", **parts))
-    train(small("resume=true", "~callbacks.figures", **parts))
-    whole, parts = (
-        weights_of(tmp_path / name / "checkpoints" / "last.ckpt")
-        for name in ("runs/whole", "parts")
-    )
-    assert whole["decoder.convolutions.1.weight"].shape == (3, 3, 4, 4)
-    for name, weight in whole.items():
-        assert torch.equal(weight, parts[name]), name
     for name in ("atoms", "reconstructions", "encoder_filters"):
         assert is_coloured(tmp_path / "runs" / "whole" / "figures" / f"{name}.png"), name
     metrics = pd.read_csv(tmp_path / "runs" / "whole" / "metrics.csv")
@@ -105,6 +95,18 @@ def test_from_a_folder_to_figures_and_on_where_it_stopped(small: Compose, tmp_pa
     np.testing.assert_allclose(drawn, tile.clip(0, 1))
     ((_, figure),) = draw_activating(shown)
     assert "grey zero" in figure.axes[0].get_title()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_bit_by_bit(small: Compose, tmp_path: Path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(small("~callbacks.figures", run_dir=whole))
+    train(small("~callbacks.figures", "max_epochs=1", run_dir=parts))
+    train(small("~callbacks.figures", "resume=true", run_dir=parts))
+    expected, found = (weights_of(run / "checkpoints" / "last.ckpt") for run in (whole, parts))
+    assert expected["decoder.convolutions.1.weight"].shape == (3, 3, 4, 4)
+    for name, weight in expected.items():
+        assert torch.equal(weight, found[name]), name
 
 
 def test_shapes_and_numbers_follow_from_the_data(small: Compose):
