@@ -8,6 +8,7 @@ Inference runs in float32 or better, whatever the precision of training is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -209,31 +210,37 @@ class ConvolutionalDecoder(Decoder):
 
     A linear layer makes ``channels[0]`` maps of :math:`h/2^K \times w/2^K` pixels, K being the
     number of entries. Each of K transposed convolutions (4 × 4, stride 2) then doubles height and
-    width; the last one draws the image. A relu with biases comes before each of them, as in
-    `MultiLayerDecoder`, and the image has none.
+    width; the last one draws the c channels of the image. A relu with biases comes before each of
+    them, as in `MultiLayerDecoder`, and the image has none.
 
     Args:
         code_dim: l.
         channels: feature maps before each convolution, bottom first; at least one number.
-        input_dim: d = h w.
-        image_shape: (h, w), multiples of :math:`2^K`.
+        input_dim: d = c h w.
+        image_shape: (h, w) of grey images, for which c = 1, or (c, h, w); h and w are multiples of
+            :math:`2^K`.
+
+    Raises:
+        SettingError: numbers that are not whole and positive, or an image that the maps cannot
+            reach.
     """
 
     def __init__(
         self, code_dim: int, channels: Sequence[int], input_dim: int, image_shape: Sequence[int]
     ) -> None:
         super().__init__()
-        channels, image_shape = _widths("channels", channels), list(image_shape)
+        channels, image_shape = _widths("channels", channels), _widths("image_shape", image_shape)
         require_count("model.decoder.code_dim", code_dim)
         _require_image(image_shape, input_dim, 2 ** len(channels))
         self.code_dim, self.channels = code_dim, channels
         self.input_dim, self.image_shape = input_dim, image_shape
-        height, width = (side // 2 ** len(channels) for side in image_shape)
+        colours = 1 if len(image_shape) == 2 else image_shape[0]
+        height, width = (side // 2 ** len(channels) for side in image_shape[-2:])
         self.maps = nn.Linear(code_dim, channels[0] * height * width)
         self.unflatten = nn.Unflatten(1, (channels[0], height, width))
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(below, above, 4, stride=2, padding=1, bias=layer < len(channels))
-            for layer, (below, above) in enumerate(zip(channels, [*channels[1:], 1]), 1)
+            for layer, (below, above) in enumerate(zip(channels, [*channels[1:], colours]), 1)
         )
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -261,16 +268,18 @@ def _widths(name: str, widths: Sequence[int]) -> list[int]:
 
 
 def _require_image(image_shape: list[int], input_dim: int, factor: int) -> None:
-    """Raise `SettingError` unless images are of d pixels, in sides that are multiples."""
-    if len(image_shape) != 2 or image_shape[0] * image_shape[1] != input_dim:
+    """Raise `SettingError` unless images have d values, and sides that are multiples."""
+    if len(image_shape) not in (2, 3) or math.prod(image_shape) != input_dim:
         raise SettingError(
-            f"model.decoder.image_shape={image_shape} must be a height and a width of "
-            f"model.decoder.input_dim={input_dim} pixels in all."
+            f"model.decoder.image_shape={image_shape} must be a height and a width, or channels, a "
+            f"height and a width, of model.decoder.input_dim={input_dim} values in all."
         )
-    if any(side % factor for side in image_shape):
+    if any(side % factor for side in image_shape[-2:]):
+        order = ", or let the colours come first" if image_shape[2:] == [3] else ""
         raise SettingError(
-            f"model.decoder.image_shape={image_shape} must be multiples of {factor}, since each "
-            "entry of model.decoder.channels doubles the sides: take fewer entries."
+            f"model.decoder.image_shape={image_shape} must have a height and a width that are "
+            f"multiples of {factor}, since each entry of model.decoder.channels doubles the sides: "
+            f"take fewer entries, or images of other sides{order}."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -23,7 +24,10 @@ PANELS = {
     "column_norm": "mean norm of a\ndecoder column",
     "column_norm_1": "mean norm of a column,\nfirst layer",
     "column_norm_2": "mean norm of a column,\nsecond layer",
+    "column_norm_3": "mean norm of a column,\nthird layer",
+    "column_norm_4": "mean norm of a column,\nfourth layer",
 }
+MOST_IN_A_ROW = 5
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
@@ -34,9 +38,14 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 def histories(table: pd.DataFrame, data: str) -> Figure:
     """One line for each family and λ, mean over seeds; a layer that a family lacks has none."""
     panels = {name: label for name, label in PANELS.items() if name in table}
-    figure = Figure(figsize=(2.75 * len(panels), 3.4), layout="constrained")
+    rows = math.ceil(len(panels) / MOST_IN_A_ROW)
+    columns = math.ceil(len(panels) / rows)
+    figure = Figure(figsize=(2.75 * columns, 2.8 * rows + 0.6), layout="constrained")
     curves = table.groupby(["family", "sparsity_weight", "epoch"])[list(panels)].mean()
-    for axes, (name, label) in zip(figure.subplots(1, len(panels)), panels.items()):
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (name, label) in zip(places, panels.items()):
         for family in families_in_order(table["family"]):
             for weight, curve in curves.loc[family].groupby("sparsity_weight"):
                 axes.plot(

@@ -26,7 +26,7 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def page(pictures: Pictures, title: str) -> Figure:
-    """Components one below the other: the atom in red and blue, then its images in grey."""
+    """Components one below the other: the atom around zero, then its images."""
     picture = sheet(pictures)
     height, width = picture.shape[:2]
     inches = 12.0
@@ -34,9 +34,9 @@ def page(pictures: Pictures, title: str) -> Figure:
     axes = figure.subplots()
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
+    zero = "grey zero" if pictures.pixels.ndim == 4 else "red positive, blue negative"
     axes.set_title(
-        f"Atoms (red positive, blue negative), each followed by the images that activate it most: "
-        f"{title}",
+        f"Atoms ({zero}), each followed by the images that activate it most: {title}",
         fontsize=10,
     )
     return figure
@@ -46,7 +46,7 @@ def sheet(pictures: Pictures) -> np.ndarray:
     """All tiles in one picture (height, width, RGB); units are read down each column in turn."""
     units = pictures.index["unit"].to_numpy()
     ranks = pictures.index["rank"].to_numpy()
-    tile_height, tile_width = pictures.pixels.shape[1:]
+    tile_height, tile_width = pictures.pixels.shape[1:3]
     down, across = tile_height + TILE_GAP, tile_width + TILE_GAP
     num_units, tiles_in_row = int(units.max()) + 1, int(ranks.max()) + 1
     num_columns = math.ceil(num_units / ROWS)
@@ -56,17 +56,23 @@ def sheet(pictures: Pictures) -> np.ndarray:
     for unit, rank, tile in zip(units, ranks, pictures.pixels):
         column, row = divmod(unit, num_rows)
         top, left = row * down, column * column_width + rank * across
-        coloured = _around_zero(tile) if rank == 0 else _grey(tile)
+        coloured = _around_zero(tile) if rank == 0 else _as_it_is(tile)
         canvas[top : top + tile_height, left : left + tile_width] = coloured
     return canvas
 
 
-def _grey(tile: np.ndarray) -> np.ndarray:
-    return np.repeat(np.clip(tile, 0, 1)[..., None], 3, axis=-1)
+def _as_it_is(tile: np.ndarray) -> np.ndarray:
+    shown = np.clip(tile, 0, 1)
+    return shown if tile.ndim == 3 else np.repeat(shown[..., None], 3, axis=-1)
 
 
 def _around_zero(tile: np.ndarray) -> np.ndarray:
-    """Red for positive, blue for negative, white for 0, over the tile's largest magnitude."""
+    """Over the tile's largest magnitude, as `feature_tiles` draws it.
+
+    Red for positive, blue for negative, white for 0; of a tile in colour its colours around grey.
+    """
     values = tile / max(float(np.abs(tile).max()), 1e-12)
+    if tile.ndim == 3:
+        return values / 2 + 0.5
     positive, negative = np.clip(values, 0, 1), np.clip(-values, 0, 1)
     return np.stack([1 - negative, 1 - positive - negative, 1 - positive], axis=-1)

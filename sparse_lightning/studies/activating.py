@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.tiles import as_pictures
 from sparse_lightning.studies.coding import all_codes, batches, fingerprint
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import Pictures, StudyResult
@@ -72,11 +73,11 @@ def activating(
         shown = found["image"].to_numpy(dtype=np.int64)
         found["label"] = None if labels is None else labels[shown]
         rows += [trained.columns | row for row in found.to_dict("records")]
-        atoms = trained.model.decoder.atoms(_scales(codes)).reshape(-1, *data.image_shape)
+        atoms = trained.model.decoder.atoms(_scales(codes)).numpy()
         index += [trained.columns | {"kind": ATOM, "unit": j, "rank": 0} for j in range(len(atoms))]
         places = found[["unit", "rank"]].to_dict("records")
         index += [trained.columns | {"kind": INPUT} | place for place in places]
-        tiles += [atoms.numpy(), images[shown]]
+        tiles += [as_pictures(atoms, data.image_shape), images[shown]]
         dead = int((codes == 0).all(0).sum())
         counts.append(trained.columns | {"units": codes.shape[1], "dead": dead} | _purity(found))
     pictures = Pictures(pd.DataFrame(index), np.concatenate(tiles))
@@ -125,12 +126,12 @@ def _require_images(data: SplitDataModule, split: str, num_shown: int) -> None:
 def _images_and_labels(
     data: SplitDataModule, split: str, count: int | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images (n, height, width) on the scale of pixels, and their labels where there are any."""
+    """Images (n, height, width[, 3]) on the scale of pixels, and labels where there are any."""
     pixels, labels = [], []
     for batch in batches(data, split, count):
         pixels.append(batch.to_pixels(batch.inputs))
         labels.append(batch.labels)
-    images = torch.cat(pixels).reshape(-1, *data.image_shape).numpy()
+    images = as_pictures(torch.cat(pixels).numpy(), data.image_shape)
     return images, None if labels[0] is None else torch.cat(labels).numpy()
 
 
