@@ -110,6 +110,11 @@ class LinearDecoder(Decoder):
         code_dim: l.
         input_dim: d.
         has_bias: whether there is a ``bias`` b (d,), which is 0 before training; None if not.
+
+    Example:
+        >>> decoder = LinearDecoder(code_dim=128, input_dim=784)
+        >>> decoder(torch.rand(5, 128)).shape, decoder.atoms().shape
+        (torch.Size([5, 784]), torch.Size([128, 784]))
     """
 
     def __init__(self, code_dim: int, input_dim: int, has_bias: bool = False) -> None:

@@ -69,6 +69,11 @@ class LISTA(Encoder):
     Attributes:
         input: U (l, d) with bias b (l,).
         lateral: S (l, l), no bias, shared by all layers.
+
+    Example:
+        >>> codes = LISTA(input_dim=784, code_dim=128)(torch.randn(5, 784))
+        >>> codes.shape, bool((codes >= 0).all())
+        (torch.Size([5, 128]), True)
     """
 
     def __init__(self, input_dim: int, code_dim: int, num_layers: int = 3) -> None:

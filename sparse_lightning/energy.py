@@ -67,6 +67,14 @@ class Energy:
 
     Raises:
         SettingError: for a weight that is negative or not finite.
+
+    Example:
+        >>> from sparse_lightning import LinearDecoder
+        >>> decoder = LinearDecoder(code_dim=2, input_dim=2)
+        >>> decoder.weight.data = torch.eye(2)
+        >>> objective = Energy(sparsity_weight=0.1).bind(decoder, torch.tensor([[1.0, 0.0]]))
+        >>> objective.value(torch.tensor([[0.9, 0.0]]))  # 0.1² / 2 + 0.1 · 0.9
+        tensor(0.0950)
     """
 
     sparsity_weight: float

@@ -97,6 +97,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         model_: the trained `SparseAutoencoder`, on the CPU.
         n_iter_: epochs, and ``n_steps_`` mini-batches, that were learned from.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+
+    Example:
+        >>> rows = np.random.default_rng(0).normal(size=(200, 20))
+        >>> coding = SparseCoding(n_components=30, family="vdl", max_epochs=2, random_state=0)
+        >>> coding.fit(rows).transform(rows).shape
+        (200, 30)
     """
 
     def __init__(

@@ -72,6 +72,10 @@ class NonNegativeL1(Penalty):
     r""":math:`R(z) = \|z\|_1` for :math:`z \ge 0`, with :math:`\mathrm{prox}(v) = (v - \tau)_+`.
 
     The paper's penalty (Evtimova & LeCun 2022, eq. 5).
+
+    Example:
+        >>> NonNegativeL1().prox(torch.tensor([[0.5, 0.05, -0.2]]), threshold=0.1)
+        tensor([[0.4000, 0.0000, 0.0000]])
     """
 
     def value(self, codes: Tensor) -> Tensor:
@@ -145,6 +149,10 @@ class NonNegativeL0(Penalty):
     The proximal step is the hard threshold: v where :math:`v > \sqrt{2\tau}`, 0 elsewhere
     (Blumensath & Davies, "Iterative thresholding for sparse approximations", 2008). What is active
     is not shrunk. Codes that start at 0 stay there unless one step passes the threshold.
+
+    Example:
+        >>> NonNegativeL0().prox(torch.tensor([[0.5, 0.4, -0.9]]), threshold=0.1)
+        tensor([[0.5000, 0.0000, 0.0000]])
     """
 
     is_convex = False
@@ -171,6 +179,10 @@ class GroupLasso(Penalty):
 
     Raises:
         SettingError: for a group size that is no whole number, or does not divide it.
+
+    Example:
+        >>> GroupLasso(group_size=2).value(torch.tensor([[3.0, 4.0, 0.0, 0.0]]))
+        tensor([7.0711])
     """
 
     group_size: int = 4

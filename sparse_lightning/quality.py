@@ -29,7 +29,12 @@ class Quality(NamedTuple):
     mean_line: str
 
     def shown(self, value: float) -> str:
-        """A number with its unit."""
+        """A number with its unit.
+
+        Example:
+            >>> PSNR.shown(17.356), R2.shown(0.9124)
+            ('17.36 dB', '0.912 R²')
+        """
         return f"{value:.{self.digits}f}{self.unit}"
 
 

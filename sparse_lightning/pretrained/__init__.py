@@ -14,5 +14,10 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The names of the models, for ``from_pretrained``."""
+    """The names of the models, for ``from_pretrained``.
+
+    Example:
+        >>> names()
+        ['mnist-sdl', 'mnist-vdl', 'mnist-vdl-nl', 'patches-sdl']
+    """
     return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))

@@ -360,7 +360,16 @@ class ISTA(ProximalGradient):
 @register
 @dataclass(frozen=True)
 class FISTA(ISTA):
-    """Accelerated iterative shrinkage with the paper's step, safeguarded; arguments as `ISTA`."""
+    """Accelerated iterative shrinkage with the paper's step, safeguarded; arguments as `ISTA`.
+
+    Example:
+        >>> from sparse_lightning import Energy, LinearDecoder
+        >>> decoder = LinearDecoder(code_dim=2, input_dim=2)
+        >>> decoder.weight.data = torch.eye(2)
+        >>> objective = Energy(sparsity_weight=0.1).bind(decoder, torch.tensor([[1.0, 0.0]]))
+        >>> FISTA(step_size=0.5, tolerance=1e-6)(objective, torch.zeros(1, 2)).codes
+        tensor([[0.9000, 0.0000]])
+    """
 
     STABLE: ClassVar[float] = 4 / 3
 

@@ -39,6 +39,11 @@ def matched(first: np.ndarray, second: np.ndarray, signed: bool) -> Matching:
         second: (b, d).
         signed: whether a vector and its negative are one atom, as they are where codes have signs:
             similarity is then the magnitude of the cosine. A vector of zeros has a cosine of 0.
+
+    Example:
+        >>> matching = matched(np.eye(3), 2 * np.eye(3)[[2, 0, 1]], signed=False)
+        >>> matching.second.tolist(), matching.mean
+        ([1, 2, 0], 1.0)
     """
     cosines = unit_rows(first) @ unit_rows(second).T
     cosines = np.abs(cosines) if signed else cosines
