@@ -69,8 +69,9 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
         tidy(axes)
         axes.grid(visible=False, axis="x")
     figure.suptitle(
-        f"Denoising, test images of {data}:\nfamilies (λ chosen on validation; linear hatched), "
-        "scikit-image and references (grey). Un-normalised by each image's clean statistics",
+        f"Denoising, test images of {data}\n"
+        "families (λ chosen on validation; linear hatched), scikit-image and references (grey)\n"
+        "images that are normalised one by one: un-normalised by their clean statistics",
         fontsize=10,
     )
     return figure
