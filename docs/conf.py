@@ -38,6 +38,8 @@ nb_execution_mode = os.environ.get("DOCS_NOTEBOOKS", "cache")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+# Warnings of other libraries name files of the machine that builds.
+nb_output_stderr = "remove"
 
 # The reference follows from the docstrings.
 apidoc_modules = [

@@ -125,7 +125,7 @@ for panel, (column, title) in zip(panels, shown.items()):
     panel.set(xlabel="epoch", yscale="log")
     panel.set_title(title, fontsize=10)
     panel.spines[["top", "right"]].set_visible(False)
-panels[0].legend(frameon=False, title="what prevents collapse")
+_ = panels[0].legend(frameon=False, title="what prevents collapse")
 
 # %% [markdown]
 # ## What the hinge does
@@ -145,7 +145,7 @@ for panel, name in zip(panels, ("nothing", "variance hinge")):
     panel.set(xlabel="standard deviation of a code component over a batch")
     panel.set_title(f"{name}", fontsize=10)
     panel.spines[["top", "right"]].set_visible(False)
-panels[0].set_ylabel("code components")
+_ = panels[0].set_ylabel("code components")
 
 # %% [markdown]
 # ## Numbers of the last epoch

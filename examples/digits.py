@@ -120,7 +120,7 @@ atoms = atoms / np.abs(atoms).max(axis=(1, 2), keepdims=True)
 atoms_figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
 axes.imshow(tile_grid(atoms, columns=8), cmap="RdBu_r", vmin=-1, vmax=1)
 axes.set_title("the 64 atoms")
-axes.axis("off")
+_ = axes.axis("off")
 
 # %% [markdown]
 # ## Inference, iteration by iteration
@@ -173,7 +173,7 @@ order = np.argsort(-shown[:, -1], kind="stable")
 image = code_axes.imshow(shown[order], aspect="auto", cmap="Reds", interpolation="nearest")
 code_axes.set(xlabel="iteration of FISTA", ylabel="code component, largest first")
 code_axes.set_title("the code of one digit", fontsize=10)
-inference_figure.colorbar(image, ax=code_axes, label="value")
+_ = inference_figure.colorbar(image, ax=code_axes, label="value")
 
 # %% [markdown]
 # Many components start, and most of them end at exactly 0. The reconstruction is there after a few

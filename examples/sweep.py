@@ -75,7 +75,7 @@ for family, group in summary.groupby("family", sort=False):
     )
 axes.set(xlabel="zeros in the codes (%)", ylabel="test PSNR (dB)")
 axes.spines[["top", "right"]].set_visible(False)
-axes.legend(frameon=False)
+_ = axes.legend(frameon=False)
 
 # %% [markdown]
 # ## Over epochs
