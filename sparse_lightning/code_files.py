@@ -3,6 +3,7 @@
 A folder has ``codes.json``, which says of what the codes are, and for each split files such as
 ``test-00000-of-00004.npz``. A shard holds consecutive samples, in the order of the split, and is
 written whole or not at all: work that was interrupted goes on with the shards that are missing.
+``test-rows.npy`` has, for each sample of the split, the number of its row in the file of the data.
 
 Sparse codes are in compressed rows (CSR), as scipy has them: active components (``data``), their
 indices (``indices``), and where each row begins (``indptr``). ``scipy.sparse.load_npz`` reads a
@@ -68,6 +69,15 @@ class CodeFiles:
                 "folder, or the settings that they were made with."
             )
 
+    def rows(self, split: str) -> Path:
+        """Where the numbers of a split's rows are."""
+        return self.folder / f"{split}-rows.npy"
+
+    def write_rows(self, split: str, numbers: np.ndarray) -> None:
+        """Write which row of the data's file each sample of a split is, (n,)."""
+        with replaced_whole(self.rows(split)) as temporary, temporary.open("wb") as file:
+            np.save(file, np.asarray(numbers, dtype=np.int64))
+
     def shards(self, split: str) -> list[tuple[Path, range]]:
         """The path of each shard of a split, and the rows that it holds."""
         count, size = self.about["counts"][split], self.about["shard_size"]
@@ -124,6 +134,22 @@ def read_codes(folder: str | Path, split: str) -> Codes:
     if about["layout"] == "dense":
         return np.concatenate(parts)
     return scipy.sparse.csr_array(scipy.sparse.vstack(parts, format="csr"))
+
+
+def read_rows(folder: str | Path, split: str) -> np.ndarray:
+    """Which row of the data's file each code of `read_codes` is of, (n,).
+
+    Raises:
+        DataError: the codes are of data that are no rows of a file, or the file is damaged.
+    """
+    path = CodeFiles(Path(folder), _read_about(Path(folder))).rows(split)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}): only codes of data that are rows of a "
+            "file, as data=arrays and the training digits of data=mnist are, have it."
+        ) from error
 
 
 def _sparse_npz(path: Path) -> scipy.sparse.csr_array:

@@ -60,6 +60,8 @@ def encode(config: DictConfig) -> CodeFiles:
             raise SettingError(f"splits={list(config.splits)} must be some of {list(data.splits)}.")
         files = _files(config, model, data, kind, digest)
         files.begin()
+        for split in set(config.splits) & data.positions.keys():
+            files.write_rows(split, data.positions[split])
         _write(files, model.to(_device(config.device)), data, kind)
     Console().print(str(folder), soft_wrap=True, highlight=False)
     return files

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tiny_study import SIZE, TinyData
 
 from sparse_lightning import registry
-from sparse_lightning.code_files import ABOUT_FILE, CodeFiles, read_codes
+from sparse_lightning.code_files import ABOUT_FILE, CodeFiles, read_codes, read_rows
 from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.encode import encode
@@ -216,3 +216,25 @@ def test_damaged_files_get_one_sentence(composed, tmp_path: Path):
         (folder / ABOUT_FILE).write_text(text)
         with pytest.raises(DataError, match=ABOUT_FILE):
             read_codes(folder, "val")
+
+
+def test_each_code_tells_its_row_of_the_file(composed, checkpoint, tmp_path: Path):
+    rows = np.random.default_rng(0).normal(size=(300, SIZE**2)).astype(np.float32)
+    np.save(tmp_path / "x.npy", rows)
+    trained = find_trained_models(checkpoint=str(checkpoint))[0]
+    trained.model.save_pretrained(tmp_path / "shared")
+    config = composed(
+        f"checkpoint={tmp_path / 'shared'}", "data=arrays", f"data.path={tmp_path / 'x.npy'}",
+        "data.standardise=none", f"data.cache_dir={tmp_path}", "data.batch_size=50", "seed=0",
+    )  # fmt: skip
+    folder = encode(config).folder
+    numbers = {split: read_rows(folder, split) for split in config.splits}
+    assert sorted(np.concatenate([*numbers.values()])) == list(range(300))
+    for split, own in numbers.items():
+        expected = trained.model.encode(torch.from_numpy(rows[own])).detach().numpy()
+        np.testing.assert_allclose(read_codes(folder, split).toarray(), expected, atol=1e-6)
+
+
+def test_data_that_are_no_rows_of_a_file_have_no_numbers(composed, tmp_path: Path):
+    with pytest.raises(DataError, match="only codes of data that are rows of a file"):
+        read_rows(encode(composed()).folder, "test")

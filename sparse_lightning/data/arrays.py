@@ -233,6 +233,7 @@ class Arrays(SplitDataModule):
         for split, order in orders.items():
             own = rows.get(split, rows["train"])
             self.splits[split] = ArrayRows(own, order, mean, std, *pixels)
+        self.positions = orders
         self.mean, self.std = mean, std
         self.training_mean = torch.from_numpy((statistics.mean - mean) / std)
 
