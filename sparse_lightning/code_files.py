@@ -147,8 +147,8 @@ def read_rows(folder: str | Path, split: str) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}): only codes of data that are rows of a "
-            "file, as data=arrays and the training digits of data=mnist are, have it."
+            f"{path} cannot be read ({type(error).__name__}): only codes of data that are rows of "
+            "a file, as data=arrays and the training digits of data=mnist are, have it."
         ) from error
 
 

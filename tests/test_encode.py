@@ -236,5 +236,5 @@ def test_each_code_tells_its_row_of_the_file(composed, checkpoint, tmp_path: Pat
 
 
 def test_data_that_are_no_rows_of_a_file_have_no_numbers(composed, tmp_path: Path):
-    with pytest.raises(DataError, match="only codes of data that are rows of a file"):
+    with pytest.raises(DataError, match="only codes of data that are rows of"):
         read_rows(encode(composed()).folder, "test")

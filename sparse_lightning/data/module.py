@@ -35,8 +35,8 @@ class SplitDataModule(lightning.LightningDataModule):
         SettingError: a size that is no whole number, or below 1.
 
     Attributes:
-        positions: by split, the numbers (n,) of its samples in the file that they come from; without
-            the splits that are in the order of their file.
+        positions: by split, the numbers (n,) of its samples in the file that they come from;
+            without the splits that are in the order of their file.
         is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
         sorted_by_class: whether batches of training are of one class each.
     """
