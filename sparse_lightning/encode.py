@@ -63,7 +63,9 @@ def encode(config: DictConfig) -> CodeFiles:
         for split in set(config.splits) & data.positions.keys():
             files.write_rows(split, data.positions[split])
         _write(files, model.to(_device(config.device)), data, kind)
-    Console().print(str(folder), soft_wrap=True, highlight=False)
+    counts = ", ".join(f"{count:,} of {split}" for split, count in files.about["counts"].items())
+    told = f"{folder}: codes by {kind}, {counts}; sparse_lightning.code_files.read_codes reads them"
+    Console().print(told, soft_wrap=True, highlight=False)
     return files
 
 

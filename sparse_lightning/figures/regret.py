@@ -21,7 +21,9 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     classics, pursued = (result.more.get(name, NONE) for name in ("classics", "pursuit"))
     yield "regret", regret_curves(result.table, result.more["references"], classics, result.data)
     name, epochs = quality_of(result.table).name, result.more["epochs"]
-    yield f"{name}_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
+    # No curve may reach any of the shares of zeros.
+    if result.more["at_zeros"][name].notna().any():
+        yield f"{name}_at_zeros", psnr_at_zeros(result.more["at_zeros"], result.data)
     if name in epochs and epochs[name].notna().any():
         yield f"{name}_against_epochs", psnr_against_epochs(epochs, result.data)
     if not result.more["amortisation"].empty:
@@ -56,7 +58,8 @@ def regret_curves(
     _label(axes, table)
     axes.legend(fontsize=8, handlelength=3.5)
     figure.suptitle(
-        f"Reconstruction against sparsity, test {_samples(table)} of {data}", fontsize=10
+        f"Reconstruction against sparsity, codes by the encoder, test {_samples(table)} of {data}",
+        fontsize=10,
     )
     return figure
 
