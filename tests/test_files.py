@@ -19,6 +19,7 @@ from sparse_lightning.files import (
     write_figure,
     write_json,
 )
+from sparse_lightning.signals import SIGTERM_EXIT, Terminated
 from sparse_lightning.training.checkpoints import WholeFiles
 
 
@@ -76,5 +77,24 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(tmp_path):
             WholeFiles().save_checkpoint({"weights": torch.zeros(10**6)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_signal_while_a_checkpoint_is_written_is_no_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    WholeFiles().save_checkpoint({"weights": torch.zeros(10)}, path)
+    before = path.read_bytes()
+
+    def interrupted(checkpoint, temporary):
+        try:
+            raise Terminated(SIGTERM_EXIT)
+        finally:
+            # What torch's writer says when it is closed in the midst of a record.
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 2 vs 1")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(Terminated):
+        WholeFiles().save_checkpoint({"weights": torch.zeros(10)}, path)
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]

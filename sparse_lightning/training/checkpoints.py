@@ -32,7 +32,10 @@ class WholeFiles(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, temporary)
             except RuntimeError as error:
-                # torch's writer in C++ says "unexpected pos" of a disk that takes no more.
+                # torch's writer in C++ says "unexpected pos" of a disk that takes no more, and when
+                # a signal ends the writing.
+                if isinstance(error.__context__, SystemExit | KeyboardInterrupt):
+                    raise error.__context__ from None
                 raise OSError(_why_unwritten(temporary, error)) from error
 
 
