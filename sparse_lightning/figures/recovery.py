@@ -1,4 +1,4 @@
-"""Atoms recovered, their cosine, and supports found, against λ."""
+"""Atoms recovered, their cosine, and supports found, against zeros."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PANELS = {
     "mean_cosine": "mean cosine with the true atom",
     "support_f1": "F1 of supports",
 }
-LINES = ((0, (1, 1)), "-.", (0, (5, 2, 1, 2, 1, 2)), (0, (6, 3)))
+MARKERS = "^vxP"
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
@@ -25,19 +25,20 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def recovered(table: pd.DataFrame, neighbours: pd.DataFrame, data: str) -> Figure:
-    """Mean over seeds, with bars of one standard deviation; other methods as grey lines.
+    """Mean over seeds against the zeros of a family's own codes, bars of one standard deviation.
 
-    F1 is that of a family's own codes. Where a family has an encoder, that of codes by inference
-    is drawn faintly.
+    Other methods are grey marks; they know the true number of active components. F1 is that of a
+    family's own codes. Where a family has an encoder, F1 by inference is drawn faintly.
     """
     figure = Figure(figsize=(10.4, 4.4), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
         for family in families_in_order(table["family"]):
             _family(axes, table[table["family"] == family], family, name)
-        for (other, rows), style in zip(neighbours.groupby("name"), LINES):
-            axes.axhline(rows[name].mean(), color="0.4", linestyle=style, label=other)
-        _scale(axes, sorted(table["sparsity_weight"].unique()))
-        axes.set(xlabel="λ", ylabel=label, ylim=(-0.02, 1.02))
+        for (other, rows), marker in zip(neighbours.groupby("name"), MARKERS):
+            mean = rows[["zeros", name]].mean()
+            style = {"color": "0.4", "marker": marker, "linestyle": "none", "markersize": 5}
+            axes.plot(100 * mean["zeros"], mean[name], label=other, **style)
+        axes.set(xlabel="zeros among code components (%)", ylabel=label, ylim=(-0.02, 1.02))
         tidy(axes)
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     figure.legend(
@@ -48,17 +49,16 @@ def recovered(table: pd.DataFrame, neighbours: pd.DataFrame, data: str) -> Figur
 
 
 def _family(axes: Axes, rows: pd.DataFrame, family: str, name: str) -> None:
-    has_encoder = "encoder" in set(rows["codes"])
-    ways = ["encoder", "inference"] if has_encoder and name == "support_f1" else [None]
-    for way in ways:
-        chosen = rows if way is None else rows[rows["codes"] == way]
-        by_weight = chosen.groupby(["sparsity_weight", "seed"])[name].mean().groupby(level=0)
-        mean, spread = by_weight.mean(), by_weight.std()
-        faint = way == "inference"
+    ways = [way for way in ("encoder", "inference") if way in set(rows["codes"])]
+    for way in ways if name == "support_f1" else ways[:1]:
+        by_sparsity = rows[rows["codes"] == way].groupby("sparsity_weight")[["zeros", name]]
+        mean, spread = by_sparsity.mean(), by_sparsity.std()
+        faint = way != ways[0]
         axes.errorbar(
-            mean.index,
-            mean,
-            yerr=spread,
+            100 * mean["zeros"],
+            mean[name],
+            xerr=100 * spread["zeros"],
+            yerr=spread[name],
             label=family_name(family) + (", by inference" if faint else ""),
             alpha=0.4 if faint else 1.0,
             markersize=4,
@@ -66,13 +66,3 @@ def _family(axes: Axes, rows: pd.DataFrame, family: str, name: str) -> None:
             linewidth=1.4,
             **family_style(family),
         )
-
-
-def _scale(axes: Axes, weights: list[float]) -> None:
-    """A logarithmic axis of λ with the measured values as ticks; 0 has a place, too."""
-    if weights[0] > 0:
-        axes.set_xscale("log")
-    elif len(weights) > 1:
-        axes.set_xscale("symlog", linthresh=weights[1])
-    axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
-    axes.minorticks_off()

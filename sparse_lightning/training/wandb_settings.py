@@ -31,10 +31,11 @@ MODES = ("online", "offline", "disabled")
 OTHER_MODES = ("shared", "dryrun", "run")
 # What is tried where a mode fails.
 HUMBLER = {"online": "offline", "run": "offline", "shared": "offline"}
-# Seconds: until a server answers at all, until it has begun a run, and until it has taken, at the
-# end of a run, what it lacks.
+# Seconds until a server answers at all.
 ANSWER = 5.0
-PATIENCE = {"init_timeout": 10.0, "finish_timeout": 300.0}
+# Seconds until a server has begun a run, and until it has taken, at the end of a run, what it
+# lacks. Quiet, because W&B's long summary would hide our table and paths at the end of a run.
+CHOSEN = {"init_timeout": 10.0, "finish_timeout": 300.0, "quiet": True}
 # Characters that W&B's server has room for.
 ROOM = {"group": 128, "name": 128, "job_type": 64}
 ROOM_IN_TAG = 64
@@ -96,9 +97,9 @@ def has_api_key() -> bool:
 
 
 def arguments(**given: Any) -> dict[str, Any]:
-    """What ``wandb.init`` is given: names and tags cut to W&B's room, and W&B's patience limited.
+    """What ``wandb.init`` is given: names and tags cut to W&B's room, W&B patient and quiet.
 
-    A variable of the environment, such as ``WANDB_INIT_TIMEOUT``, wins over the limits here.
+    A variable of the environment, such as ``WANDB_QUIET=false``, wins over what is chosen here.
     """
     if given.get("tags") is not None:
         given["tags"] = as_tags(given["tags"])
@@ -109,8 +110,8 @@ def arguments(**given: Any) -> dict[str, Any]:
         known = wandb.Settings.model_fields
         given["settings"] = wandb.Settings(
             **{
-                name: seconds
-                for name, seconds in PATIENCE.items()
+                name: value
+                for name, value in CHOSEN.items()
                 if name in known and f"WANDB_{name.upper()}" not in os.environ
             }
         )

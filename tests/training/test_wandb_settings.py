@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.server
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -60,6 +63,22 @@ def test_names_of_any_length_are_taken(length):
     assert len(given["group"]) <= 128
     # Long names that end differently stay different.
     assert wandb_settings.cut(f"{name}a", 64) != wandb_settings.cut(f"{name}b", 64)
+
+
+RUN = """
+import sys, wandb
+from sparse_lightning.training import wandb_settings
+with wandb.init(**wandb_settings.arguments(project="mine", dir=sys.argv[1])) as run:
+    run.log({"loss": 0.5})
+"""
+
+
+@pytest.mark.parametrize(("environment", "long"), [({}, False), ({"WANDB_QUIET": "false"}, True)])
+def test_w_and_b_does_not_hide_the_table_at_the_end(tmp_path: Path, environment, long):
+    own = {name: text for name, text in os.environ.items() if name != "WANDB_SILENT"}
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    told = subprocess.run(command, env=own | environment, capture_output=True, text=True, check=True)
+    assert ("Run summary" in told.stderr) == long
 
 
 class Beginnings:
