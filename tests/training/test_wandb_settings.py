@@ -77,7 +77,9 @@ with wandb.init(**wandb_settings.arguments(project="mine", dir=sys.argv[1])) as 
 def test_w_and_b_does_not_hide_the_table_at_the_end(tmp_path: Path, environment, long):
     own = {name: text for name, text in os.environ.items() if name != "WANDB_SILENT"}
     command = [sys.executable, "-c", RUN, str(tmp_path)]
-    told = subprocess.run(command, env=own | environment, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        command, env=own | environment, capture_output=True, text=True, check=True
+    )
     assert ("Run summary" in told.stderr) == long
 
 
