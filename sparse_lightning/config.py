@@ -112,7 +112,8 @@ def code_dim(given: int | None, *, _root_: DictConfig) -> int:
 def over_input_dim(numbers: Any, *, _root_: DictConfig) -> Any:
     """Resolver: a number, or each of a list, over the size of an input, to three digits."""
     if isinstance(numbers, ListConfig | list):
-        return [over_input_dim(number, _root_=_root_) for number in numbers]
+        # A plain list could not be resolved in place, as --cfg job --resolve does.
+        return ListConfig([over_input_dim(number, _root_=_root_) for number in numbers])
     return float(f"{numbers / input_dim(_root_=_root_):.3g}")
 
 

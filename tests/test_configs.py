@@ -95,7 +95,20 @@ def test_every_file_composes_and_resolves(group, option, compose, needed):
 @pytest.mark.parametrize(("data", "family"), list(itertools.product(options("data"), FAMILIES)))
 def test_every_pair_has_a_preset(data, family, compose, needed):
     config = compose(f"data={data}", f"model={family}", *needed.get(data, []))
+    OmegaConf.resolve(config)  # in place, as --cfg job --resolve does
     assert config.sparsity_weights is not None
+
+
+@pytest.mark.parametrize("data", ["mnist", "arrays"])
+@pytest.mark.parametrize("family", ["topk", "batchtopk", "l1_sae", "jumprelu"])
+def test_sparse_autoencoders_have_presets(data, family, compose, needed):
+    """With six levels from dense to sparse, the first of which is not sparse at all."""
+    config = compose(f"data={data}", f"model={family}", "sparsity_level=5", *needed.get(data, []))
+    OmegaConf.resolve(config)
+    grid = config.sparsity_weights or config.active_counts
+    assert len(grid) == 6
+    assert grid[5] in (config.model.energy.sparsity_weight, config.model.encoder.get("k"))
+    assert config.model.optimizer.encoder_learning_rate == 1e-3
 
 
 def test_sizes_follow_from_the_data(compose, needed):
