@@ -1,4 +1,4 @@
-"""Atoms recovered, their cosine, and supports found, against zeros."""
+"""Atoms recovered, their cosine, and supports found, against the number of active components."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def recovered(table: pd.DataFrame, neighbours: pd.DataFrame, data: str) -> Figure:
-    """Mean over seeds against the zeros of a family's own codes, bars of one standard deviation.
+    """Mean over seeds against active components of own codes, bars of one standard deviation.
 
     Other methods are grey marks; they know the true number of active components. F1 is that of a
     family's own codes. Where a family has an encoder, F1 by inference is drawn faintly.
@@ -35,10 +35,10 @@ def recovered(table: pd.DataFrame, neighbours: pd.DataFrame, data: str) -> Figur
         for family in families_in_order(table["family"]):
             _family(axes, table[table["family"] == family], family, name)
         for (other, rows), marker in zip(neighbours.groupby("name"), MARKERS):
-            mean = rows[["zeros", name]].mean()
+            mean = rows[["active", name]].mean()
             style = {"color": "0.4", "marker": marker, "linestyle": "none", "markersize": 5}
-            axes.plot(100 * mean["zeros"], mean[name], label=other, **style)
-        axes.set(xlabel="zeros among code components (%)", ylabel=label, ylim=(-0.02, 1.02))
+            axes.plot(mean["active"], mean[name], label=other, **style)
+        axes.set(xlabel="active components of a code", ylabel=label, ylim=(-0.02, 1.02))
         tidy(axes)
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     figure.legend(
@@ -51,13 +51,13 @@ def recovered(table: pd.DataFrame, neighbours: pd.DataFrame, data: str) -> Figur
 def _family(axes: Axes, rows: pd.DataFrame, family: str, name: str) -> None:
     ways = [way for way in ("encoder", "inference") if way in set(rows["codes"])]
     for way in ways if name == "support_f1" else ways[:1]:
-        by_sparsity = rows[rows["codes"] == way].groupby("sparsity_weight")[["zeros", name]]
+        by_sparsity = rows[rows["codes"] == way].groupby("sparsity_weight")[["active", name]]
         mean, spread = by_sparsity.mean(), by_sparsity.std()
         faint = way != ways[0]
         axes.errorbar(
-            100 * mean["zeros"],
+            mean["active"],
             mean[name],
-            xerr=100 * spread["zeros"],
+            xerr=spread["active"],
             yerr=spread[name],
             label=family_name(family) + (", by inference" if faint else ""),
             alpha=0.4 if faint else 1.0,

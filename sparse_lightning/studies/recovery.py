@@ -65,7 +65,8 @@ def recovery(
 
     Returns:
         ``table``: one row per model and way of finding codes (``codes``): ``recovered`` (share of
-        the true atoms), ``mean_cosine`` (over matched pairs), ``support_f1`` and ``zeros``;
+        the true atoms), ``mean_cosine`` (over matched pairs), ``support_f1`` and ``active``, the
+        mean number of active components;
         ``neighbours``: these numbers of each other method and seed, ``name`` and ``seed`` first.
 
     Raises:
@@ -78,7 +79,7 @@ def recovery(
         )
     samples, rows = [fingerprint(data), threshold], []
     for trained in tqdm(trained_models, desc="recovery", unit="model"):
-        key = ["recovery", trained.digest, *samples]
+        key = ["recovery, active components", trained.digest, *samples]
         measured = cache.rows(key, lambda t=trained: _measure(t, data, threshold))
         rows += [trained.columns | row for row in measured]
     neighbours = []
@@ -86,7 +87,7 @@ def recovery(
         for seed in classic_seeds:
             own = replace(classics or ClassicSettings(), seed=seed)
             measured = cache.rows(
-                ["recovery neighbour", name, *samples, own.key()],
+                ["recovery neighbour, active components", name, *samples, own.key()],
                 lambda n=name, o=own: [_neighbour(n, data, threshold, o)],
             )
             neighbours += [{"data": data.title, "name": name, "seed": seed} | measured[0]]
@@ -96,9 +97,12 @@ def recovery(
 def _measure(trained: TrainedModel, data: SyntheticDictionary, threshold: float) -> list[dict]:
     model = trained.model
     atoms = model.decoder.atoms(largest_codes(all_codes(model, data, "val"))).numpy()
-    found = {INFERENCE: _free_codes(trained, data)}
+    found = {}
     if model.encoder is not None:
-        found = {ENCODER: all_codes(model, data, "test"), **found}
+        found[ENCODER] = all_codes(model, data, "test")
+    # Codes by inference are no codes of a sparse autoencoder.
+    if model.training_rule.infers:
+        found[INFERENCE] = _free_codes(trained, data)
     return [
         {"codes": way} | measures(atoms, codes, data, threshold) for way, codes in found.items()
     ]
@@ -133,7 +137,7 @@ def measures(
         "recovered": matching.share_above(threshold, len(truth)),
         "mean_cosine": matching.mean,
         "support_f1": support_f1(data.codes["test"].numpy() != 0, codes != 0, matching),
-        "zeros": float((codes == 0).mean()),
+        "active": float((codes != 0).sum(axis=1).mean()),
     }
 
 

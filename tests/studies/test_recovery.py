@@ -49,7 +49,7 @@ def test_who_knows_the_atoms_recovers_them_and_the_supports(data):
     assert others.loc[RANDOM, "recovered"] == 0
     assert others.loc[ONLINE, "recovered"] > 0.4
     # Pursuit with the true number of atoms.
-    assert others["zeros"].to_list() == pytest.approx([10 / 12] * len(others), abs=0.01)
+    assert others["active"].to_list() == pytest.approx([2] * len(others), abs=0.1)
     ((name, figure),) = draw(result)
     assert name == "recovery"
     assert data.title in figure.get_suptitle()
@@ -64,7 +64,7 @@ def test_what_is_missing_counts_as_missing(data):
     found = measures(atoms, codes, data, 0.9)
     assert found["recovered"] == pytest.approx(10 / 12)
     assert found["mean_cosine"] == pytest.approx(10 / 12, abs=1e-5)
-    assert found["zeros"] == pytest.approx(10 / 12)
+    assert found["active"] == pytest.approx(2)
     # Of eight atoms only: all that codes of the other four say is lost.
     some = measures(atoms[[0, 1, 2, 4, 5, 6, 8, 9]], codes[:, [0, 1, 2, 4, 5, 6, 8, 9]], data, 0.9)
     kept = (codes[:, [0, 1, 2, 4, 5, 6, 8, 9]] != 0).sum()
