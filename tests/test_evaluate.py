@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,9 +23,10 @@ from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.evaluate import evaluate
 from sparse_lightning.experiments import fingerprint
 from sparse_lightning.experiments.runs import Run, record_settings
+from sparse_lightning.files import write_json
 from sparse_lightning.studies.evaluation import draw
 from sparse_lightning.studies.study_result import StudyResult
-from sparse_lightning.studies.trained_models import TrainedModel, shared_data
+from sparse_lightning.studies.trained_models import TrainedModel, find_trained_models, shared_data
 from sparse_lightning.train import train
 
 # Of what they refuse of these runs.
@@ -263,6 +265,24 @@ def test_data_can_be_chosen_and_must_fit(compose_study, sweep: Path, mnist_root:
         evaluate(
             compose_study("regret", f"runs={sweep}", "data=imagenet_patches", "data.patch_size=10")
         )
+
+
+def test_tables_name_the_data_that_were_measured(compose_study, sweep: Path, tmp_path: Path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(90, 784)))
+    other = ["data=arrays", f"data.path={tmp_path / 'rows.npy'}", "data.batch_size=50"]
+    config = compose_study("regret", f"runs={sweep}", *other)
+    trained = TrainedModel(Run(sweep / "sdl"), Run(sweep / "sdl").best_checkpoint)
+    assert trained.columns["data"] == "MNIST"
+    data = shared_data([trained], config.data)
+    assert trained.columns["data"] == data.title == "rows"
+
+
+def test_a_run_that_was_stopped_early_has_the_epochs_that_it_did(sweep: Path, tmp_path: Path):
+    shutil.copytree(sweep / "sdl", tmp_path / "sdl")
+    path = tmp_path / "sdl" / "metrics.json"
+    write_json(path, json.loads(path.read_text()) | {"epochs": 60, "max_epochs": 200})
+    (trained,) = find_trained_models(runs=str(tmp_path), where={"max_epochs": [200]})
+    assert (trained.columns["epochs"], trained.columns["max_epochs"]) == (60, 200)
 
 
 def test_data_of_another_package_are_only_used_when_asked_for(

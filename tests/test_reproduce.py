@@ -13,7 +13,9 @@ from omegaconf import OmegaConf
 
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.experiments.sweep_commands import commands
+from sparse_lightning.paper.judges.denoising import CANDIDATES
 from sparse_lightning.paper.reproduction import DONE_FILE
+from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.reproduce import reproduce
 
 
@@ -37,6 +39,53 @@ def test_scales_ask_for_what_exists(scale, compose, tmp_path: Path):
             composed = hydra.compose("evaluate", [*study["settings"], f"run_dir={tmp_path}"])
         images = composed.study.get("compute", {}).get("num_images", None)
         assert images is None or isinstance(images, int)
+
+
+SCALES = ["small", "evening", "mnist", "paper"]
+
+
+@pytest.fixture
+def scale_of(tmp_path: Path):
+    def composed(scale: str):
+        register_resolvers()
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return hydra.compose("reproduce", [f"scale={scale}", f"folder={tmp_path}"])
+
+    yield composed
+    GlobalHydra.instance().clear()
+
+
+def judged(study: str, data: str, rules: Rules) -> set[str]:
+    """The families that the judges of a study name."""
+    strokes = set(rules.families_with_strokes)
+    few = {name for name in rules.few_label_rivals if " " not in name}
+    return {
+        "regret": {"vdl_nl", *rules.rivals, *rules.rivals_by_inference},
+        "denoising": {*CANDIDATES},
+        "low_data": {"vdl_nl", *few, *rules.rivals_by_inference, *rules.families_with_codes},
+        "features": strokes | ({"wdl", *rules.rivals_of_filters} if data == "mnist" else set()),
+        "ablation": {"none", "none_nl", "sdl", "vdl", "sdl_nl", "vdl_nl"},
+    }.get(study, set())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_studies_look_at_every_family_that_a_judge_names(scale, scale_of, rules):
+    for study in scale_of(scale).studies.values():
+        given = dict(setting.split("=", 1) for setting in study.settings)
+        if "where.family" in given:
+            looked_at = set(given["where.family"].strip("[]").split(","))
+            assert judged(given["study"], study.data, rules) <= looked_at
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_family_has_one_solver_at_every_weight(scale, scale_of):
+    solvers: dict[tuple[str, str], str] = {}
+    for line in scale_of(scale).trainings:
+        given = dict(setting.split("=", 1) for setting in line)
+        for family in given["model"].split(","):
+            solver = given.get("solver", "paper")
+            assert solvers.setdefault((given["data"], family), solver) == solver
 
 
 def first_value(override: Override) -> str:

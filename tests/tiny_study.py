@@ -51,5 +51,5 @@ class TinyModel:
         self.digest = f"{family}{seed}"
         self.columns = {
             "data": "tiny", "family": family, "sparsity_weight": 0.05, "seed": seed, "run": "run",
-            "max_epochs": 5,
+            "max_epochs": 5, "epochs": 5,
         } | columns  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import family_name
+from sparse_lightning.figures.style import family_name, sparsity_name
 from sparse_lightning.figures.tiles import TILE_GAP
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 
@@ -21,8 +21,9 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     keys = ["family", "sparsity_weight", "seed"]
     for (family, weight, seed), _ in result.pictures.index.groupby(keys):
         own = result.pictures.where(family=family, sparsity_weight=weight, seed=seed)
-        title = f"{family_name(family)}, λ = {weight:g}, seed {seed}, {result.data}"
-        yield f"activating_{family}_lambda{weight:g}_seed{seed}", page(own, title)
+        title = f"{family_name(family)}, {sparsity_name(family, weight)}, seed {seed}"
+        name = f"activating_{family}_lambda{weight:g}_seed{seed}"
+        yield name, page(own, f"{title}, {result.data}")
 
 
 def page(pictures: Pictures, title: str) -> Figure:

@@ -9,7 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sparse_lightning.figures.style import families_in_order, family_name, sparsity_name, tidy
+from sparse_lightning.figures.style import (
+    families_in_order,
+    family_name,
+    sparsity_name,
+    sparsity_symbol,
+    tidy,
+)
 from sparse_lightning.figures.tiles import feature_tiles
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 
@@ -104,8 +110,8 @@ def atom_extents(table: pd.DataFrame, data: str) -> Figure:
             axes.set_ylim(0, 1)
             axes.set_title(family_name(family), fontsize=9)
             axes.tick_params(axis="x", labelsize=7, rotation=90)
+            axes.set_xlabel(sparsity_symbol(family) if name == "likeness" else "", fontsize=9)
             tidy(axes)
-    figure.supxlabel("λ", fontsize=9)
     figure.suptitle(f"From strokes to whole images, {data}\n(atoms in use; box: quartiles)",
                     fontsize=10)  # fmt: skip
     return figure

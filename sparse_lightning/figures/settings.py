@@ -20,6 +20,7 @@ NAMES = {
     "data.batch_size": "batch size",
     "data.sorted_by_class": "batches of one class",
     "model.solver": "solver",
+    "trainer.max_epochs": "epochs",
 }
 
 

@@ -53,7 +53,12 @@ def is_non_linear(family: str) -> bool:
 
 def sparsity_name(family: str, value: float) -> str:
     """How a figure tells the sparsity of a model: ``k = 16`` or ``λ = 0.01``."""
-    return f"{'k' if family in COUNTING else 'λ'} = {value:g}"
+    return f"{sparsity_symbol(family)} = {value:g}"
+
+
+def sparsity_symbol(family: str) -> str:
+    """What a family's curve runs over: ``k`` or ``λ``."""
+    return "k" if family in COUNTING else "λ"
 
 
 def family_style(family: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ def regret_curve(summary: pd.DataFrame) -> Figure:
     """Test PSNR or R² against zeros, one curve over λ per family, linear decoders dashed.
 
     A family has several curves where other settings differ at one λ. Error bars are one standard
-    deviation over seeds, in both directions.
+    deviation over seeds, in both directions; one seed has none.
 
     Args:
         summary: of `sparse_lightning.experiments.table.summarize`; a panel for each data set.
@@ -75,8 +75,8 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker
     axes.errorbar(
         100 * curve["test/zeros_mean"],
         curve[f"{name}_mean"],
-        xerr=100 * curve["test/zeros_std"].fillna(0),
-        yerr=curve[f"{name}_std"].fillna(0),
+        xerr=100 * curve["test/zeros_std"],
+        yerr=curve[f"{name}_std"],
         label=label,
         color=colour,
         linestyle="--" if curve["decoder"].isin(LINEAR).all() else "-",

@@ -6,7 +6,11 @@ Seeds are independent replicates. The difference of two families' means has the 
 
 where both variances are the one pooled over all families that are judged, with
 :math:`\nu = \sum_f (n_f - 1)`. Where two deviations differ too much for one variance, each keeps
-its own, and ν is that of Welch and Satterthwaite.
+its own, and ν is that of Welch and Satterthwaite. So it does where the replicates of one are no
+seeds of a model.
+
+Values that are equal for every seed, as shares of whole pixels may be, tell nothing of their
+spread: the interval is then the whole line.
 
 Evidence that is missing decides nothing: too few seeds, too few epochs, a value that was not
 measured, or a verdict that the change of the last doubling of epochs would turn.
@@ -40,7 +44,7 @@ class Rules:
         parity_margin: within which two PSNR are on par, in dB.
         largest_ratio: of two deviations, from which on their variances are not pooled.
         least_seeds: from which on a family is evidence.
-        least_epochs: by what titles call the data; data without an entry have no minimum.
+        least_epochs: by how titles of the data begin; data without an entry have no minimum.
         high_sparsity: shares of zeros that the paper's claim is about.
         rivals: families that VDL-NL is compared with.
         rivals_by_inference: further ones, whose codes take an inference.
@@ -91,6 +95,8 @@ class Sample:
         seeds: how many; infinite for a reference that chance has no part in.
         change: what the last doubling of epochs changed; NaN if unknown.
         epochs: of training.
+        of_models: whether the replicates are seeds of a model, whose variance is pooled with that
+            of other models.
     """
 
     mean: float
@@ -98,6 +104,7 @@ class Sample:
     seeds: float
     change: float = 0.0
     epochs: float = math.inf
+    of_models: bool = True
 
     @classmethod
     def fixed(cls, value: float) -> Sample:
@@ -146,8 +153,9 @@ class Spread:
 
     @classmethod
     def pooled(cls, samples: Sequence[Sample]) -> Spread:
-        """That of samples with at least two seeds; references have none."""
-        chance = [s for s in samples if 1 < s.seeds < math.inf and not math.isnan(s.mean)]
+        """That of models with at least two seeds; references have none."""
+        models = [sample for sample in samples if sample.of_models]
+        chance = [s for s in models if 1 < s.seeds < math.inf and not math.isnan(s.mean)]
         freedom = sum(sample.seeds - 1 for sample in chance)
         squares = sum((sample.seeds - 1) * sample.deviation**2 for sample in chance)
         return cls(squares / freedom if freedom else math.nan, freedom)
@@ -163,19 +171,24 @@ def difference(
         spread: pooled over all families that are judged.
         confidence: of the two-sided interval.
         largest_ratio: of deviations, from which on Welch's form is used.
+
+    Returns:
+        The interval; the whole line where the variance is exactly 0.
     """
     pair = [sample for sample in (ours, theirs) if sample.seeds < math.inf]
     middle = ours.mean - theirs.mean
     if not pair:
         return Interval(middle, middle)
     smallest, largest = sorted([pair[0].deviation, pair[-1].deviation])
-    if largest > largest_ratio * smallest:
+    if largest > largest_ratio * smallest or not all(sample.of_models for sample in pair):
         parts = [sample.deviation**2 / sample.seeds for sample in pair]
         terms = [part**2 / (sample.seeds - 1) for part, sample in zip(parts, pair)]
-        variance, freedom = sum(parts), sum(parts) ** 2 / sum(terms)
+        variance, freedom = sum(parts), sum(parts) ** 2 / (sum(terms) or math.nan)
     else:
         variance = spread.variance * sum(1 / sample.seeds for sample in pair)
         freedom = spread.freedom
+    if variance == 0:
+        return Interval(-math.inf, math.inf)
     half = stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance)
     return Interval(middle - half, middle + half)
 

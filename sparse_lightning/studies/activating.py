@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.tiles import as_pictures
-from sparse_lightning.studies.coding import all_codes, batches, fingerprint
+from sparse_lightning.studies.coding import all_codes, batches, fingerprint, require_images
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
@@ -57,7 +57,12 @@ def activating(
     Raises:
         SettingError: data that are no images, or a split that they do not have.
     """
-    _require_images(data, split, num_shown)
+    require_images(data, "activating")
+    if split not in data.splits or num_shown < 1:
+        raise SettingError(
+            f"study.compute.split={split} must be one of {', '.join(data.splits)}, and "
+            f"study.compute.num_shown={num_shown} at least 1."
+        )
     images, labels = _images_and_labels(data, split, num_images)
     samples = fingerprint(data)
     rows: list[dict] = []
@@ -109,18 +114,6 @@ def most_activating(codes: np.ndarray, count: int) -> pd.DataFrame:
         ],
         columns=["unit", "rank", "image", "code", "active"],
     )
-
-
-def _require_images(data: SplitDataModule, split: str, num_shown: int) -> None:
-    if getattr(data, "image_shape", None) is None:
-        raise SettingError(
-            f"study=activating shows images, and {data.title} has none: use models of images."
-        )
-    if split not in data.splits or num_shown < 1:
-        raise SettingError(
-            f"study.compute.split={split} must be one of {', '.join(data.splits)}, and "
-            f"study.compute.num_shown={num_shown} at least 1."
-        )
 
 
 def _images_and_labels(

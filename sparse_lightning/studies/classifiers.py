@@ -105,6 +105,8 @@ def logistic_regression(
 def _in_columns(model: LogisticRegression, features: np.ndarray) -> np.ndarray:
     """Scores with the column of each class at its own number."""
     scores = model.decision_function(features)
+    if scores.ndim == 1:  # Of two classes there is one score, that of the second.
+        scores = np.stack([-scores, scores], axis=1)
     placed = np.full((len(features), int(model.classes_.max()) + 1), -np.inf)
     placed[:, model.classes_.astype(int)] = scores
     return placed

@@ -25,9 +25,11 @@ def _wavelet(image: np.ndarray, level: float, setting: float) -> np.ndarray:
 
 
 def _non_local_means(image: np.ndarray, level: float, setting: float) -> np.ndarray:
-    return denoise_nl_means(
-        image, patch_size=5, patch_distance=6, h=setting * level, sigma=level, fast_mode=True
-    )
+    return denoise_nl_means(image, h=setting * level, sigma=level, fast_mode=True, **PATCHES)
+
+
+# Pixels that non-local means compare, and that they look for a likeness in.
+PATCHES = {"patch_size": 5, "patch_distance": 6}
 
 
 # Each with the settings, in units of σ, to choose from.

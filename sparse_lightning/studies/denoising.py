@@ -23,7 +23,7 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint, require_images
-from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
+from sparse_lightning.studies.denoisers import BASELINES, PATCHES, choose_setting, denoise
 from sparse_lightning.studies.epochs import last_change
 from sparse_lightning.studies.references import PrincipalComponents
 from sparse_lightning.studies.result_cache import ResultCache
@@ -80,8 +80,9 @@ def denoising(
         ["denoising references", *settings],
         lambda: _measure_references(data, noise_levels, noise_seed, num_images),
     )
+    choices = {name: chosen_from for name, (_, chosen_from) in BASELINES.items()}
     peers = cache.rows(
-        ["denoising peers", *settings, num_peer_images],
+        ["denoising peers", *settings, num_peer_images, choices, PATCHES],
         lambda: _measure_baselines(data, noise_levels, noise_seed, num_images, num_peer_images),
     )
     best = best_denoisers(table)
@@ -205,9 +206,9 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns noise, family, sparsity_weight, and the means over seeds of each PSNR in dB and of
-        the shares of zeros, psnr_denoised_std, seeds, ``epochs`` (of the shortest run) and
-        ``change``: what the last doubling of epochs changed in the PSNR of clean validation
-        images, in dB; NaN if unknown.
+        the shares of zeros, psnr_denoised_std, seeds, ``psnr_denoised_val`` (of validation images),
+        ``epochs`` (of the shortest run) and ``change``: what the last doubling of epochs changed in
+        the PSNR of clean validation images, in dB; NaN if unknown.
     """
     keys = ["noise", "family", "sparsity_weight"]
     columns = ["psnr_clean", "psnr_noisy", "psnr_denoised", "zeros", "zeros_noisy"]
@@ -220,7 +221,8 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
         .assign(
             psnr_denoised_std=of_split["test"].std()["psnr_denoised"],
             seeds=of_split["test"].size(),
-            epochs=runs["max_epochs"].min(),
+            psnr_denoised_val=of_split["val"].mean()["psnr_denoised"],
+            epochs=runs["epochs"].agg(lambda epochs: epochs.min(skipna=False)),
             change=runs["change"].agg(lambda changes: changes.mean(skipna=False)),
         )
     )

@@ -1,4 +1,4 @@
-"""The metrics of each epoch that a model's run recorded."""
+"""What a model's run recorded of each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from sparse_lightning.studies.trained_models import TrainedModel
 
 
 def validation_history(trained: TrainedModel) -> pd.DataFrame:
-    """PSNR, or R² of data that are no images, and zeros of validation data after each epoch.
+    """PSNR, or R² of data that are no images, and zeros of the best model up to each epoch.
+
+    The best model has the lowest energy of validation data, or whatever its training rule names:
+    its checkpoint is what studies measure. Energies are compared at equal λ.
 
     Returns:
         Columns epochs (counted from 1), psnr or r2, zeros; no rows where the run's folder has no
@@ -24,12 +27,19 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
         return pd.DataFrame(columns=["epochs", PSNR.name, "zeros"])
     metrics = pd.read_csv(path)
     names = (quality_of(metrics).name, "zeros")
+    energy = metrics[trained.model.training_rule.metric]
+    # There where λ was sought.
+    weight = metrics.get("val/sparsity_weight", pd.Series(0.0, metrics.index))
+    is_best = energy == energy.groupby(weight).cummin()
     history = metrics[[f"val/{name}" for name in names]].set_axis(names, axis="columns")
-    return history.assign(epochs=metrics["epoch"].astype(int) + 1)
+    return history.where(is_best).ffill().assign(epochs=metrics["epoch"].astype(int) + 1)
 
 
 def last_change(trained: TrainedModel) -> float:
-    """What the last doubling of epochs changed in validation PSNR, in dB; NaN if unknown."""
+    """What the last doubling of epochs changed in validation PSNR, in dB; NaN if unknown.
+
+    Both are those of the best model until then.
+    """
     history = validation_history(trained).set_index("epochs")
     values = history[quality_of(history).name]
     last = values.index.max() if len(values) else 0

@@ -166,7 +166,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         The shares of its atoms that are ``dead`` (never active) and ``used``; and of those that
         are used the shares ``oriented``, ``gabor_like`` and ``gabor_like_scrambled``, and the
         medians ``median_extent``, ``median_likeness``, ``median_mean_frequency`` and
-        ``median_filter_frequency``, all missing where none is.
+        ``median_filter_frequency``, all missing where none is. ``mean_extent`` is there besides: an
+        extent is a whole number of pixels, and its median may be equal for all seeds. ``epochs``
+        are those of the run.
     """
     keys = ["data", "family", "sparsity_weight", "seed", "max_epochs", "run"]
     flags = table.assign(oriented=table["orientation_share"] >= 0.5, dead=table["active"] == 0)
@@ -175,4 +177,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     shares = used[["oriented", *gabors]].mean()
     measures = ["extent", "likeness", "mean_frequency", "filter_frequency"]
     medians = used[measures].median().add_prefix("median_")
-    return flags.groupby(keys)[["dead", "used"]].mean().join([shares, medians]).reset_index()
+    mean = used["extent"].mean().rename("mean_extent")
+    models = flags.groupby(keys)
+    epochs = models["epochs"].first()
+    of_all = models[["dead", "used"]].mean()
+    return of_all.join([epochs, shares, medians, mean]).reset_index()

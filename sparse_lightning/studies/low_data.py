@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.files import digest
 from sparse_lightning.studies.authors_protocol import (
     AdamProtocol,
     first_of_each_class,
@@ -113,7 +114,7 @@ def low_data(
     draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
     ours = Labelled(labels, draws, _chosen)
-    samples = fingerprint(data)
+    samples = digest([fingerprint(data), *(found.tolist() for found in labels.values())])
     arms = {
         VALIDATED: Penalties(tuple(inverse_penalties), patience),
         UNVALIDATED: Penalties((fixed_inverse_penalty,), None),
@@ -176,7 +177,7 @@ def _by_authors(
         methods.append((known, method))
     pixels = functools.cache(lambda: order({split: all_inputs(data, split) for split in SPLITS}))
     known = {"data": data.title, "arm": AUTHORS}
-    on_raw = Method(linear, pixels, ["raw", *own])
+    on_raw = Method(linear, pixels, ["raw", *own], own_draws=scratch_draws)
     scratch_method = Method(lista, pixels, ["LISTA", *own, dims], own_draws=scratch_draws)
     return [
         *methods,
@@ -368,27 +369,27 @@ def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
     Returns:
         Columns arm, method, labels_per_class, labels, sparsity_weight and zeros (NaN for pixels),
         the means of val_error, top1 and top3, their standard deviations top1_std and top3_std over
-        model seeds (NaN for one), ``model_seeds`` (infinite for a method that has none), ``draws``
-        and ``epochs`` (of the shortest run).
+        model seeds (NaN for one), ``model_seeds`` (infinite for a method that has none; for one
+        that begins at random, how often it began), ``draws``
+        and ``epochs`` (of the shortest run; infinite for pixels).
     """
     keys = ["arm", "method", "labels", "labels_per_class", "sparsity_weight"]
     errors = ["val_error", "top1", "top3", "zeros"]
     # Pixels have none of these, and grouping would drop their rows.
     known = table.reindex(
-        columns=table.columns.union(["sparsity_weight", "seed", "max_epochs", "zeros"])
+        columns=table.columns.union(["sparsity_weight", "seed", "epochs", "zeros"])
     )
     of_seed = known.groupby([*keys, "seed"], dropna=False)
-    per_seed = (
-        of_seed[errors].mean().assign(draws=of_seed.size(), epochs=of_seed["max_epochs"].min())
-    )
+    per_seed = of_seed[errors].mean().assign(draws=of_seed.size(), epochs=of_seed["epochs"].min())
     grouped = per_seed.reset_index().groupby(keys, dropna=False)
     seeds = grouped["seed"].count()
     result = grouped[errors].mean().join(grouped[["top1", "top3"]].std().add_suffix("_std"))
     result = result.assign(
         model_seeds=seeds.where(seeds > 0, np.inf),
         draws=grouped["draws"].min(),
-        epochs=grouped["epochs"].min().fillna(np.inf),
+        epochs=grouped["epochs"].agg(lambda epochs: epochs.min(skipna=False)),
     ).reset_index()
+    result["epochs"] = result["epochs"].where(result["sparsity_weight"].notna(), np.inf)
     distance = (result["zeros"] - fixed_zeros).abs().fillna(0.0)
     rank = result["val_error"].where(result["arm"] != UNVALIDATED, distance)
     best = rank.groupby([result[name] for name in ("arm", "method", "labels")]).idxmin()

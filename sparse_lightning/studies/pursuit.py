@@ -8,6 +8,7 @@ weights by least squares. Its codes have signs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.decoders import LinearDecoder
-from sparse_lightning.studies.classics import ClassicSettings, fitted_dictionary, pursued
+from sparse_lightning.studies.classics import KSVD, ClassicSettings, fitted_dictionary, pursued
 from sparse_lightning.studies.coding import (
     ReconstructionQuality,
     all_inputs,
@@ -48,30 +49,26 @@ def of_classics(
     Returns:
         Columns method, active (atoms that a code may use), psnr in dB or r2, zeros.
     """
+
+    @functools.cache
+    def atoms(method: str, num_active: int) -> np.ndarray:
+        train = all_inputs(data, "train", settings.num_images)
+        return fitted_dictionary(method, train, num_atoms, num_active, settings)
+
     rows = []
     for method in [] if settings is None else settings.installed():
         for number in settings.num_active:
-            shape = num_atoms, number
-            key = ["classics", method, *shape, fingerprint(data), num_images, settings.key()]
+            key = ["classics", method, num_atoms, number]
+            key += [fingerprint(data), num_images, settings.key()]
+            # Online dictionary learning has a weight in place of a number, and is fitted once.
+            of_fit = number if method == KSVD else 0
             measured = cache.rows(
-                key, lambda m=method, s=shape: [_classic(m, *s, data, num_images, settings)]
+                key,
+                lambda m=method, k=of_fit, n=number: [_point(atoms(m, k), n, data, num_images)],
             )
             rows += [{"method": method} | row for row in measured]
     # A table without rows needs a column to be written and read.
     return pd.DataFrame(rows, columns=None if rows else ["method"])
-
-
-def _classic(
-    method: str,
-    num_atoms: int,
-    num_active: int,
-    data: SplitDataModule,
-    num_images: int | None,
-    settings: ClassicSettings,
-) -> dict:
-    train = all_inputs(data, "train", settings.num_images)
-    atoms = fitted_dictionary(method, train, num_atoms, num_active, settings)
-    return _point(atoms, num_active, data, num_images)
 
 
 def of_models(

@@ -1,8 +1,8 @@
 """What a setting does: models of one family that differ in it, and in nothing else.
 
 Other studies take models of one family and λ for seeds of one another. This one tells apart every
-setting: β, T, the size of batches, how they are drawn, the solver, or any other that a sweep runs
-over. The numbers are those of the test at the end of each training.
+setting: β, T, the size of batches, how they are drawn, the solver, epochs, widths, or any other
+that a sweep runs over. The numbers are those of the test at the end of each training.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from sparse_lightning.studies.trained_models import TrainedModel
 MEASURES = ("zeros", "dead_units", "code_std", "below_threshold")
 # All settings of a solver change with its class.
 SOLVER = "model.solver"
-# Parts of the composition, which the family's name tells.
-OF_THE_FAMILY = ("model.family", "model.decoder", "model.encoder", "model.constraint")
 
 
 def settings(trained_models: Sequence[TrainedModel]) -> StudyResult:
@@ -40,9 +38,10 @@ def settings(trained_models: Sequence[TrainedModel]) -> StudyResult:
     Raises:
         SettingError: no two models of a family differ in a setting.
     """
-    chosen = pd.DataFrame([_settings(trained) for trained in trained_models])
     families = pd.Series([trained.columns["family"] for trained in trained_models])
-    varied = [name for name in chosen if chosen[name].groupby(families).nunique().max() > 1]
+    chosen = pd.DataFrame([_settings(trained) for trained in trained_models]).fillna("none")
+    chosen[SOLVER] = _solvers(chosen, families)
+    varied = _varied(chosen, families)
     if not varied:
         raise SettingError(
             "study=settings compares models of one family whose settings differ, and these differ "
@@ -55,14 +54,31 @@ def settings(trained_models: Sequence[TrainedModel]) -> StudyResult:
 
 
 def _settings(trained: TrainedModel) -> dict[str, str]:
-    """Value of each setting, as text; the solver is one setting, by its class."""
-    found = {
-        name: _text(value)
-        for name, value in without_seed(trained.run.settings).items()
-        if not name.startswith((f"{SOLVER}.", "callbacks.", "trainer.", *OF_THE_FAMILY))
-    }
-    solver = trained.model.solver
-    return found | {SOLVER: type(solver).__name__}
+    """Value of each setting, as text; of the solver also its class."""
+    found = {name: _text(value) for name, value in without_seed(trained.run.settings).items()}
+    return found | {SOLVER: type(trained.model.solver).__name__}
+
+
+def _solvers(chosen: pd.DataFrame, families: pd.Series) -> pd.Series:
+    """The solver as one setting: its class, and those of its settings that differ in a family."""
+    names = chosen[SOLVER].copy()
+    own = [name for name in chosen if name.startswith(f"{SOLVER}.")]
+    for _, group in chosen.groupby([families, SOLVER]):
+        for name in own:
+            if group[name].nunique() > 1:
+                names[group.index] += f", {name.removeprefix(f'{SOLVER}.')} " + group[name]
+    return names
+
+
+def _varied(chosen: pd.DataFrame, families: pd.Series) -> list[str]:
+    """Settings that differ in a family; of those that change together, as widths do, the first."""
+    found: dict[str, list[int]] = {}
+    for name in chosen:
+        differs = chosen[name].groupby(families).nunique().max() > 1
+        models = pd.factorize(families + "\0" + chosen[name])[0].tolist()
+        if differs and not name.startswith(f"{SOLVER}.") and models not in found.values():
+            found[name] = models
+    return list(found)
 
 
 def _text(value: object) -> str:

@@ -77,6 +77,7 @@ def stability(
             "train with seed=0,1."
         )
     setting = [fingerprint(data), num_images, threshold, least_active, null_seed]
+    setting += [COVARIANCE_SAMPLES]
     rows = []
     for one, other in tqdm(pairs, desc="stability", unit="pair"):
         key = ["stability", one.digest, other.digest, *setting]

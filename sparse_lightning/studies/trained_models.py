@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class TrainedModel:
         """The columns of a table that say which model a row is about.
 
         ``sparsity_weight`` is what a family's curve runs over: λ, or k where the encoder keeps the
-        k largest components.
+        k largest components. ``epochs`` are those that were done, which early stopping can make
+        fewer than ``max_epochs``; NaN if the run has not ended.
         """
         config, energy = self.run.config, self.model.energy
         return {
@@ -64,6 +66,7 @@ class TrainedModel:
             "encoder_weight": energy.encoder_weight,
             "seed": config.seed,
             "max_epochs": self.run.settings.get(EPOCHS),
+            "epochs": (self.run.results or {}).get("epochs", math.nan),
             "run": str(self.run.folder),
         }
 
@@ -192,6 +195,8 @@ def shared_data(
         data = first.run.data()
     else:
         data = data_of(config)
+        for trained in trained_models:  # Tables and titles name what was measured.
+            trained.columns["data"] = data.title
     for trained in trained_models:
         if trained.model.decoder.input_dim != data.input_dim:
             raise SettingError(

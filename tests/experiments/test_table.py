@@ -169,6 +169,10 @@ def test_regret_curve_has_a_line_per_family_and_dashes_for_linear(add_run, tmp_p
     }
     assert sorted(lines["VDL, variance_weight 10.0"].get_ydata()) == [18.0, 19.0]
     assert lines["VDL, variance_weight 10.0"].get_xdata() == pytest.approx([10, 10])
+    # One seed has no bar: it needs two ends.
+    bars = [bar for container in axes.containers for bar in container.lines[2]]
+    assert bars
+    assert all(len(segment) < 2 for bar in bars for segment in bar.get_segments())
     styles = {name: line.get_linestyle() for name, line in lines.items()}
     assert styles["VDL-NL, variance_weight 10.0"] == "-"
     assert styles["VDL, variance_weight 10.0"] == "--"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from sparse_lightning.errors import SweepError
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_settings
 from sparse_lightning.files import write_json
+from sparse_lightning.paper import reproduction
 from sparse_lightning.paper.reproduction import cpu_hours, require_one_commit
 
 
@@ -27,6 +29,26 @@ def test_trainings_of_two_commits_are_refused(tmp_path: Path, other):
     third = trained(tmp_path / "third", "sdl", commit=other)
     with pytest.raises(SweepError, match=f"first was trained by commit a*.*third by {other}"):
         require_one_commit([first, second, third])
+
+
+def test_a_study_is_done_again_with_other_values_or_code(tmp_path: Path, monkeypatch):
+    values = tmp_path / "study" / "regret.yaml"
+    values.parent.mkdir()
+    code, ran = {"commit": "a"}, []
+
+    def run(command, check):
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(reproduction, "CONFIG_DIR", tmp_path)
+    monkeypatch.setattr(reproduction, "code_identity", lambda: code)
+    monkeypatch.setattr(reproduction.subprocess, "run", run)
+    study = OmegaConf.create({"data": None, "settings": ["study=regret"], "figures": []})
+    for text, commit, times in (("1", "a", 1), ("1", "a", 1), ("2", "a", 2), ("2", "b", 3)):
+        values.write_text(text)
+        code["commit"] = commit
+        reproduction.run_study("regret", study, [], tmp_path)
+        assert len(ran) == times
 
 
 def test_hours_are_those_of_each_family(tmp_path: Path):

@@ -46,6 +46,28 @@ def test_variance_is_pooled_over_all_families():
     assert spread.variance == pytest.approx((2 * 0.01 + 4 * 0.04) / 6)
 
 
+def test_replicates_that_are_no_models_are_compared_by_welch_and_not_pooled():
+    ours, draws = sample(16.0, 0.1), sample(15.0, 0.2, 5, of_models=False)
+    spread = Spread.pooled([ours, draws])
+    assert (spread.freedom, spread.variance) == (2, pytest.approx(0.01))
+    found = difference(ours, draws, spread, 0.95, 3.0)
+    parts = 0.01 / 3, 0.04 / 5
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 4)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    assert (found.low, found.high) == pytest.approx((1 - half, 1 + half))
+
+
+def test_values_equal_for_all_seeds_are_no_evidence(rules):
+    ours, theirs = sample(0.75, 0.0), sample(0.73, 0.0)
+    assert above("A", ours, {"b": theirs}, rules).word is OPEN
+    assert above("A", theirs, {"b": ours}, rules).word is OPEN
+    assert above("A", ours, {"reference": Sample.fixed(0.5)}, rules).word is OPEN
+    assert on_par("x", ours, theirs, [ours, theirs], rules).word is OPEN
+    # The spread of one of the two is evidence, and that of others that it is pooled with.
+    assert above("A", sample(0.75, 0.001), {"b": theirs}, rules).word is HOLDS
+    assert above("A", ours, {"b": theirs, "c": sample(0.1, 0.001)}, rules).word is HOLDS
+
+
 @pytest.mark.parametrize(
     # The interval of a difference is ± 0.227 dB for two families of 3 seeds, ± 0.146 dB of 5.
     ("gap", "seeds", "word"),

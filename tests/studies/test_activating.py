@@ -50,7 +50,7 @@ def test_images_are_those_of_the_data(tmp_path):
     result.write(tmp_path)
     ((name, figure),) = draw(StudyResult.read(tmp_path))
     assert name == "activating_sdl_lambda0.05_seed0"
-    assert "tiny" in figure.axes[0].get_title()
+    assert "SDL, λ = 0.05, seed 0, tiny" in figure.axes[0].get_title()
 
 
 def test_each_tile_is_in_its_place():
@@ -72,6 +72,12 @@ def test_a_model_whose_components_are_all_dead_and_data_without_labels():
     assert result.more["summary"]["dead"].tolist() == [12]
     assert "purity" not in result.more["summary"]
     assert len(list(draw(result))) == 1
+
+
+def test_a_title_counts_components_where_the_encoder_does():
+    trained = TinyModel("topk", sparsity_weight=16)
+    ((_, figure),) = draw(activating([trained], TinyData(), ResultCache(), num_shown=2))
+    assert "TopK SAE, k = 16, seed 0, tiny" in figure.axes[0].get_title()
 
 
 def test_what_cannot_be_shown_is_refused():

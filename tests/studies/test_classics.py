@@ -11,6 +11,7 @@ from tiny_study import TinyData, TinyModel
 
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.regret import draw
+from sparse_lightning.studies import pursuit
 from sparse_lightning.studies.classics import (
     KSVD,
     ONLINE,
@@ -84,6 +85,22 @@ def test_settings_are_checked(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.warns(UserWarning, match="K-SVD is left out"):
         assert ClassicSettings().installed() == [ONLINE]
+
+
+def test_a_dictionary_that_needs_no_number_is_fitted_once(monkeypatch):
+    fitted = []
+
+    def fit(method, inputs, num_atoms, num_active, settings):
+        fitted.append((method, num_active))
+        return np.eye(num_atoms, inputs.shape[1])
+
+    monkeypatch.setattr(pursuit, "fitted_dictionary", fit)
+    monkeypatch.setattr(ClassicSettings, "installed", lambda self: [ONLINE, KSVD])
+    table = pursuit.of_classics(
+        12, TinyData(), ResultCache(), 5, ClassicSettings(num_active=(2, 3))
+    )
+    assert len(table) == 4
+    assert fitted == [(ONLINE, 0), (KSVD, 2), (KSVD, 3)]
 
 
 def test_regret_has_other_dictionaries_and_pursuit_of_its_own():

@@ -72,6 +72,15 @@ def test_linear_is_logistic_regression_at_the_best_penalty(splits):
     assert found.top3 == 0
 
 
+def test_two_classes_have_one_score_and_two_columns():
+    train, val, test = (Split(s.features[s.labels < 2], s.labels[s.labels < 2]) for s in (
+        blobs(0, 30), blobs(1), blobs(2)))  # fmt: skip
+    found = logistic_regression(train, {"val": val, "test": test}, (1.0,))
+    model = LogisticRegression().fit(*train)
+    assert found.top1 == pytest.approx(1 - model.score(*test))
+    assert found.top3 == 0
+
+
 def test_patience_ends_the_search_after_as_many_in_vain(splits, monkeypatch):
     errors = iter([0.5, 0.4, 0.4, 0.3, 0.35, 0.3, 0.1])
     choices = tuple(10.0**k for k in range(-4, 3))
@@ -162,10 +171,22 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
     )
 
 
+def test_other_labels_of_the_same_inputs_are_not_taken_from_memory(tmp_path):
+    settings = {"labels_per_class": [1], "num_draws": [1], "scratch_draws": 1, "pca_dim": 4,
+                "lista": SCRATCH}  # fmt: skip
+    data, other = TinyData(), TinyData()
+    labels = other.splits["test"].tensors.labels
+    other.splits["test"].tensors = other.splits["test"].tensors._replace(labels=(labels + 1) % 3)
+    for studied in (data, other):
+        known = low_data([TinyModel()], studied, ResultCache(tmp_path), **settings)
+        new = low_data([TinyModel()], studied, ResultCache(), **settings)
+        pd.testing.assert_frame_equal(known.table, new.table)
+
+
 def test_summary_takes_the_weight_of_lowest_validation_error():
     rows = [
         {"arm": VALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
-         "sparsity_weight": weight, "seed": seed, "max_epochs": 100, "val_error": val,
+         "sparsity_weight": weight, "seed": seed, "epochs": 100, "val_error": val,
          "top1": top1, "top3": 0.1}
         for weight, val, errors in ((0.1, 0.3, (0.5, 0.7)), (0.2, 0.4, (0.1, 0.1)))
         for seed, top1 in enumerate(errors)
@@ -180,10 +201,24 @@ def test_summary_takes_the_weight_of_lowest_validation_error():
     assert (result.loc["raw", "model_seeds"], result.loc["raw", "epochs"]) == (np.inf, np.inf)
 
 
+def test_epochs_that_are_unknown_stay_unknown():
+    rows = [
+        {"arm": VALIDATED, "method": method, "labels": 10, "labels_per_class": "1",
+         "sparsity_weight": weight, "seed": seed, "epochs": epochs, "val_error": 0.3, "top1": 0.3,
+         "top3": 0.1}
+        for method, weight, seed, epochs in (
+            ("sdl", 0.1, 0, 100), ("sdl", 0.1, 1, np.nan), ("LISTA", np.nan, 0, np.nan)
+        )
+    ]  # fmt: skip
+    epochs = summary(pd.DataFrame(rows), 0.9).set_index("method")["epochs"]
+    assert np.isnan(epochs["sdl"])
+    assert epochs["LISTA"] == np.inf
+
+
 def test_without_validation_labels_the_weight_is_that_nearest_to_a_share_of_zeros():
     rows = [
         {"arm": UNVALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
-         "sparsity_weight": weight, "seed": 0, "max_epochs": 100, "val_error": error,
+         "sparsity_weight": weight, "seed": 0, "epochs": 100, "val_error": error,
          "top1": error, "top3": 0.1, "zeros": zeros}
         for weight, zeros, error in ((0.1, 0.8, 0.1), (0.2, 0.92, 0.3), (0.3, 0.97, 0.2))
     ]  # fmt: skip
@@ -195,7 +230,7 @@ def test_draws_are_averaged_within_a_model_seed():
     # Draws differ by 0.4, and model seeds by 0.02.
     rows = [
         {"arm": VALIDATED, "method": "sdl", "labels": 10, "labels_per_class": "1",
-         "sparsity_weight": 0.1, "seed": seed, "label_seed": draw, "max_epochs": 100,
+         "sparsity_weight": 0.1, "seed": seed, "label_seed": draw, "epochs": 100,
          "val_error": 0.3, "top1": 0.3 + 0.4 * draw + 0.02 * seed, "top3": 0.1}
         for seed, draw in ((0, 0), (0, 1), (1, 0), (1, 1))
     ]  # fmt: skip

@@ -101,7 +101,8 @@ def test_equal_sparsity_uses_own_codes_and_says_how_long_training_was():
 
 
 def test_one_seed_has_no_bar_and_epochs_are_read_from_the_runs(tmp_path: Path):
-    history = {"epoch": [0, 1], "val/psnr": [10.0, 11.0], "val/zeros": [0.4, 0.4]}
+    history = {"epoch": [0, 1], "val/psnr": [10.0, 11.0], "val/zeros": [0.4, 0.4],
+               "val/energy": [2.0, 1.0]}  # fmt: skip
     pd.DataFrame(history).to_csv(tmp_path / "metrics.csv", index=False)
     trained = TinyModel(run=str(tmp_path))
     result = regret([trained], TinyData(), ResultCache(), at_zeros=(0.4,))

@@ -59,6 +59,30 @@ def test_a_setting_is_judged_where_all_others_are_the_usual_ones():
     assert [axes.get_xlabel() for axes in figure.axes[-3:]] == ["β", "batch size", "solver"]
 
 
+def test_epochs_widths_and_the_settings_of_a_solver_are_told_apart():
+    widths = {"model.decoder.code_dim": 64, "model.encoder.code_dim": 64}
+    usual = {"model.decoder.code_dim": 128, "model.encoder.code_dim": 128, "trainer.max_epochs": 30}
+    models = [
+        *(trained("vdl", 16 + seed, seed, **usual) for seed in range(2)),
+        trained("vdl", 12, **usual | widths),
+        trained("vdl", 13, **usual | {"trainer.max_epochs": 5}),
+        trained("vdl", 14, **usual | {"model.solver.tolerance": 0.1}),
+        trained("vdl", 15, **usual | {"callbacks.revive._target_": "Revive"}),
+        # Another family's own settings do not matter.
+        trained("sdl_nl", 18, **usual | {"model.decoder.hidden_dims": [9]}),
+    ]
+    effects = settings(models).more["effects"]
+    found = {
+        "model.decoder.code_dim": {"64": 12, "128": 16.5},
+        "trainer.max_epochs": {"5": 13, "30": 16.5},
+        "model.solver": {"FISTA, tolerance 0.1": 14, "FISTA, tolerance 0.001": 16.5},
+        "callbacks.revive._target_": {"none": 16.5, "Revive": 15},
+    }
+    assert set(effects["setting"]) == set(found)
+    for name, expected in found.items():
+        assert effect(effects, "vdl", name) == expected
+
+
 def test_models_that_differ_in_the_seed_alone_are_refused():
     with pytest.raises(SettingError, match="differ in the seed alone"):
         settings([trained("vdl", 16, seed) for seed in range(2)])

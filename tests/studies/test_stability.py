@@ -65,6 +65,17 @@ def test_the_coloured_null_knows_where_inputs_vary():
     assert row["null_white"] < 0.5
 
 
+def test_another_number_of_samples_for_the_null_is_measured_again(tmp_path, monkeypatch):
+    models = [TinyModel(seed=seed) for seed in (0, 1)]
+    for samples in (60, 10):
+        monkeypatch.setattr("sparse_lightning.studies.stability.COVARIANCE_SAMPLES", samples)
+        known, new = (
+            stability(models, TinyData(), cache).table["null_coloured"].item()
+            for cache in (ResultCache(tmp_path), ResultCache())
+        )
+        assert known == new
+
+
 def test_one_seed_of_each_is_refused():
     models = [TinyModel("sdl"), TinyModel("vdl")]
     with pytest.raises(SettingError, match="no family and λ here has two of them"):

@@ -21,9 +21,9 @@ from sparse_lightning.figures.features import draw as draw_features
 from sparse_lightning.studies import ablation as ablation_study
 from sparse_lightning.studies.ablation import ablation
 from sparse_lightning.studies.coding import all_inputs, batches
-from sparse_lightning.studies.denoisers import choose_setting, denoise
+from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
-from sparse_lightning.studies.epochs import last_change
+from sparse_lightning.studies.epochs import last_change, validation_history
 from sparse_lightning.studies.features import features, summary
 from sparse_lightning.studies.hinge_surface import hinge_surface
 from sparse_lightning.studies.result_cache import ResultCache
@@ -91,12 +91,21 @@ def test_settings_of_baselines_are_chosen_by_psnr():
     assert float(result.var()) < 0.1
 
 
+def test_other_settings_of_baselines_are_measured_again(tmp_path: Path, monkeypatch):
+    given = TinyData(), ResultCache(tmp_path), (1.0,)
+    for choices in ((3.0,), (0.5,)):
+        name = "total variation"
+        monkeypatch.setitem(BASELINES, name, (BASELINES[name][0], choices))
+        result = denoising([TinyModel()], *given, num_peer_images=2, num_shown=1)
+        assert result.more["peers"].set_index("peer").loc[name, "setting"] == choices[0]
+
+
 def test_table_one_takes_the_weight_that_denoises_validation_images_best():
     rows = [
         {"family": "vdl", "seed": seed, "sparsity_weight": weight, "noise": 1.0, "split": split,
          "psnr_clean": 20.0, "psnr_noisy": 10.0, "psnr_denoised": value + seed,
          "zeros": 0.9 + 0.04 * seed, "zeros_noisy": 0.8,
-         "max_epochs": 100 - seed, "change": 0.1 + 0.2 * seed}
+         "epochs": 100 - seed, "change": 0.1 + 0.2 * seed}
         for seed in (0, 1)
         for weight, val, test in ((0.1, 15.0, 12.0), (0.2, 14.0, 13.0))
         for split, value in (("val", val), ("test", test))
@@ -104,6 +113,7 @@ def test_table_one_takes_the_weight_that_denoises_validation_images_best():
     best = best_denoisers(pd.DataFrame(rows)).iloc[0]
     assert best["sparsity_weight"] == 0.1
     assert best["psnr_denoised"] == pytest.approx(12.5)
+    assert best["psnr_denoised_val"] == pytest.approx(15.5)
     assert (best["zeros"], best["zeros_noisy"]) == pytest.approx((0.92, 0.8))
     assert best["psnr_denoised_std"] == pytest.approx(math.sqrt(0.5))
     assert (best["seeds"], best["epochs"]) == (2, 99)
@@ -136,10 +146,22 @@ def test_references_of_denoising():
 def test_the_last_doubling_of_a_model(tmp_path: Path):
     trained = TinyModel(run=str(tmp_path))
     assert math.isnan(last_change(trained))
-    history = pd.DataFrame({"epoch": range(5), "val/psnr": [1.0, 3.0, 4, 5, 7], "val/zeros": 0.5})
+    history = pd.DataFrame(
+        {"epoch": range(5), "val/psnr": [1.0, 3.0, 4, 5, 7], "val/zeros": 0.5,
+         "val/energy": [9.0, 5, 4, 3, 2]}
+    )  # fmt: skip
     history.to_csv(tmp_path / "metrics.csv", index=False)
     # From the second epoch to the fifth.
     assert last_change(trained) == 4.0
+    # The model of the fourth epoch is kept, and studies measure it.
+    history["val/energy"] = [9.0, 5, 4, 2, 3]
+    history.to_csv(tmp_path / "metrics.csv", index=False)
+    assert last_change(trained) == 2.0
+    assert validation_history(trained)["psnr"].to_list() == [1, 3, 4, 5, 5]
+    # While λ is sought, energies of one λ say nothing of those of another.
+    history["val/sparsity_weight"] = [0.1, 0.1, 0.1, 0.1, 0.2]
+    history.to_csv(tmp_path / "metrics.csv", index=False)
+    assert validation_history(trained)["psnr"].to_list() == [1, 3, 4, 5, 7]
     history[:1].to_csv(tmp_path / "metrics.csv", index=False)
     assert math.isnan(last_change(trained))
 
@@ -168,6 +190,8 @@ def test_atoms_are_scaled_by_the_largest_code():
     assert share["gabor_like"] == used["gabor_like"].mean()
     assert share["gabor_like_scrambled"] == used["gabor_like_scrambled"].mean()
     assert share["median_extent"] == used["extent"].median()
+    assert share["mean_extent"] == used["extent"].mean()
+    assert share["epochs"] == 5
     assert share["median_likeness"] == used["likeness"].median()
     assert not table["gabor_like"][table["explained"] < 0.5].any()
     assert (table["scrambled_explained"] != table["explained"]).all()
@@ -184,6 +208,9 @@ def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
     pictures = Pictures(index, np.random.default_rng(0).normal(size=(1, 6, 6)))
     figures = dict(draw_features(StudyResult(table, {}, pictures)))
     assert "50 % Gabor-like" in figures["gabors_sdl_lambda0.1_seed0"].get_suptitle()
+    assert [axes.get_xlabel() for axes in figures["atom_extents"].axes] == ["", "λ"]
+    counting = dict(draw_features(StudyResult(table.assign(family="topk"), {}, pictures)))
+    assert [axes.get_xlabel() for axes in counting["atom_extents"].axes] == ["", "k"]
 
 
 def test_atoms_that_are_hardly_used_do_not_count():
@@ -197,7 +224,7 @@ def test_atoms_that_are_hardly_used_do_not_count():
             "mean_frequency": [0.1, 0.2, 0.4, 0.4],
             "filter_frequency": [0.2, 0.3, 0.4, 0.4],
         }
-    ).assign(**columns, max_epochs=5, run="a")
+    ).assign(**columns, max_epochs=5, epochs=4, run="a")
     table["used"] = table["active"] >= 0.01
     unused = table.assign(used=False, run="b")
     first, second = summary(pd.concat([table, unused])).to_dict("records")

@@ -18,6 +18,7 @@ def collapses(result: StudyResult, rules: Rules) -> Finding:
     logs = change.assign(
         **{name: np.log(change[name]) for name in change if name.startswith(("code", "column"))}
     )
+    compared = []
     findings = []
     for kind, rivals in (("none", ("sdl", "vdl")), ("none_nl", ("sdl_nl", "vdl_nl"))):
         own = logs[logs["family"] == kind]
@@ -29,9 +30,10 @@ def collapses(result: StudyResult, rules: Rules) -> Finding:
             layers = [name for name in rows if name.startswith("column_norm_")]
             used = [name for name in layers if rows[name].notna().any()] or ["column_norm"]
             for name, sign in (("code_l1", -1), *((layer, 1) for layer in used)):
-                findings.append(_outgrows(f"{kind} at λ = {weight:g}", rows, shown, name, sign,
-                                          rivals, rules))  # fmt: skip
-    return together(findings)
+                title = f"{kind} at λ = {weight:g}"
+                compared.append((title, rows, shown, name, sign, rivals))
+    comparisons = sum(1 + len(rivals) for *_, rivals in compared)
+    return together(findings + [_outgrows(*part, comparisons, rules) for part in compared])
 
 
 def _outgrows(
@@ -41,6 +43,7 @@ def _outgrows(
     name: str,
     sign: int,
     rivals: tuple[str, ...],
+    comparisons: int,
     rules: Rules,
 ) -> Finding:
     """Whether a norm falls (sign −1) or grows (+1), and more so than that of the rivals."""
@@ -56,5 +59,6 @@ def _outgrows(
         {"no change": Sample.fixed(0.0)} | samples,
         rules,
         least_epochs=rules.collapse_epochs,
+        comparisons=comparisons,
         unit="(logarithm)",
     )

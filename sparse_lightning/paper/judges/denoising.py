@@ -38,30 +38,39 @@ def _fixed(table: pd.DataFrame, name: str, noise: float) -> dict[str, Sample]:
 
 def denoises(result: StudyResult, rules: Rules) -> Finding:
     """VDL and VDL-NL against the clipped noisy image and the zero code."""
-    findings = []
-    for noise, rows, references, _ in _noise_levels(result):
+    findings, families, least = [], ("vdl", "vdl_nl"), least_epochs(result, rules)
+    levels = list(_noise_levels(result))
+    for noise, rows, references, _ in levels:
         rivals = {name: references.get(name, ABSENT) for name in ("clipped noisy", "zero code")}
-        values = _denoised(rows)
-        for family in ("vdl", "vdl_nl"):
-            name, least = f"{family} at σ = {noise:g}", least_epochs(result, rules)
-            ours = values.get(family, ABSENT)
-            findings.append(above(name, ours, rivals, rules, least_epochs=least))
+        values, number = _denoised(rows), len(rivals) * len(families) * len(levels)
+        for family in families:
+            name, ours = f"{family} at σ = {noise:g}", values.get(family, ABSENT)
+            findings.append(
+                above(name, ours, rivals, rules, least_epochs=least, comparisons=number)
+            )
     return together(findings)
 
 
 def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Finding:
-    """The best family at each σ against rivals.
+    """The best family at each σ, by validation images, against rivals.
 
-    It may hold without some candidates. It fails only with all of them, since a missing one may be
-    better.
+    It may hold without some candidates. It fails only with evidence of all of them, since a missing
+    one may be better.
     """
-    findings = []
-    for noise, rows, references, peers in _noise_levels(result):
-        family = rows.loc[rows["psnr_denoised"].idxmax(), "family"]
-        name, least = f"{family} at σ = {noise:g}", least_epochs(result, rules)
-        ours, rivals = _denoised(rows)[family], rivals_of(references, peers)
-        found = above(name, ours, rivals, rules, least_epochs=least)
-        missing = [name for name in CANDIDATES if name not in set(rows["family"])]
+    findings, least = [], least_epochs(result, rules)
+    levels = list(_noise_levels(result))
+    for noise, rows, references, peers in levels:
+        values, validated = _denoised(rows), rows.set_index("family")["psnr_denoised_val"]
+        lacking = {name: values.get(name, ABSENT).missing(rules, least) for name in CANDIDATES}
+        missing = [name for name in CANDIDATES if lacking[name]]
+        if len(missing) == len(CANDIDATES):
+            findings.append(Finding(Word.OPEN, f"every family at σ = {noise:g}: missing"))
+            continue
+        family = validated[[name for name in CANDIDATES if not lacking[name]]].idxmax()
+        name, rivals = f"{family} at σ = {noise:g}", rivals_of(references, peers)
+        number = len(rivals) * len(levels)
+        ours = values[family]
+        found = above(name, ours, rivals, rules, least_epochs=least, comparisons=number)
         if found.word is Word.FAILS and missing:
             found = Finding(Word.OPEN, f"{found.shown}; {', '.join(missing)}: missing")
         findings.append(found)

@@ -13,8 +13,12 @@ ABSENT = Sample(math.nan, math.nan, 0, math.nan, math.nan)
 
 
 def least_epochs(result: StudyResult, rules: Rules) -> int:
-    """That make a model of these data evidence."""
-    return rules.least_epochs.get(result.data, 0)
+    """That make a model of these data evidence: the number whose key the data's title begins with.
+
+    A title may go on with the name of a folder.
+    """
+    least = rules.least_epochs.items()
+    return max((epochs for title, epochs in least if result.data.startswith(title)), default=0)
 
 
 def over_seeds(values: pd.Series, epochs: float) -> Sample:

@@ -15,16 +15,17 @@ FREQUENCY, FILTERS = "median_mean_frequency", "median_filter_frequency"
 
 def atoms_grow(result: StudyResult, rules: Rules) -> Finding:
     """Extent and likeness to images of atoms, at the smallest and the largest λ of a family."""
-    findings = []
+    findings, parts = [], (("mean_extent", rules.growth), ("median_likeness", 1.0))
+    number = len(parts) * len(rules.families_with_strokes)
     for family, small, large in _ends(result, rules.families_with_strokes):
         if large is None:
             findings.append(small)
             continue
-        for column, factor in (("median_extent", rules.growth), ("median_likeness", 1.0)):
+        for column, factor in parts:
             name = f"{family}, {column.replace('_', ' ')} at λ = {_weight(large):g}"
             label = f"{factor:g} × that at {_weight(small):g}"
             rival = {label: _sample(small, column, factor)}
-            findings.append(_above(name, _sample(large, column), rival, result, rules))
+            findings.append(_above(name, _sample(large, column), rival, number, result, rules))
     return together(findings)
 
 
@@ -37,7 +38,8 @@ def atoms_are_finer_at_small_weights(result: StudyResult, rules: Rules) -> Findi
             continue
         name = f"{family}, mean frequency at λ = {_weight(small):g}"
         rival = {f"that at {_weight(large):g}": _sample(large, FREQUENCY)}
-        findings.append(_above(name, _sample(small, FREQUENCY), rival, result, rules))
+        number = len(rules.families_with_strokes)
+        findings.append(_above(name, _sample(small, FREQUENCY), rival, number, result, rules))
     return together(findings)
 
 
@@ -54,18 +56,20 @@ def filters_are_noisier(result: StudyResult, rules: Rules) -> Finding:
     if "wdl" not in ends:
         return Finding(Word.OPEN, "wdl: missing a second λ")
     findings = []
-    for name, of in (
+    parts = (
         ("the smallest λ", lambda pair: pair[0].set_index("seed")[FILTERS]),
         ("the largest λ", lambda pair: pair[1].set_index("seed")[FILTERS]),
         ("the largest λ less the smallest", lambda pair: _gain(*pair)),
-    ):
+    )
+    for name, of in parts:
         samples = {
-            family: over_seeds(of(pair), min(p["max_epochs"].min() for p in pair))
+            family: over_seeds(of(pair), min(_epochs(models) for models in pair))
             for family, pair in ends.items()
         }
         rivals = {rival: samples.get(rival, ABSENT) for rival in rules.rivals_of_filters}
         title = f"mean frequency of WDL's filters at {name}"
-        findings.append(_above(title, samples["wdl"], rivals, result, rules))
+        number = len(parts) * len(rivals)
+        findings.append(_above(title, samples["wdl"], rivals, number, result, rules))
     return together(findings)
 
 
@@ -94,26 +98,43 @@ def _weight(models: pd.DataFrame) -> float:
 
 
 def _sample(models: pd.DataFrame, column: str, factor: float = 1.0) -> Sample:
-    return over_seeds(factor * models[column], models["max_epochs"].min())
+    return over_seeds(factor * models[column], _epochs(models))
+
+
+def _epochs(models: pd.DataFrame) -> float:
+    """Those of the shortest run; NaN where those of a run are unknown."""
+    return models["epochs"].min(skipna=False)
 
 
 def _above(
-    name: str, ours: Sample, rivals: dict[str, Sample], result: StudyResult, rules: Rules
+    name: str,
+    ours: Sample,
+    rivals: dict[str, Sample],
+    comparisons: int,
+    result: StudyResult,
+    rules: Rules,
 ) -> Finding:
-    return above(name, ours, rivals, rules, least_epochs=least_epochs(result, rules), unit="")
+    least = least_epochs(result, rules)
+    return above(name, ours, rivals, rules, least_epochs=least, comparisons=comparisons, unit="")
 
 
 def atoms_are_gabors(result: StudyResult, rules: Rules) -> Finding:
-    """Share of Gabor-like atoms, against a share that is asked for and scrambled atoms."""
-    findings = []
-    for (family, weight), models in result.more["summary"].groupby(["family", "sparsity_weight"]):
-        epochs = models["max_epochs"].min()
+    """Share of Gabor-like atoms, against a share that is asked for and scrambled atoms.
+
+    Without a penalty (λ = 0) codes are not sparse, and nothing is claimed of their atoms.
+    """
+    summary = result.more["summary"].query("sparsity_weight > 0")
+    groups = summary[summary["family"].isin(rules.families_with_strokes)].groupby(
+        ["family", "sparsity_weight"]
+    )
+    missing = [name for name in rules.families_with_strokes if name not in set(summary["family"])]
+    findings = [Finding(Word.OPEN, f"{family}: missing") for family in missing]
+    for (family, weight), models in groups:
         rivals = {
             f"{rules.gabor_share:g}": Sample.fixed(rules.gabor_share),
-            "scrambled atoms": over_seeds(models["gabor_like_scrambled"], epochs),
+            "scrambled atoms": _sample(models, "gabor_like_scrambled"),
         }
-        ours = over_seeds(models["gabor_like"], epochs)
-        least = least_epochs(result, rules)
-        name = f"{family} at λ = {weight:g}"
-        findings.append(above(name, ours, rivals, rules, least_epochs=least, unit=""))
+        name, ours = f"{family} at λ = {weight:g}", _sample(models, "gabor_like")
+        number = len(rivals) * (len(groups) + len(missing))
+        findings.append(_above(name, ours, rivals, number, result, rules))
     return together(findings)

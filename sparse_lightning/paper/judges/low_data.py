@@ -22,7 +22,7 @@ def classifies_best(
         rivals = [rival for rival in rivals if rival not in rules.needs_validation]
     findings = []
     for count in rules.few_labels:
-        values = _accuracies(result, arm, count)
+        values = _accuracies(result, rules, arm, count)
         finding = above(
             f"VDL-NL with {count} per class",
             values.get("vdl_nl", ABSENT),
@@ -46,7 +46,7 @@ def codes_beat_pixels(result: StudyResult, rules: Rules, arm: str = VALIDATED) -
     ]
     findings = []
     for family, count in pairs:
-        values = _accuracies(result, arm, count)
+        values = _accuracies(result, rules, arm, count)
         finding = above(
             f"{family} with {count} per class",
             values.get(family, ABSENT),
@@ -60,16 +60,18 @@ def codes_beat_pixels(result: StudyResult, rules: Rules, arm: str = VALIDATED) -
     return together(findings)
 
 
-def _accuracies(result: StudyResult, arm: str, count: int) -> dict[str, Sample]:
+def _accuracies(result: StudyResult, rules: Rules, arm: str, count: int) -> dict[str, Sample]:
     """By method, in %."""
     summary: pd.DataFrame = result.more["summary"].astype({"labels_per_class": str})
     rows = summary[(summary["arm"] == arm) & (summary["labels_per_class"] == str(count))]
-    return {row.method: _accuracy(row) for row in rows.itertuples()}
+    return {row.method: _accuracy(row, rules) for row in rows.itertuples()}
 
 
-def _accuracy(row: NamedTuple) -> Sample:
+def _accuracy(row: NamedTuple, rules: Rules) -> Sample:
     """In %; of a method without model seeds it is what it is, on the draws that all share."""
     accuracy = 100 * (1 - row.top1)
     if row.model_seeds == math.inf:
         return Sample.fixed(accuracy)
-    return Sample(accuracy, 100 * row.top1_std, row.model_seeds, 0.0, row.epochs)
+    # What sees pixels has no model: its replicates are draws of labels, and its own start.
+    is_model = row.method not in rules.pixel_classifiers
+    return Sample(accuracy, 100 * row.top1_std, row.model_seeds, 0.0, row.epochs, is_model)
