@@ -232,6 +232,12 @@ def test_a_penalty_with_signs_needs_an_encoder_with_signs(compose_small):
     assert instantiate(compose_small("model=do", "model/energy/penalty=l1").model).energy.penalty
 
 
+def test_an_encoder_with_signs_needs_a_penalty_with_signs(compose_small):
+    config = compose_small("model=vdl", "model/encoder=signed_lista")
+    with pytest.raises(InstantiationException, match=r"SignedLISTA .* model/energy/penalty=l1"):
+        instantiate(config.model)
+
+
 def test_level_picks_from_the_familys_grid_and_a_number_by_hand_wins(compose):
     grid = compose("model=vdl").sparsity_weights
     for level, expected in enumerate(grid):

@@ -10,7 +10,8 @@ With a step size :math:`\eta`, from :math:`a = z_0` and :math:`t_1 = 1`,
 which is FISTA (Beck & Teboulle 2009); ISTA takes :math:`a = z_k`. A sample has converged at the
 first iteration with :math:`\|z_k - z_{k-1}\| < \mathrm{tolerance} \cdot \|z_{k-1}\|`, or whose code
 does not change at all. It then keeps that code. The hinge, which couples samples, goes on counting
-it (`Objective.restrict`).
+it (`Objective.restrict`). Initial codes that the penalty does not allow, such as negative ones, are
+projected first, by its proximal step of size 0.
 
 **The paper's step, safeguarded.** A constant step is stable while :math:`\eta L < 4/3` with full
 momentum, and while :math:`\eta L < 2` without, L being the largest curvature (the eigenvalue of the
@@ -330,7 +331,9 @@ class ISTA(ProximalGradient):
             return self.divergence_hint
         return f"solver=adaptive, or more than solver.max_iterations={self.max_iterations}"
 
+    @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
+        initial_codes = objective.prox(initial_codes, 0.0)
         solution = super().__call__(objective, initial_codes)
         if not self.safeguard or objective.agree(
             bool(solution.converged.all()), initial_codes.device
