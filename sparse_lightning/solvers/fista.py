@@ -119,11 +119,22 @@ class ProximalGradient(Solver):
     @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
         step = self.constant_step(objective, initial_codes)
-        if step is not None and gram_numba.applies(objective, initial_codes):
+        if step is not None and self.is_mirrored() and gram_numba.applies(objective, initial_codes):
             return gram_numba.descend(objective, initial_codes, step, self)
         if step is None:
             return self.descend(objective, self.initial_state(objective, initial_codes), None)
         return self.descend(objective, State.at(initial_codes), step)
+
+    @classmethod
+    def is_mirrored(cls) -> bool:
+        """Whether the compiled loops (`gram_numba`) do what this class does.
+
+        They do where a subclass has no loop of its own, and where samples end together if and only
+        if momentum restarts.
+        """
+        loop = ("descend", "iterate", "momentum")
+        is_own = any(getattr(cls, name) is not getattr(ProximalGradient, name) for name in loop)
+        return not is_own and cls.restarts == cls.ends_together
 
     def initial_state(self, objective: SolvableObjective, codes: Tensor) -> State:
         """Where iterations with a measured step start from."""
