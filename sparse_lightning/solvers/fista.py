@@ -16,10 +16,13 @@ projected first, by its proximal step of size 0.
 **The paper's step, safeguarded.** A constant step is stable while :math:`\eta L < 4/3` with full
 momentum, and while :math:`\eta L < 2` without, L being the largest curvature (the eigenvalue of the
 iteration leaves the unit circle there). A decoder that is free to grow passes that bound in the
-course of training. So each sample's curvature is measured between successive points,
+course of training. Where an upper bound of L is known (of a linear decoder), it either shows that
+the constant step is stable, or the step is 1 over that bound. Elsewhere each sample's curvature is
+measured between successive points,
 :math:`L = \langle \nabla(a') - \nabla(a), a' - a\rangle / \|a' - a\|^2`, at no further gradient. A
-sample whose L shows that the step is not stable goes on with a step of :math:`1/L`. Where the
-constant step is stable nothing changes. ``safeguard=False`` is the literal algorithm.
+sample whose L shows that the step is not stable goes on with a step of :math:`1/L`. Where neither
+happens nothing changes, unless some sample does not converge: then the samples whose energy rose
+keep their initial codes. ``safeguard=False`` is the literal algorithm.
 """
 
 from __future__ import annotations
@@ -308,8 +311,9 @@ class ISTA(ProximalGradient):
         max_iterations: upper limit, at least 1.
         tolerance: relative change of a sample's code at which it has converged. 0 never stops
             early, so that every sample takes ``max_iterations``.
-        safeguard: whether a sample takes a step of 1/L where the constant step is not stable, and
-            keeps its initial code where inference ended at a higher energy.
+        safeguard: whether a sample takes a step of 1/L where the constant step is not known to be
+            stable. If some sample has not converged, each sample whose energy ended higher than it
+            began also keeps its initial code.
 
     Raises:
         SettingError: for a setting outside these bounds.
