@@ -8,6 +8,7 @@ Inference runs in float32 or better, whatever the precision of training is.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,11 @@ class Decoder(nn.Module):
 
     def datafit(self, inputs: Tensor) -> DataFit:
         r"""The reconstruction term :math:`\sum_i \frac1d \|x_i - D(z_i)\|^2` of inputs x (n, d)."""
-        return AutogradDataFit(self, inputs)
+        if all(at_least_float32(own).dtype == own.dtype for own in self.parameters()):
+            return AutogradDataFit(self, inputs)
+        # Lightning validates in inference mode, whose tensors autograd refuses.
+        with torch.inference_mode(False):
+            return AutogradDataFit(copy.deepcopy(self).float(), inputs)
 
     def column_groups(self) -> list[Columns]:
         """Weights, bottom first, and the dimensions that one column of each extends over.
@@ -148,16 +153,9 @@ class MultiLayerDecoder(Decoder):
 
     def __init__(self, code_dim: int, hidden_dims: Sequence[int], input_dim: int) -> None:
         super().__init__()
-        if isinstance(hidden_dims, str) or len(hidden_dims) == 0 or min(hidden_dims) < 1:
-            raise SettingError(
-                f"model.decoder.hidden_dims={hidden_dims} must list at least one positive width: "
-                "use LinearDecoder for a decoder without hidden layers."
-            )
+        hidden_dims = _widths("hidden_dims", hidden_dims)
         require_count("model.decoder.code_dim", code_dim)
         require_count("model.decoder.input_dim", input_dim)
-        for layer, width in enumerate(hidden_dims):
-            require_count(f"model.decoder.hidden_dims[{layer}]", width)
-        hidden_dims = [int(width) for width in hidden_dims]
         self.code_dim, self.hidden_dims, self.input_dim = code_dim, hidden_dims, input_dim
         widths = [code_dim, *hidden_dims]
         self.hidden = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
@@ -253,14 +251,6 @@ class ConvolutionalDecoder(Decoder):
         for convolution in self.convolutions:
             maps = convolution(torch.relu(maps))
         return maps.flatten(1)
-
-    def column_groups(self) -> list[Columns]:
-        """Those of the linear layer, and the kernels that one map is drawn with.
-
-        These are the columns of a convolution away from the border, where part of a kernel is cut.
-        """
-        layers = [c for c in self.convolutions if isinstance(c, nn.ConvTranspose2d)]
-        return [(self.maps.weight, (0,)), *((layer.weight, (1, 2, 3)) for layer in layers)]
 
 
 def _widths(name: str, widths: Sequence[int]) -> list[int]:

@@ -83,16 +83,20 @@ class LISTA(Encoder):
         require_count("model.encoder.input_dim", input_dim)
         require_count("model.encoder.code_dim", code_dim)
         self.input_dim, self.code_dim, self.num_layers = input_dim, code_dim, num_layers
-        self.input = nn.Linear(input_dim, code_dim)
+        self.input = nn.Linear(input_dim, code_dim, bias=not self.is_signed)
         self.lateral = nn.Linear(code_dim, code_dim, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(n, d) -> non-negative codes (n, l)."""
+        """(n, d) -> codes (n, l)."""
         drive = self.input(inputs)
-        codes = torch.relu(drive)
+        codes = self.shrink(drive)
         for _ in range(self.num_layers):
-            codes = torch.relu(drive + self.lateral(codes))
+            codes = self.shrink(drive + self.lateral(codes))
         return codes
+
+    def shrink(self, drive: Tensor) -> Tensor:
+        """What each layer ends in, (n, l) -> (n, l)."""
+        return torch.relu(drive)
 
     def unit_slices(self) -> list[tuple[Tensor, int]]:
         lateral = self.lateral.weight
@@ -163,9 +167,14 @@ class GatedLISTA(LISTA):
             codes = torch.relu(codes + (1 + a * gate * size) * (shrunk - codes))
         return codes
 
+    def unit_slices(self) -> list[tuple[Tensor, int]]:
+        gate, lateral = self.gate_input, self.gate_lateral.weight
+        gates = [(gate.weight, 0), (gate.bias, 0), (lateral, 0), (lateral, 1), (self.gain_rate, 1)]
+        return super().unit_slices() + gates
+
 
 @register
-class SignedLISTA(Encoder):
+class SignedLISTA(LISTA):
     r"""Learned ISTA for codes with signs: the soft threshold with a learned threshold of each unit.
 
     .. math:: u = U x, \qquad z^0 = h_\theta(u), \qquad z^{k+1} = h_\theta(u + S z^k), \qquad
@@ -187,26 +196,14 @@ class SignedLISTA(Encoder):
     is_signed = True
 
     def __init__(self, input_dim: int, code_dim: int, num_layers: int = 3) -> None:
-        super().__init__()
-        if num_layers < 0:
-            raise SettingError(f"model.encoder.num_layers={num_layers} must be 0 or more.")
-        require_count("model.encoder.input_dim", input_dim)
-        require_count("model.encoder.code_dim", code_dim)
-        self.input_dim, self.code_dim, self.num_layers = input_dim, code_dim, num_layers
-        self.input = nn.Linear(input_dim, code_dim, bias=False)
-        self.lateral = nn.Linear(code_dim, code_dim, bias=False)
+        super().__init__(input_dim, code_dim, num_layers)
         # At 0 it would have no gradient.
         self.threshold = nn.Parameter(torch.full((code_dim,), input_dim**-0.5))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(n, d) -> codes (n, l)."""
-        soft_threshold, threshold = L1().prox, self.threshold.abs()
-        drive = self.input(inputs)
-        codes = soft_threshold(drive, threshold)
-        for _ in range(self.num_layers):
-            codes = soft_threshold(drive + self.lateral(codes), threshold)
-        return codes
+    def shrink(self, drive: Tensor) -> Tensor:
+        """The soft threshold, (n, l) -> (n, l)."""
+        return L1().prox(drive, self.threshold.abs())
 
-    def filters(self) -> Tensor:
-        """The rows of U, (l, d): what each code component looks for first."""
-        return self.input.weight.detach()
+    def unit_slices(self) -> list[tuple[Tensor, int]]:
+        """Those of the weights: a component that begins anew keeps its threshold."""
+        return [(self.input.weight, 0), (self.lateral.weight, 0), (self.lateral.weight, 1)]

@@ -138,6 +138,13 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
                 "model/encoder=signed_lista or another encoder whose is_signed is true, or "
                 "model.encoder=null."
             )
+        if self.encoder.is_signed and not penalty.is_signed:
+            raise SettingError(
+                f"model.encoder={type(self.encoder).__name__} predicts codes with signs, which "
+                f"model.energy.penalty={type(penalty).__name__} does not allow: set "
+                "model/energy/penalty=l1 or another penalty whose is_signed is true, or "
+                "model/encoder=lista."
+            )
         for name in ("code_dim", "input_dim"):
             ours, theirs = getattr(self.decoder, name), getattr(self.encoder, name)
             if ours != theirs:

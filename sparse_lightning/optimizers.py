@@ -28,8 +28,9 @@ class AdamSettings:
         decoder_learning_rate: of all decoder parameters.
         encoder_learning_rate: of all encoder parameters.
         decoder_weight_decay: of the decoder's weight matrices.
-        decoder_bias_weight_decay: of the decoder's hidden biases.
-        encoder_bias_weight_decay: of the encoder's bias.
+        decoder_bias_weight_decay: of the decoder's biases.
+        encoder_bias_weight_decay: of the encoder's biases. Other vectors, such as gates and
+            thresholds, do not decay.
         decoder_decay_factor: the decoder's learning rate is multiplied by it ...
         decoder_decay_epochs: ... every so many epochs; None never.
         betas: of Adam's moving averages, of gradients and of their squares.
@@ -121,11 +122,16 @@ def _constant(epoch: int) -> float:
 def _groups(
     name: str, part: nn.Module, learning_rate: float, weight_decay: float, bias_decay: float
 ) -> list[dict]:
-    """Two parameter groups, weight matrices and biases, without those that are empty."""
-    weights = [parameter for parameter in part.parameters() if parameter.ndim > 1]
-    biases = [parameter for parameter in part.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"name": f"{name}_weights", "params": weights, "weight_decay": weight_decay},
-        {"name": f"{name}_biases", "params": biases, "weight_decay": bias_decay},
+    """Groups of weight matrices, of biases, and of other vectors, without those that are empty."""
+    parameters: dict[str, list[nn.Parameter]] = {"weights": [], "biases": [], "vectors": []}
+    for own, parameter in part.named_parameters():
+        # Where biases do not decay either, older checkpoints have one group for all vectors.
+        is_bias = own.endswith("bias") or bias_decay == 0
+        kind = "weights" if parameter.ndim > 1 else "biases" if is_bias else "vectors"
+        parameters[kind].append(parameter)
+    decays = {"weights": weight_decay, "biases": bias_decay, "vectors": 0.0}
+    return [
+        {"name": f"{name}_{kind}", "params": own, "weight_decay": decays[kind], "lr": learning_rate}
+        for kind, own in parameters.items()
+        if own
     ]
-    return [{**group, "lr": learning_rate} for group in groups if group["params"]]

@@ -24,7 +24,9 @@ from torch.nn.functional import mse_loss
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.distributed import Processes
+from sparse_lightning.encoders import Encoder
 from sparse_lightning.errors import SettingError, require_count, require_non_negative
+from sparse_lightning.penalties import Penalty
 from sparse_lightning.registry import build, register
 from sparse_lightning.solvers import Solution
 
@@ -98,7 +100,11 @@ class InferThenRegress(TrainingRule):
 
     def forward(self, model: SparseAutoencoder, batch: Batch) -> TrainingStep:
         inputs = batch.inputs
-        prediction = None if model.encoder is None else model.predict_codes(inputs)
+        prediction = None
+        if model.encoder is not None:
+            # The encoder's loss is not the decoder's, whose bias may be subtracted.
+            seen = model.seen_by_encoder(inputs).detach()
+            prediction, _ = model.encoder.encode_with_preactivations(seen)
         objective, initial, solution = model.infer_batch(inputs, prediction, Processes.present())
         codes = solution.codes
         reconstructions = model.decoder(codes)
@@ -156,6 +162,15 @@ class EndToEnd(TrainingRule):
                     f"model.energy.{name}={getattr(model.energy, name)} belongs to inference, and "
                     f"model.training_rule=EndToEnd has none: set model.energy.{name}=0."
                 )
+        if model.energy.sparsity_weight > 0 and not has_gradient(
+            model.encoder, model.energy.penalty
+        ):
+            raise SettingError(
+                f"model.energy.penalty={type(model.energy.penalty).__name__} has no gradient by "
+                f"which model.encoder={type(model.encoder).__name__} could learn: set "
+                "model/encoder=jumprelu, model/energy/penalty=non_negative_l1, or "
+                "model.energy.sparsity_weight=0."
+            )
 
     def begin(self, model: SparseAutoencoder) -> None:
         if self.auxiliary is not None:
@@ -202,6 +217,14 @@ class EndToEnd(TrainingRule):
         if self.sparsity_warmup_steps == 0:
             return 1.0
         return min(1.0, step / self.sparsity_warmup_steps)
+
+
+def has_gradient(encoder: Encoder, penalty: Penalty) -> bool:
+    """Whether an encoder can learn by a penalty; a number of active components has no gradient."""
+    like = next(encoder.parameters(), torch.zeros(()))
+    with torch.inference_mode(False), torch.enable_grad():
+        codes = like.new_ones(1, encoder.code_dim).requires_grad_()
+        return encoder.penalize(codes, codes, penalty).requires_grad
 
 
 @register

@@ -111,6 +111,30 @@ def test_sparse_autoencoders_have_presets(data, family, compose, needed):
     assert config.model.optimizer.encoder_learning_rate == 1e-3
 
 
+@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize("family", ["topk", "batchtopk"])
+def test_encoders_that_keep_k_have_no_penalty(data, family, compose, needed):
+    overrides = [f"data={data}", f"model={family}", *needed.get(data, [])]
+    assert compose(*overrides).model.energy.sparsity_weight == 0
+
+
+@pytest.mark.parametrize("family", ["topk", "batchtopk"])
+def test_known_dictionaries_have_a_grid_of_k(family, compose):
+    config = compose("data=synthetic", f"model={family}", "sparsity_level=3")
+    assert config.model.encoder.k == config.data.num_active
+    assert config.model.training_rule.auxiliary.dead_after == 10000
+    assert config.sparsity_weights is None
+
+
+@pytest.mark.parametrize("family", ["vdl", "jumprelu"])
+def test_every_family_takes_every_penalty(family, compose):
+    for penalty in options("model/energy/penalty"):
+        config = compose(f"model={family}", f"model/energy/penalty={penalty}")
+        own = OmegaConf.load(CONFIG_DIR / "model/energy/penalty" / f"{penalty}.yaml")
+        assert config.model.energy.penalty == own
+    assert compose("model=jumprelu").model.energy.penalty._target_.endswith(".NonNegativeL0")
+
+
 def test_sizes_follow_from_the_data(compose, needed):
     config = compose("data=arrays", "model=vdl_nl", *needed["arrays"])
     assert (config.model.decoder.input_dim, config.model.encoder.input_dim) == (4, 4)
@@ -206,6 +230,12 @@ def test_a_penalty_with_signs_needs_an_encoder_with_signs(compose_small):
     with pytest.raises(InstantiationException, match=r"penalty=L1 .* model/encoder=signed_lista"):
         instantiate(config.model)
     assert instantiate(compose_small("model=do", "model/energy/penalty=l1").model).energy.penalty
+
+
+def test_an_encoder_with_signs_needs_a_penalty_with_signs(compose_small):
+    config = compose_small("model=vdl", "model/encoder=signed_lista")
+    with pytest.raises(InstantiationException, match=r"SignedLISTA .* model/energy/penalty=l1"):
+        instantiate(config.model)
 
 
 def test_level_picks_from_the_familys_grid_and_a_number_by_hand_wins(compose):

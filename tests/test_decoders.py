@@ -166,6 +166,20 @@ def test_inference_never_multiplies_with_subnormal_numbers(hidden_dims, dtype):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_inference_by_autograd_is_in_float32_or_better(kind):
+    decoder = Convolutional().to(kind)
+    finer = torch.promote_types(kind, torch.float32)
+    exact = copy.deepcopy(decoder).to(finer)
+    inputs, codes = torch.randn(3, 16, dtype=finer), torch.rand(3, 5, dtype=finer)
+    expected = exact.datafit(inputs).value_and_gradient(codes)
+    with torch.inference_mode():
+        found = decoder.datafit(inputs).value_and_gradient(codes)
+    for one, other in zip(found, expected):
+        assert torch.equal(one, other)
+    assert next(decoder.parameters()).dtype == kind
+
+
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
 def test_a_weight_that_is_no_number_is_not_hidden(number):
     decoder = MultiLayerDecoder(6, [8], 10)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import mse_loss
 from torch.optim import Adam
 
-from sparse_lightning.decoders import MultiLayerDecoder
-from sparse_lightning.encoders import LISTA
+from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
+from sparse_lightning.encoders import LISTA, GatedLISTA, SignedLISTA
 from sparse_lightning.errors import SettingError
 from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.sparse_encoders import JumpReLUEncoder
 
 SETTINGS = AdamSettings(
     decoder_learning_rate=3e-3,
@@ -89,6 +91,26 @@ def test_one_loop_takes_adams_steps():
             optimizer.step()
     for one, two in zip(decoder.parameters(), other.parameters()):
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "vectors"),
+    [
+        (LISTA(10, 6), set()),
+        (GatedLISTA(10, 6), {"gain", "overshoot"}),
+        (SignedLISTA(10, 6), {"threshold"}),
+        (JumpReLUEncoder(10, 6, 0.1, 0.1), {"log_threshold"}),
+    ],
+)
+@pytest.mark.parametrize("bias_decay", [0.0, 2e-2])
+def test_of_vectors_only_biases_decay(encoder, vectors, bias_decay):
+    settings = replace(SETTINGS, encoder_bias_weight_decay=bias_decay)
+    optimizer, _ = settings.build(LinearDecoder(6, 10, has_bias=True), encoder)
+    decays = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in encoder.named_parameters():
+        is_bias = parameter.ndim == 1 and name not in vectors
+        assert decays.pop(parameter) == (bias_decay if is_bias else 0)
+    assert sorted(decays.values()) == [5e-4, 1e-2]
 
 
 def test_only_the_decoders_rate_decays():

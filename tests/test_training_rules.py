@@ -17,7 +17,7 @@ from sparse_lightning.energy import Energy
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
-from sparse_lightning.penalties import NonNegativeL0
+from sparse_lightning.penalties import NonNegativeL0, NonNegativeLogSum
 from sparse_lightning.registry import build, describe
 from sparse_lightning.solvers import FISTA
 from sparse_lightning.sparse_encoders import (
@@ -242,6 +242,21 @@ def test_the_papers_rule_has_no_state_of_its_own():
     assert not [name for name in model.state_dict() if name.startswith("training_rule")]
 
 
+def test_the_regression_leaves_the_decoders_bias_alone(inputs):
+    encoder = BatchTopKEncoder(D, L, 2, subtracts_decoder_bias=True)
+    model = model_of(encoder, Energy(0.05, encoder_weight=1.0), training_rule=InferThenRegress())
+    with torch.no_grad():
+        model.decoder.bias.normal_()
+    prediction, _ = copy.deepcopy(encoder).encode_with_preactivations(inputs - model.decoder.bias)
+    step = model.training_rule(model, batch_of(inputs))
+    expected = mse_loss(model.decoder(step.codes), inputs)
+    found = gradients(model, step.loss)
+    torch.testing.assert_close(found["decoder.bias"], gradients(model, expected)["decoder.bias"])
+    torch.testing.assert_close(step.loss, expected + mse_loss(prediction, step.codes))
+    assert found["encoder.input.weight"].any()
+    assert encoder.threshold > 0
+
+
 def test_filters_begin_as_atoms():
     rule = EndToEnd(starts_transposed=True)
     model = model_of(ReLUEncoder(D, L), constraint=UnitColumns(), training_rule=rule)
@@ -295,11 +310,23 @@ def test_descriptions_of_rules_build_them_again():
         (None, Energy(0.1), r"EndToEnd needs an encoder"),
         (ReLUEncoder(D, L), Energy(0.1, 1.0), r"model\.energy\.variance_weight=1\.0 belongs to"),
         (LISTA(D, L), Energy(0.1, encoder_weight=2.0), r"model\.energy\.encoder_weight=2\.0"),
+        (
+            ReLUEncoder(D, L),
+            Energy(0.1, penalty=NonNegativeL0()),
+            r"penalty=NonNegativeL0 has no gradient by which model\.encoder=ReLUEncoder",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_the_rule_are_refused(encoder, energy, message):
     with pytest.raises(SettingError, match=message):
         model_of(encoder, energy)
+
+
+def test_a_penalty_without_gradient_is_refused_only_where_it_is_to_teach():
+    assert model_of(ReLUEncoder(D, L), Energy(0.0, penalty=NonNegativeL0()))
+    with torch.no_grad():
+        assert model_of(JumpReLUEncoder(D, L, 0.6, 0.3), Energy(0.1, penalty=NonNegativeL0()))
+        assert model_of(ReLUEncoder(D, L), Energy(0.1, penalty=NonNegativeLogSum()))
 
 
 def test_a_bias_that_is_not_there_cannot_be_subtracted():

@@ -15,7 +15,8 @@ The loop is that of `sparse_lightning.solvers.fista`, with
 - a few proximal Newton steps first, where one Hessian nearly holds for all samples
   (`sparse_lightning.solvers.proximal_newton`).
 
-Codes of higher energy than the initial ones are never returned.
+Codes of higher energy than the initial ones are never returned. Initial codes that the penalty does
+not allow, such as negative ones, are projected first.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Adaptive(ProximalGradient):
 
     @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
-        start = None
+        start, initial_codes = None, objective.prox(initial_codes, 0.0)
         if proximal_newton.applies(objective, initial_codes):
             start = proximal_newton.descend(objective, initial_codes, self.max_iterations // 2)
         if start is None:

@@ -10,15 +10,19 @@ With a step size :math:`\eta`, from :math:`a = z_0` and :math:`t_1 = 1`,
 which is FISTA (Beck & Teboulle 2009); ISTA takes :math:`a = z_k`. A sample has converged at the
 first iteration with :math:`\|z_k - z_{k-1}\| < \mathrm{tolerance} \cdot \|z_{k-1}\|`, or whose code
 does not change at all. It then keeps that code. The hinge, which couples samples, goes on counting
-it (`Objective.restrict`).
+it (`Objective.restrict`). Initial codes that the penalty does not allow, such as negative ones, are
+projected first, by its proximal step of size 0.
 
 **The paper's step, safeguarded.** A constant step is stable while :math:`\eta L < 4/3` with full
 momentum, and while :math:`\eta L < 2` without, L being the largest curvature (the eigenvalue of the
 iteration leaves the unit circle there). A decoder that is free to grow passes that bound in the
-course of training. So each sample's curvature is measured between successive points,
+course of training. Where an upper bound of L is known (of a linear decoder), it either shows that
+the constant step is stable, or the step is 1 over that bound. Elsewhere each sample's curvature is
+measured between successive points,
 :math:`L = \langle \nabla(a') - \nabla(a), a' - a\rangle / \|a' - a\|^2`, at no further gradient. A
-sample whose L shows that the step is not stable goes on with a step of :math:`1/L`. Where the
-constant step is stable nothing changes. ``safeguard=False`` is the literal algorithm.
+sample whose L shows that the step is not stable goes on with a step of :math:`1/L`. Where neither
+happens nothing changes, unless some sample does not converge: then the samples whose energy rose
+keep their initial codes. ``safeguard=False`` is the literal algorithm.
 """
 
 from __future__ import annotations
@@ -118,11 +122,22 @@ class ProximalGradient(Solver):
     @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
         step = self.constant_step(objective, initial_codes)
-        if step is not None and gram_numba.applies(objective, initial_codes):
+        if step is not None and self.is_mirrored() and gram_numba.applies(objective, initial_codes):
             return gram_numba.descend(objective, initial_codes, step, self)
         if step is None:
             return self.descend(objective, self.initial_state(objective, initial_codes), None)
         return self.descend(objective, State.at(initial_codes), step)
+
+    @classmethod
+    def is_mirrored(cls) -> bool:
+        """Whether the compiled loops (`gram_numba`) do what this class does.
+
+        They do where a subclass has no loop of its own, and where samples end together if and only
+        if momentum restarts.
+        """
+        loop = ("descend", "iterate", "momentum")
+        is_own = any(getattr(cls, name) is not getattr(ProximalGradient, name) for name in loop)
+        return not is_own and cls.restarts == cls.ends_together
 
     def initial_state(self, objective: SolvableObjective, codes: Tensor) -> State:
         """Where iterations with a measured step start from."""
@@ -296,8 +311,9 @@ class ISTA(ProximalGradient):
         max_iterations: upper limit, at least 1.
         tolerance: relative change of a sample's code at which it has converged. 0 never stops
             early, so that every sample takes ``max_iterations``.
-        safeguard: whether a sample takes a step of 1/L where the constant step is not stable, and
-            keeps its initial code where inference ended at a higher energy.
+        safeguard: whether a sample takes a step of 1/L where the constant step is not known to be
+            stable. If some sample has not converged, each sample whose energy ended higher than it
+            began also keeps its initial code.
 
     Raises:
         SettingError: for a setting outside these bounds.
@@ -330,7 +346,9 @@ class ISTA(ProximalGradient):
             return self.divergence_hint
         return f"solver=adaptive, or more than solver.max_iterations={self.max_iterations}"
 
+    @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
+        initial_codes = objective.prox(initial_codes, 0.0)
         solution = super().__call__(objective, initial_codes)
         if not self.safeguard or objective.agree(
             bool(solution.converged.all()), initial_codes.device

@@ -108,6 +108,8 @@ def descend(objective: Any, initial_codes: Tensor, most: int) -> Descent | None:
     if hessian is None or most < 1:
         return None
     lipschitz = largest_eigenvalue_bound(hessian)
+    if lipschitz == 0:  # No hidden unit is active for any sample.
+        return None
     energies, gradient = objective.energies_and_gradient(initial_codes)
     scale, place = torch.full_like(energies, FIRST_SCALE), torch.arange(len(initial_codes))
     none = torch.zeros_like(place)[:, None]

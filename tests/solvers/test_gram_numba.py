@@ -21,6 +21,7 @@ from sparse_lightning.distributed import Processes
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.penalties import NonNegativeL1
 from sparse_lightning.solvers import FISTA, Adaptive, Solution, gram_numba
+from sparse_lightning.solvers.fista import State
 
 every_energy = pytest.mark.parametrize("energy", ENERGIES)
 coupled_or_not = pytest.mark.parametrize("energy", ["DO", "VDL"])
@@ -72,6 +73,35 @@ def test_a_penalty_that_inherits_is_honoured():
     found = solver(given.objective, given.start)
     curvature = torch.full((4,), given.objective.lipschitz(given.start))
     torch.testing.assert_close(found.codes, literal_solution(given, solver, curvature, True)[0])
+
+
+class Iterates(FISTA):
+    def iterate(self, objective: Objective, state: State, step: float | None) -> State:
+        return replace(super().iterate(objective, state, step), point=state.codes)
+
+
+class Extrapolates(FISTA):
+    def momentum(self, age: Tensor, correction: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(change[:, :1], 0.3), age
+
+
+class Descends(FISTA):
+    def descend(self, objective: Objective, state: State, step: float | None) -> Solution:
+        return Solution(state.codes + 1, state.iterations.squeeze(1), ~state.frozen.squeeze(1))
+
+
+class Restarts(FISTA):
+    restarts = True
+
+
+@pytest.mark.parametrize("kind", [Iterates, Extrapolates, Descends, Restarts])
+def test_a_solver_that_inherits_is_honoured(monkeypatch, kind: type[FISTA]):
+    given = problem("linear", ENERGIES["VDL"])
+    solver = kind(0.2, 10)
+    found = solver(given.objective, given.start)
+    expected = by_torch(monkeypatch, solver, given.objective, given.start)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.iterations, expected.iterations)
 
 
 @every_energy

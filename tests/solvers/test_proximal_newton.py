@@ -57,6 +57,14 @@ def test_there_are_none_where_one_quadratic_does_not_do():
     assert descend(linear, far.start, 10) is None, "it is its own quadratic"
 
 
+def test_there_are_none_where_no_hidden_unit_is_active():
+    given = problem(Energy(0.1), 0.0)
+    with torch.no_grad():
+        given.decoder.hidden[0].bias.fill_(-100)
+    assert descend(given.objective, given.start, 10) is None
+    assert (Adaptive()(given.objective, given.start).codes == 0).all()
+
+
 @every_energy
 @pytest.mark.parametrize("hidden_dims", [(60,), (60, 24)])
 def test_a_network_that_is_linear_takes_few_steps(monkeypatch, energy, hidden_dims):

@@ -163,6 +163,22 @@ def test_an_empty_batch_has_no_codes(solver, decoder):
     assert solver(objective, given.start[:0]).codes.shape == (0, 12)
 
 
+@pytest.mark.parametrize("penalty", ["l1", *PENALTIES])
+@pytest.mark.parametrize("solver", [FISTA(0.3, 40), Adaptive(40)])
+@pytest.mark.parametrize("decoder", ["linear", "one hidden layer"])
+def test_a_start_that_the_penalty_does_not_allow_is_projected(decoder, solver, penalty):
+    weights = Energy(0.02, 10.0, 0.5)
+    if penalty != "l1":
+        weights = replace(weights, penalty=PENALTIES[penalty])
+    given = problem(decoder, weights, count=8)
+    start = given.start - 0.5
+    allowed = start if weights.penalty.is_signed else start.clamp_min(0)
+    torch.testing.assert_close(given.objective.prox(start, 0.0), allowed)
+    found, expected = (solver(given.objective, codes).codes for codes in (start, allowed))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    assert weights.penalty.is_signed or (found >= 0).all()
+
+
 def test_above_the_largest_useful_weight_all_codes_are_zero():
     decoder, inputs = LinearDecoder(20, 40).double(), torch.randn(15, 40).double()
     largest = float((2 / 40 * inputs @ decoder.weight.detach()).max())

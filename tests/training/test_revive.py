@@ -16,13 +16,16 @@ from sparse_lightning import (
     LISTA,
     AdamSettings,
     Energy,
+    GatedLISTA,
     LinearDecoder,
     MultiLayerDecoder,
+    SignedLISTA,
     SparseAutoencoder,
 )
 from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.errors import SettingError
+from sparse_lightning.penalties import L1, NonNegativeL1
 from sparse_lightning.train import train
 from sparse_lightning.training import revive as module
 from sparse_lightning.training.revive import (
@@ -38,7 +41,12 @@ DEAD = torch.tensor([1, 4])
 
 
 def model_with(decoder: Decoder, encoder: Encoder | None, constraint=None) -> SparseAutoencoder:
-    energy = Energy(0.01, encoder_weight=0.0 if encoder is None else 1.0)
+    is_signed = encoder is not None and encoder.is_signed
+    energy = Energy(
+        0.01,
+        encoder_weight=0.0 if encoder is None else 1.0,
+        penalty=L1() if is_signed else NonNegativeL1(),
+    )
     adam = AdamSettings(1e-3, 1e-3)
     return SparseAutoencoder(decoder, encoder, energy, FISTA(0.5), adam, constraint).double()
 
@@ -83,9 +91,10 @@ def test_a_new_atom_lowers_the_error_of_its_input_fastest(hidden: tuple[int, ...
 
 @pytest.mark.parametrize("constraint", [None, UnitColumns()], ids=["free", "unit columns"])
 @pytest.mark.parametrize("hidden", [(), (7,)], ids=["linear", "hidden layer"])
-def test_only_what_belongs_to_dead_units_changes(constraint, hidden):
+@pytest.mark.parametrize("kind", [LISTA, GatedLISTA, SignedLISTA])
+def test_only_what_belongs_to_dead_units_changes(constraint, hidden, kind):
     decoder = MultiLayerDecoder(6, hidden, 10) if hidden else LinearDecoder(6, 10)
-    model = model_with(decoder, LISTA(10, 6), constraint)
+    model = model_with(decoder, kind(10, 6), constraint)
     optimizer = with_moments(model)
     if constraint is not None:
         constraint(decoder)
@@ -102,6 +111,10 @@ def test_only_what_belongs_to_dead_units_changes(constraint, hidden):
         "encoder.input.weight": [0],
         "encoder.input.bias": [0],
         "encoder.lateral.weight": [0, 1],
+        "encoder.gate_input.weight": [0],
+        "encoder.gate_input.bias": [0],
+        "encoder.gate_lateral.weight": [0, 1],
+        "encoder.gain_rate": [1],
     }
     for name, weight in model.named_parameters():
         changed = torch.zeros_like(weight, dtype=torch.bool)
@@ -119,8 +132,10 @@ def test_only_what_belongs_to_dead_units_changes(constraint, hidden):
     rows = weights["encoder.input.weight"][DEAD]
     mean = before["encoder.input.weight"][~dead].norm(dim=1).mean()
     torch.testing.assert_close(rows, 0.2 * mean * normalize(lacking, dim=1))
-    assert not weights["encoder.input.bias"][DEAD].any()
-    assert not weights["encoder.lateral.weight"][:, DEAD].any()
+    others = counted.keys() & weights.keys() - {bottom, "encoder.input.weight"}
+    for name in others:
+        for axis in counted[name]:
+            assert not weights[name].index_select(axis, DEAD).any()
 
 
 def test_inputs_are_drawn_by_the_square_of_their_errors():
