@@ -17,7 +17,6 @@ from sparse_lightning.experiments.fingerprint import changed_settings
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import build, describe
-from sparse_lightning.training.sparsity_target import SparsityTarget
 
 
 def require_whole(run_dir: Path) -> None:
@@ -31,21 +30,14 @@ def require_whole(run_dir: Path) -> None:
         if best.exists():
             remedy = f"copy {best} over it to go on from the best epoch, or {remedy}"
         raise CheckpointError(f"{str(error).removesuffix('.')}; or {remedy}.") from error
-    if _is_searching(contents):
-        return
-    kept = {Path(state.get("best_model_path") or best).name for state in _keepers(contents)}
+    # Before the first validation, and before λ is frozen, there is none.
+    kept = {Path(path).name for state in _keepers(contents) if (path := state["best_model_path"])}
     missing = [name for name in sorted(kept) if not (last.parent / name).exists()]
-    if missing and epochs_behind(contents) > 0:
+    if missing:
         raise CheckpointError(
             f"{last.parent / missing[0]}, the best model of the run, is gone: put it back, or copy "
             f"{last} there to take the model of the last epoch for the best."
         )
-
-
-def _is_searching(contents: dict[str, Any]) -> bool:
-    """Whether a checkpoint is from before λ was frozen, so that there is no best model yet."""
-    state = contents.get("callbacks", {}).get(SparsityTarget.__qualname__, {})
-    return contents["epoch"] < state.get("first_frozen", 0)
 
 
 def _keepers(contents: dict[str, Any]) -> list[dict[str, Any]]:
