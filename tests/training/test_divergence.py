@@ -138,27 +138,29 @@ def test_a_finished_run_whose_further_epochs_diverge_keeps_its_results(
 
 
 class Rates(lightning.Callback):
-    """Learning rate and weight decay of the decoder's weights at the start of each epoch."""
+    """What Adam has for the decoder's weights at the start of each epoch."""
 
     def __init__(self) -> None:
         self.seen = []
 
     def on_train_epoch_start(self, trainer, model: SparseAutoencoder) -> None:
         group = trainer.optimizers[0].param_groups[0]
-        self.seen.append((group["lr"], group["weight_decay"]))
+        self.seen.append([group[name] for name in ("lr", "weight_decay", "betas", "eps")])
 
 
 def test_a_diverged_run_goes_on_with_other_learning_rates(compose_small: Compose, tmp_path: Path):
     common = ("model=vdl", "model.optimizer.decoder_decay_epochs=1", "trainer.max_epochs=4")
     changed = [
         "model.optimizer.decoder_learning_rate=1e-5", "model.optimizer.decoder_weight_decay=0.25",
+        "+model.optimizer.betas=[0.8,0.9]", "+model.optimizer.epsilon=1e-7",
     ]  # fmt: skip
     diverge(compose_small(*common), epoch=2)
     with trainings_with(rates := Rates()):
         train(compose_small(*common, *changed, "resume=true"))
-    learning_rates, weight_decays = zip(*rates.seen, strict=True)
+    learning_rates, weight_decays, betas, epsilons = zip(*rates.seen, strict=True)
     assert learning_rates == pytest.approx([1e-5 / 4, 1e-5 / 8])
     assert weight_decays == (0.25, 0.25)
+    assert (betas, epsilons) == (((0.8, 0.9),) * 2, (1e-7,) * 2)
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["hyper_parameters"]["optimizer"]["decoder_learning_rate"] == 1e-5
     assert Run(tmp_path / "run").is_finished
