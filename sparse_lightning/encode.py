@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from sparse_lightning import config as configuration
 from sparse_lightning.code_files import FORMATS, LAYOUTS, CodeFiles
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.own import data_of
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.experiments.locks import held_alone
@@ -89,7 +89,7 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
     model = SparseAutoencoder.from_pretrained(path)
     if config.get("data") is None:
         raise SettingError(f"checkpoint={path} does not tell its data: set data= to some.")
-    data = instantiate(config.data)
+    data = data_of(config.data)
     if model.decoder.input_dim != data.input_dim:
         raise SettingError(
             f"checkpoint={path} takes inputs of {model.decoder.input_dim} numbers, and the data "

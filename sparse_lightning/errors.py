@@ -26,7 +26,13 @@ class CheckpointError(RuntimeError):
 
 
 class DivergenceError(RuntimeError):
-    """Inference left the region where its step size is stable."""
+    """Inference left the region where its step size is stable.
+
+    Attributes:
+        epoch: in which, once the run has ended with a model; else None.
+    """
+
+    epoch: int | None = None
 
 
 class SweepError(RuntimeError):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+import lightning
 import numpy as np
 import pytest
 import scipy.sparse
@@ -14,6 +15,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from tiny_study import SIZE, TinyData
+from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_lightning import registry
 from sparse_lightning.code_files import ABOUT_FILE, CodeFiles, read_codes, read_rows
@@ -198,6 +200,27 @@ def test_a_shared_model_takes_data_that_are_named(composed, checkpoint, tmp_path
     np.testing.assert_array_equal(
         read_codes(tmp_path / "codes", "test").toarray(), expected(checkpoint, "test", 40, False)
     )
+
+
+class OwnModule(lightning.LightningDataModule):
+    """Says nothing of itself."""
+
+    inputs = torch.randn(70, SIZE**2, generator=torch.Generator().manual_seed(0))
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(self.inputs), batch_size=20)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+def test_a_shared_model_takes_a_data_module_of_ones_own(composed, checkpoint, tmp_path: Path):
+    (trained,) = find_trained_models(checkpoint=str(checkpoint))
+    trained.model.save_pretrained(tmp_path / "shared")
+    encode(composed(f"checkpoint={tmp_path / 'shared'}", "+data._target_=test_encode.OwnModule"))
+    with torch.no_grad():
+        codes = trained.model.encode(OwnModule.inputs)
+    found = read_codes(tmp_path / "codes", "test").toarray()
+    np.testing.assert_allclose(found, codes.numpy(), atol=1e-6)
 
 
 def test_damaged_files_get_one_sentence(composed, tmp_path: Path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -287,7 +288,7 @@ class Arrays(SplitDataModule):
         if not large:
             return computed()
         train = hashlib.sha256(np.sort(orders["train"]).tobytes()).hexdigest()
-        name = f"statistics-{digest([self.contents, train])}"
+        name = f"statistics-{digest([self.contents, astuple(self.choice), train])}"
         entry = built_once(
             self.cache_dir, name, lambda _, result: computed().save(result / "statistics.npz")
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ SEED, SHUFFLE_SEED = "seed", "data.shuffle_seed"
 EPOCHS = "trainer.max_epochs"
 # With it λ is sought in a share of the epochs, so that their number changes the result.
 TARGET = "target_zeros"
+CALLBACK = re.compile(r"callbacks\.[^.]+\._target_")
 # What seeks it does nothing without it.
 SEARCH = "callbacks.sparsity_target"
 
@@ -129,7 +131,8 @@ def changed_settings(
 ) -> dict[str, tuple[Any, Any]]:
     """Settings that a run cannot go on with, by name: their value on record, and the new one.
 
-    Those count that both the version of the record and this one know.
+    Those count that both the version of the record and this one know, and which callbacks there
+    are.
 
     Args:
         recorded: the settings that the run was made with.
@@ -139,7 +142,8 @@ def changed_settings(
     allowed = (*EXTENDABLE, *REMEDIES) if has_diverged else EXTENDABLE
     if config.get(TARGET) is not None:
         allowed = tuple(name for name in allowed if name != EPOCHS)
-    known = (_resolved(recorded).keys() | ADDED) & (_resolved(config).keys() | ADDED)
+    before, now = (_resolved(settings).keys() | ADDED for settings in (recorded, config))
+    known = before & now | {name for name in before | now if CALLBACK.fullmatch(name)}
     theirs, ours = effective_settings(recorded), effective_settings(config)
     return {
         name: (theirs.get(name), ours.get(name))

@@ -98,8 +98,8 @@ def ending(run: Run, state: State) -> str:
     if state is not State.FINISHED:
         return f"{state}: {run.folder.name}: {run.failure['message']}"
     metrics = Run(run.folder).metrics
-    quality = quality_of(metrics)
-    return (
-        f"finished: {run.folder.name}: {quality.shown(metrics[f'test/{quality.name}'])}, "
-        f"{metrics['test/zeros']:.1%} zeros, {metrics['seconds']:.0f} s"
-    )
+    quality, told = quality_of(metrics), [f"{metrics['seconds']:.0f} s"]
+    # Without test batches there are no results of them.
+    if (name := f"test/{quality.name}") in metrics:
+        told = [quality.shown(metrics[name]), f"{metrics['test/zeros']:.1%} zeros", *told]
+    return f"finished: {run.folder.name}: {', '.join(told)}"

@@ -84,8 +84,11 @@ class Record:
 
     @property
     def diverged_at_epoch(self) -> int | None:
-        """The epoch that ended the run, which has results until then; None if none did."""
-        return (self.results or {}).get(DIVERGED_AT)
+        """The epoch that ended the run, which has results until then; None if none did.
+
+        The results may be whole, of a run that had finished and was given more epochs.
+        """
+        return ((self.failure or {}) | (self.results or {})).get(DIVERGED_AT)
 
     def covers(self, max_epochs: int | None) -> bool:
         """Whether the run ended well, after so many epochs or before them by itself.
@@ -133,8 +136,11 @@ class Record:
         return State.INTERRUPTED if begun else State.WAITING
 
     @property
-    def failure(self) -> dict[str, str] | None:
-        """``error``, ``message`` and ``traceback`` of the last attempt, None unless it failed."""
+    def failure(self) -> dict[str, Any] | None:
+        """``error``, ``message`` and ``traceback`` of the last attempt, None unless it failed.
+
+        Where it diverged, and the run had a model, ``diverged_at_epoch`` as well.
+        """
         try:
             return json.loads((self.folder / FAILURE_FILE).read_text())
         except FileNotFoundError:

@@ -49,7 +49,7 @@ class Beginning:
         """What a run with these settings needs that goes on from a checkpoint."""
         if self.checkpoint is None:
             return []
-        return [BeginAgain(config), OwnLearningRates()] if self.is_own else [FreshCallbacks()]
+        return [BeginAgain(config), OwnOptimizerSettings()] if self.is_own else [FreshCallbacks()]
 
 
 class FreshCallbacks(lightning.Callback):
@@ -62,8 +62,8 @@ class FreshCallbacks(lightning.Callback):
         checkpoint.pop(EPOCH_IN_PROGRESS, None)
 
 
-class OwnLearningRates(lightning.Callback):
-    """For a run that goes on: learning rates and weight decays are those of its settings.
+class OwnOptimizerSettings(lightning.Callback):
+    """For a run that goes on: learning rates and Adam's other numbers are those of its settings.
 
     Lightning restores the optimizer's, which differ where a run that diverged goes on with others.
     """
@@ -78,7 +78,7 @@ class OwnLearningRates(lightning.Callback):
             restored.param_groups, own.param_groups, schedule.lr_lambdas, strict=True
         ):
             group["lr"] = new["initial_lr"] * factor(schedule.last_epoch)
-            group["initial_lr"], group["weight_decay"] = new["initial_lr"], new["weight_decay"]
+            group |= {name: new[name] for name in ("initial_lr", "weight_decay", "betas", "eps")}
 
 
 class BeginAgain(lightning.Callback):

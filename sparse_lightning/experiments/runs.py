@@ -3,9 +3,9 @@
 Training writes ``config.yaml``, every setting resolved, when it begins, and ``metrics.json`` when
 it ends. Whoever reads runs (sweeps, studies, tables) reads them through `Run`. A run that is given
 more epochs goes on: the results of the fewer, and the model that they are of, stay until those of
-the more are whole. The results of a run that diverged are those of its best model until then. They
-say in which epoch it diverged (``diverged_at_epoch``, from 0), and the run does not count as
-finished.
+the more are whole; where the more diverge, they stay. The results of any other run that diverged
+are those of its best model until then. They say in which epoch it diverged (``diverged_at_epoch``,
+from 0), and the run does not count as finished.
 
 The files alone say how a run stands (`records`).
 """
@@ -24,7 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import DataError
+from sparse_lightning.errors import DataError, DivergenceError
 from sparse_lightning.experiments.fingerprint import EPOCHS
 from sparse_lightning.experiments.records import (
     CONFIG_FILE,
@@ -64,16 +64,18 @@ class Run(Record):
 
     def record_failure(self, error: BaseException) -> None:
         """Leave behind why the run failed."""
-        content = {
+        content: dict[str, object] = {
             "error": type(error).__name__,
             "message": str(error),
             "traceback": "".join(traceback.format_exception(error)),
         }
+        if isinstance(error, DivergenceError) and error.epoch is not None:
+            content[DIVERGED_AT] = error.epoch
         write_json(self.folder / FAILURE_FILE, content)
 
     def forget_failure(self) -> None:
         """Make the run one that may yet end well, without what it left when it failed."""
-        if self.diverged_at_epoch is not None:
+        if not self.is_finished:
             (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         (self.folder / FAILURE_FILE).unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
 Fits, keeps the model with the lowest validation energy, tests it, and leaves in the run directory
 ``config.yaml``, ``metrics.csv``, ``metrics.json``, ``checkpoints/best.ckpt``,
 ``checkpoints/last.ckpt`` and ``figures/``. A run that diverges ends with an error, and with the
-results of its best model until then.
+results of its best model until then; one that had finished keeps its own.
 """
 
 from __future__ import annotations
@@ -133,25 +133,30 @@ def _conclude_diverged(
 ) -> NoReturn:
     """End a run that diverged with the results of its best model, if it has one.
 
-    Loggers are told that the run diverged and not how the model did, so that none shows it among
+    A run that had finished, and was given more epochs, keeps the results that it had. Loggers are told that the run diverged and not how the model did, so that none shows it among
     results of finished runs.
     """
     best = best_checkpoint(trainer)
     if not best:
         raise error
-    mark = {DIVERGED_AT: trainer.current_epoch}
-    if trainer.is_global_zero:
-        Run(run_dir).record_failure(error)
+    run, mark = Run(run_dir), {DIVERGED_AT: trainer.current_epoch}
     for logger in trainer.loggers:
         logger.log_metrics(mark, trainer.global_step)
         logger.save()
-    trainer.loggers = [table]
-    results = tested_best(trainer, model, data, table)
-    if results is not None:
-        Run(run_dir).replace_results(results.metrics | mark)
-        results.show(run_dir)
-    raise DivergenceError(
-        f"{str(error).removesuffix('.')}; the best model before, of epoch "
-        f"{read_checkpoint(best)['epoch']}, has been tested, and resume=true with another solver "
-        "or learning rate goes on."
-    ) from error
+    if run.is_finished:
+        kept = f"the results of the {run.results['epochs']} epochs before stay"
+    else:
+        trainer.loggers = [table]
+        results = tested_best(trainer, model, data, table)
+        if results is not None:
+            run.replace_results(results.metrics | mark)
+            results.show(run_dir)
+        kept = f"the best model before, of epoch {read_checkpoint(best)['epoch']}, has been tested"
+    ended = DivergenceError(
+        f"{str(error).removesuffix('.')}; {kept}, and resume=true with another solver or learning "
+        "rate goes on."
+    )
+    ended.epoch, ended.__cause__ = mark[DIVERGED_AT], error
+    if trainer.is_global_zero:
+        run.record_failure(ended)
+    raise ended

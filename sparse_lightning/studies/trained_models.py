@@ -160,7 +160,8 @@ def _settings(trained: TrainedModel) -> dict[str, object]:
 def _of_folder(folder: Path) -> list[TrainedModel]:
     runs = find_runs(folder)
     finished = [run for run in runs if run.is_finished]
-    diverged = [run for run in runs if run.diverged_at_epoch is not None]
+    unfinished = [run for run in runs if not run.is_finished]
+    diverged = [run for run in unfinished if run.diverged_at_epoch is not None]
     if diverged:
         names = ", ".join(f"{run.folder} (epoch {run.diverged_at_epoch})" for run in diverged)
         told = f"runs that diverged are not studied: {names}; give checkpoint= for one of them"

@@ -13,6 +13,7 @@ import pandas as pd
 import wandb
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -102,6 +103,7 @@ class TolerantWandbLogger(WandbLogger):
         self._has_failed = False
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is not None:
             return super().experiment
@@ -186,13 +188,16 @@ def record_config(loggers: list[Logger], config: DictConfig, data: LightningData
 
 @contextmanager
 def wandb_finished() -> Iterator[None]:
-    """Close the W&B run, whether the block went well or not; W&B then says how to sync it."""
-    failed = True
+    """Close the block's W&B run, whether it went well or not; W&B then says how to sync it.
+
+    A run that the caller has begun before is the caller's to close.
+    """
+    before, failed = wandb.run, True
     try:
         yield
         failed = False
     finally:
-        if wandb.run is not None:
+        if wandb.run not in (None, before):
             try:
                 wandb.finish(exit_code=1 if failed else 0)
             except Exception as error:  # The run's own files are whole.

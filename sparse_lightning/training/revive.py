@@ -35,6 +35,7 @@ from sparse_lightning.datafits import mean_squares
 from sparse_lightning.decoders import Decoder
 from sparse_lightning.distributed import Processes
 from sparse_lightning.errors import SettingError, require_count, require_positive
+from sparse_lightning.inputs import as_batch
 from sparse_lightning.model import SparseAutoencoder
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
@@ -89,7 +90,10 @@ class Revive(lightning.Callback):
         generator = torch.Generator()
         generator.manual_seed((1_000_003 * torch.initial_seed() + epoch) % 2**63)
         inputs = hard_inputs(
-            pl_module, _training_inputs(trainer, self.num_inputs), len(dead), generator
+            pl_module,
+            _training_inputs(trainer, pl_module, self.num_inputs),
+            len(dead),
+            generator,
         )
         units = torch.tensor(dead[: len(inputs)], device=pl_module.device)
         revive(pl_module, trainer.optimizers[0], units, inputs, self.encoder_scale)
@@ -140,16 +144,19 @@ def dead_units(model: SparseAutoencoder) -> list[int]:
     return (active == 0).nonzero().flatten().tolist()
 
 
-def _training_inputs(trainer: lightning.Trainer, count: int) -> Iterator[Tensor]:
+def _training_inputs(
+    trainer: lightning.Trainer, model: SparseAutoencoder, count: int
+) -> Iterator[Tensor]:
     """This process's share of the first ``count`` inputs of the epoch, batch by batch."""
     loader = trainer.datamodule.train_dataloader()
-    if hasattr(loader.sampler, "set_epoch"):
+    if hasattr(getattr(loader, "sampler", None), "set_epoch"):
         loader.sampler.set_epoch(trainer.current_epoch)
     wanted = -(-count // trainer.world_size)
     for batch in loader:
         batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
-        yield batch.inputs[:wanted]
-        wanted -= len(batch.inputs)
+        inputs = as_batch(batch, model.decoder).inputs
+        yield inputs[:wanted]
+        wanted -= len(inputs)
         if wanted <= 0:
             return
 

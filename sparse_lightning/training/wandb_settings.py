@@ -7,6 +7,7 @@ that fails as well, not to W&B.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import hashlib
 import netrc
@@ -53,7 +54,7 @@ def require_mode(setting: str, mode: Any) -> str:
 
 
 def environment() -> wandb.Settings:
-    """W&B's settings, with those of the environment.
+    """W&B's settings, with the server that ``wandb login --host`` left, and the environment's.
 
     Raises:
         SettingError: a variable of the environment has a value that W&B does not take.
@@ -61,6 +62,12 @@ def environment() -> wandb.Settings:
     if "WANDB_MODE" in os.environ:
         require_mode("WANDB_MODE", os.environ["WANDB_MODE"])
     settings = wandb.Settings()
+    file = configparser.ConfigParser(interpolation=None)
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser()
+    # W&B itself does not heed a file that is damaged.
+    with contextlib.suppress(configparser.Error, ValueError):
+        file.read(folder / "settings")
+        settings.base_url = file.get("default", "base_url", fallback=settings.base_url)
     try:
         settings.update_from_env_vars(dict(os.environ))
     except (ValidationError, wandb.Error, ValueError) as error:
@@ -85,13 +92,16 @@ def require_settings(project: str | None, mode: str | None) -> None:
 
 
 def has_api_key() -> bool:
-    """Whether W&B has a key to go online with, where W&B looks: nobody is asked for it."""
-    if os.environ.get("WANDB_API_KEY"):
+    """Whether W&B has a key to go online with, where W&B looks: nobody is asked for it.
+
+    A file that identifies the user (``WANDB_IDENTITY_TOKEN_FILE``) does as well.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     server = environment().base_url
     path = os.environ.get("NETRC", Path.home() / ".netrc")
     try:
-        return netrc.netrc(path).authenticators(urlsplit(server).hostname) is not None
+        return netrc.netrc(path).authenticators(urlsplit(server).netloc) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 

@@ -246,6 +246,23 @@ def test_damaged_and_missing_files(values, tmp_path: Path):
         data_of(tmp_path / "several.npz").setup()
 
 
+@pytest.mark.parametrize("name", ["x.npz", "compressed.npz", "x.parquet"])
+def test_a_file_that_is_damaged_inside(name, tmp_path: Path):
+    """It opens, and its values cannot be read."""
+    path, values = tmp_path / name, np.random.default_rng(0).normal(size=(2000, DIM))
+    if name == "x.parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"a": values[:, 0]}), path, compression="gzip")
+    else:
+        (np.savez if name == "x.npz" else np.savez_compressed)(path, x=values)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    path.write_bytes(content)
+    told = rf"{path.name} cannot be read as {path.suffix} \(.*give a whole file"
+    with pytest.raises(DataError, match=told):
+        data_of(path).setup()
+
+
 def test_missing_values_of_a_table(tmp_path: Path):
     column = pyarrow.array([1.0, 2.0, None, 4.0] * 15)
     pyarrow.parquet.write_table(pyarrow.table({"a": column}), tmp_path / "x.parquet")
@@ -310,6 +327,36 @@ def test_statistics_of_large_files_are_kept(values, tmp_path: Path, monkeypatch)
     again = data_of(tmp_path / "x.npy")
     again.setup()
     np.testing.assert_array_equal(again.std, expected.std)
+
+
+def test_arrays_of_one_file_are_kept_apart(values, tmp_path: Path, monkeypatch):
+    """Though they are of equal shape and begin alike."""
+    monkeypatch.setattr(arrays, "LARGE", 0)
+    other = values.copy()
+    other[20:] += 100
+    np.savez(tmp_path / "x.npz", a=values, b=other)
+    save_file(
+        {"a": torch.from_numpy(values), "b": torch.from_numpy(other)}, tmp_path / "x.safetensors"
+    )
+    table = pyarrow.table({"a": values[:, 0], "b": other[:, 0]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    for name in ("x.npz", "x.safetensors", "x.parquet"):
+        for key, expected in (("a", values), ("b", other)):
+            is_table = name == "x.parquet"
+            choice = {"columns": [key]} if is_table else {"key": key}
+            data = data_of(tmp_path / name, **choice)
+            data.setup()
+            expected = expected[:, :1] if is_table else expected
+            rows = data.splits["train"].rows
+            np.testing.assert_array_equal(rows.gather(np.arange(COUNT)), expected)
+            train = expected[data.splits["train"].order]
+            np.testing.assert_allclose(data.mean, train.mean(0), rtol=1e-5)
+    pyarrow.parquet.write_table(table, tmp_path / "y.parquet")
+    for groups in ("b", "a"):
+        data = data_of(tmp_path / "y.parquet", groups=groups)
+        data.setup()
+        expected = {"a": other, "b": values}[groups][:, :1]
+        np.testing.assert_array_equal(data.splits["val"].rows.gather(np.arange(COUNT)), expected)
 
 
 def test_by_row_gives_small_splits_two_rows():

@@ -36,6 +36,7 @@ from sparse_lightning.studies.regret import regret
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.trained_models import find_trained_models, shared_data
 from sparse_lightning.train import train
+from sparse_lightning.training import revive as module_of_revive
 
 COUNT, DIM = 120, 6
 
@@ -223,6 +224,27 @@ def test_a_data_module_of_ones_own_trains_and_is_studied(compose: Compose, tmp_p
     other = OwnData(OwnModule())
     first, second = (d.splits["train"].__getitems__([0, 5]).inputs for d in (data, other))
     assert torch.equal(first, second)
+
+
+def test_atoms_are_revived_by_data_of_ones_own(compose: Compose, tmp_path: Path, monkeypatch):
+    settings = [s for s in small(tmp_path / "x.npy")[3:] if not s.startswith("data.")]
+    config = compose(
+        "data=arrays", f"data.path={tmp_path / 'x.npy'}", "model=sdl", "callbacks=revive",
+        "data_name=mine", "code_dim=12", "model.energy.sparsity_weight=0.01", *settings,
+        "trainer.max_epochs=2",
+    )  # fmt: skip
+    monkeypatch.setattr(module_of_revive, "dead_units", lambda model: [1, 4])
+    revived = []
+    revive = module_of_revive.revive
+    monkeypatch.setattr(
+        module_of_revive, "revive", lambda *args: (revived.append(args[3].shape), revive(*args))
+    )
+    for with_labels in (False, True):
+        config.data = {"_target_": "test_own.OwnModule", "with_labels": with_labels}
+        config.model.decoder.input_dim = config.model.encoder.input_dim = DIM
+        config.run_dir = str(tmp_path / f"run {with_labels}")
+        train(config)
+    assert revived == [(2, DIM)] * 2
 
 
 def test_what_cannot_be_data_is_refused():

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_lightning.experiments import fingerprint, moved
 from sparse_lightning.experiments.fingerprint import (
     WITHOUT_EFFECT,
+    changed_settings,
     digest,
     effective_settings,
     without_seed,
@@ -158,6 +159,15 @@ def test_every_setting_without_effect_exists(compose: Compose):
     for name in WITHOUT_EFFECT:
         parent, _, key = name.rpartition(".")
         assert key in (OmegaConf.select(config, parent) if parent else config), name
+
+
+def test_a_run_goes_on_with_the_callbacks_that_it_had(compose: Compose):
+    plain, reviving = record(compose, "model=do"), record(compose, "model=do", "callbacks=revive")
+    name, revive = "callbacks.revive._target_", "sparse_lightning.training.revive.Revive"
+    assert changed_settings(plain, reviving, False) == {name: (None, revive)}
+    assert changed_settings(reviving, plain, False) == {name: (revive, None)}
+    for free in ("callbacks=early_stopping", "callbacks=milestones", "~callbacks.figures"):
+        assert changed_settings(plain, record(compose, "model=do", free), False) == {}
 
 
 def test_the_seed_of_shuffling_is_a_seed(compose: Compose):

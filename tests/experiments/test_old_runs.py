@@ -16,7 +16,11 @@ from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from sparse_lightning.experiments.fingerprint import digest, effective_settings
+from sparse_lightning.experiments.fingerprint import (
+    changed_settings,
+    digest,
+    effective_settings,
+)
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.train import main
 
@@ -68,6 +72,8 @@ def test_old_settings_are_those_of_the_same_command_today(name, compose: Compose
     differing = {key for key in old.keys() | today if old.get(key) != today.get(key)}
     assert differing == set()
     assert digest(old) == digest(today)
+    record = OmegaConf.load(DATA / "old_settings" / f"{name}.yaml")
+    assert changed_settings(record, compose(*SETTINGS[name].split()), False) == {}
 
 
 def test_an_old_checkpoint_gives_its_codes():

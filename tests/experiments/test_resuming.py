@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Compose
-from interruptions import Interrupted, StopAfter, train_with, weights_of
+from interruptions import Interrupted, StopAfter, assert_equal_runs, train_with, weights_of
 from omegaconf import DictConfig
 
 from sparse_lightning.data.mnist import MNIST
@@ -280,6 +280,31 @@ def test_a_finished_run_loses_nothing(compose_small: Compose, tmp_path: Path):
     # What the message advises.
     shutil.copy(run.best_checkpoint, run.last_checkpoint)
     assert changed_run(compose_small)["epochs"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:target_zeros=0.9 was not reached")
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+@pytest.mark.parametrize(
+    ("epoch", "settings"),
+    [
+        pytest.param(1, ("trainer.check_val_every_n_epoch=2",), id="no validation yet"),
+        pytest.param(
+            2,
+            ("target_zeros=0.9", "trainer.max_epochs=3", "callbacks.last.every_minutes=1e-9"),
+            id="first epoch with the final λ",
+        ),
+    ],
+)
+def test_a_run_goes_on_that_has_no_best_model_yet(epoch, settings, compose_small: Compose, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(compose_small("model=sdl", *settings, run_dir=whole))
+    config = compose_small("model=sdl", *settings, run_dir=parts)
+    with pytest.raises(Interrupted):
+        train_with(config, StopAfter(epoch))
+    assert not (parts / "checkpoints" / "best.ckpt").exists()
+    config.resume = True
+    train(config)
+    assert_equal_runs(whole, parts)
 
 
 def test_init_from_takes_weights_alone(compose_small: Compose, tmp_path: Path):

@@ -18,7 +18,7 @@ from sparse_lightning.errors import SweepError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, run_once
 from sparse_lightning.experiments.locks import LOCK_FILE, held
-from sparse_lightning.experiments.progress import SweepProgress
+from sparse_lightning.experiments.progress import SweepProgress, ending
 from sparse_lightning.experiments.runs import (
     CONFIG_FILE,
     DIVERGED_AT,
@@ -291,6 +291,16 @@ def test_a_worker_that_is_ended_by_a_signal_is_a_worker_that_died(sweep: Sweep, 
     launcher = FakeLauncher(sweep.jobs, end_once)
     run_sweep(sweep, launcher, None)
     assert all(job.run.is_finished for job in sweep.jobs)
+
+
+def test_a_job_without_test_batches_has_ended(tmp_path: Path):
+    results = {"val/psnr": 17.0, "epochs": 1, "seconds": 2.0}
+    write_json(tmp_path / RESULTS_FILE, results)
+    assert ending(Run(tmp_path), State.FINISHED) == f"finished: {tmp_path.name}: 2 s"
+    more = {"test/psnr": 16.0, "test/zeros": 0.5}
+    write_json(tmp_path / RESULTS_FILE, results | more)
+    told = f"finished: {tmp_path.name}: 16.00 dB, 50.0% zeros, 2 s"
+    assert ending(Run(tmp_path), State.FINISHED) == told
 
 
 def test_progress_counts_jobs_and_epochs(tmp_path: Path):

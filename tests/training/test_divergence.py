@@ -119,28 +119,48 @@ def test_a_diverged_run_goes_on_with_another_solver(compose_small: Compose, tmp_
     assert DIVERGED_AT not in final
 
 
+def test_a_finished_run_whose_further_epochs_diverge_keeps_its_results(
+    compose_small: Compose, tmp_path: Path
+):
+    finished = train(compose_small("model=vdl"))
+    longer = ("model=vdl", "trainer.max_epochs=4", "resume=true")
+    message = diverge(compose_small(*longer), epoch=3)
+    assert "; the results of the 2 epochs before stay, and resume=true with" in message
+    run = Run(tmp_path / "run")
+    assert (run.results, run.is_finished, run.diverged_at_epoch) == (finished, True, 3)
+    assert (run.state_of(2), run.state_of(4)) == (State.FINISHED, State.DIVERGED)
+    assert torch.load(run.best_checkpoint, weights_only=True)["epoch"] < 2
+    assert [trained.run for trained in find_trained_models(runs=str(run.folder))] == [run]
+
+    final = train(compose_small(*longer, "solver=adaptive"))
+    assert (results(run.folder), run.diverged_at_epoch) == (final, None)
+    assert final["epochs"] == 4
+
+
 class Rates(lightning.Callback):
-    """Learning rate and weight decay of the decoder's weights at the start of each epoch."""
+    """What Adam has for the decoder's weights at the start of each epoch."""
 
     def __init__(self) -> None:
         self.seen = []
 
     def on_train_epoch_start(self, trainer, model: SparseAutoencoder) -> None:
         group = trainer.optimizers[0].param_groups[0]
-        self.seen.append((group["lr"], group["weight_decay"]))
+        self.seen.append([group[name] for name in ("lr", "weight_decay", "betas", "eps")])
 
 
 def test_a_diverged_run_goes_on_with_other_learning_rates(compose_small: Compose, tmp_path: Path):
     common = ("model=vdl", "model.optimizer.decoder_decay_epochs=1", "trainer.max_epochs=4")
     changed = [
         "model.optimizer.decoder_learning_rate=1e-5", "model.optimizer.decoder_weight_decay=0.25",
+        "+model.optimizer.betas=[0.8,0.9]", "+model.optimizer.epsilon=1e-7",
     ]  # fmt: skip
     diverge(compose_small(*common), epoch=2)
     with trainings_with(rates := Rates()):
         train(compose_small(*common, *changed, "resume=true"))
-    learning_rates, weight_decays = zip(*rates.seen, strict=True)
+    learning_rates, weight_decays, betas, epsilons = zip(*rates.seen, strict=True)
     assert learning_rates == pytest.approx([1e-5 / 4, 1e-5 / 8])
     assert weight_decays == (0.25, 0.25)
+    assert (betas, epsilons) == (((0.8, 0.9),) * 2, (1e-7,) * 2)
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["hyper_parameters"]["optimizer"]["decoder_learning_rate"] == 1e-5
     assert Run(tmp_path / "run").is_finished
@@ -160,13 +180,15 @@ def test_wandb_shows_no_result_of_a_diverged_run(compose_small: Compose, tmp_pat
 
 @pytest.fixture
 def command_line(monkeypatch, tmp_path: Path, mnist_root: Path):
-    """Give a command of tiny trainings of two epochs."""
+    """Give a command of tiny trainings."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
-    def run(*arguments: str) -> None:
+    def run(*arguments: str, epochs: int = 2) -> None:
         GlobalHydra.instance().clear()
-        command = ["train", *arguments, *TINY, f"data.root={mnist_root}", "trainer.max_epochs=2"]
+        # A command before has changed it.
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        length = f"trainer.max_epochs={epochs}"
+        command = ["train", *arguments, *TINY, f"data.root={mnist_root}", length]
         monkeypatch.setattr(sys, "argv", command)
         main()
 
@@ -208,6 +230,26 @@ def test_a_sweep_tries_a_diverged_job_once_per_command(command_line, tmp_path: P
     assert {run.state for run in find_runs(folder)} == {State.FINISHED}
     assert all(run.failure is None for run in find_runs(folder))
     assert pd.read_csv(folder / "summary.csv")["n"].tolist() == [1, 1]
+
+
+def test_a_sweep_whose_further_epochs_diverge_stays_done(command_line, tmp_path: Path, capsys):
+    command = ("-m", "model=sdl", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    command_line(*command)
+    (run,) = find_runs(tmp_path / "sweep")
+    finished = run.results
+    with trainings_with(Explode(epoch=3)), pytest.raises(SystemExit) as end:
+        command_line(*command, epochs=4)
+    assert "DivergenceError: Inference diverged at epoch 3" in end.value.code
+    assert (run.results, run.diverged_at_epoch) == (finished, 3)
+    with trainings_with(idle := Explode(epoch=9)):
+        command_line(*command)
+        assert idle.begun == []
+        capsys.readouterr()
+        command_line(*command, epochs=4)
+    assert "Sweep of 1 jobs" in (printed := capsys.readouterr().err)
+    assert "1 diverged" in printed
+    assert idle.begun == [3]
+    assert (run.results["epochs"], run.failure) == (4, None)
 
 
 def test_studies_and_tables_leave_diverged_runs_out(

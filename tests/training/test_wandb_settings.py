@@ -12,13 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import wandb
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 
 from sparse_lightning.config import wandb_mode
 from sparse_lightning.errors import SettingError
 from sparse_lightning.experiments import wandb_summary
 from sparse_lightning.training import wandb_settings
-from sparse_lightning.training.loggers import TolerantWandbLogger, wandb_logger
+from sparse_lightning.training.loggers import TolerantWandbLogger, wandb_finished, wandb_logger
 
 KEY = "1" * 40
 
@@ -27,6 +28,7 @@ KEY = "1" * 40
 def no_account(monkeypatch, tmp_path: Path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,24 @@ def test_online_is_not_tried_without_a_key_or_an_answer(monkeypatch):
     assert begun.tried == ["offline"]
 
 
+def test_a_key_is_found_where_w_and_b_finds_it(monkeypatch, tmp_path: Path):
+    machine = "machine 127.0.0.1:8080 login user password " + KEY
+    (tmp_path / "netrc").write_text(machine)
+    assert not wandb_settings.has_api_key()
+    # As ``wandb login --host`` leaves it.
+    (tmp_path / "config").mkdir()
+    file = tmp_path / "config" / "settings"
+    file.write_text("[default]\nbase_url = http://127.0.0.1:8080\n")
+    assert wandb_settings.has_api_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9090")
+    assert not wandb_settings.has_api_key()
+    for content in ("base_url = a", "[default]\nbase_url = nowhere", "\0"):
+        file.write_text(content)
+        assert wandb_settings.environment().base_url == "http://127.0.0.1:9090"
+    monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    assert wandb_settings.has_api_key()
+
+
 class Refusing(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_error(403)
@@ -137,6 +157,23 @@ def test_a_server_that_refuses_has_answered(monkeypatch):
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         assert wandb_settings.begin(Beginnings(), "online") == "online"
         server.shutdown()
+
+
+def test_other_processes_than_the_first_ask_nothing_of_w_and_b(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(wandb_settings, "begin", None)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    TolerantWandbLogger(save_dir=tmp_path).experiment.log({})
+
+
+def test_a_run_that_was_begun_before_is_left_open(tmp_path: Path):
+    given = {"mode": "offline", "dir": tmp_path}
+    with wandb.init(**given) as own:
+        with wandb_finished():
+            pass
+        assert wandb.run is own
+    with wandb_finished():
+        wandb.init(**given)
+    assert wandb.run is None
 
 
 def test_what_w_and_b_raises_during_training_is_one_warning(tmp_path: Path):

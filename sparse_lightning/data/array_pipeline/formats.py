@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ UNREADABLE = (
     RuntimeError,
     OverflowError,
     zipfile.BadZipFile,
+    zlib.error,
     pickle.UnpicklingError,
     pyarrow.ArrowException,
 )
@@ -89,10 +92,23 @@ def open_array(path: Path, choice: Choice) -> FileArray:
 
     Raises:
         SettingError: a key or columns that are not in the file.
-        DataError: a file that is damaged, or is not what its suffix says.
+        DataError: a file that is damaged, or is not what its suffix says; also from its pieces.
     """
+    with _readable(path):
+        array: FileArray = FORMATS[path.suffix.lower()](path, choice)
+
+    def pieces() -> Iterator[np.ndarray]:
+        with _readable(path):
+            yield from array.pieces()
+
+    return replace(array, pieces=pieces)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Make one sentence of what the readers raise."""
     try:
-        return FORMATS[path.suffix.lower()](path, choice)
+        yield
     except (SettingError, DataError):
         raise
     except UNREADABLE as error:

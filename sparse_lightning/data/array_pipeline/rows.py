@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +52,13 @@ class Source:
         setting: its name, such as ``data.path``.
         path: its value.
         arrays: of its files, in order, each of the same shape but for the number of rows.
+        choice: what was taken of each file.
     """
 
     setting: str
     path: Path
     arrays: Sequence[FileArray]
+    choice: Choice
 
     @classmethod
     def open(cls, setting: str, path: Path, choice: Choice) -> Source:
@@ -74,7 +76,7 @@ class Source:
                     f"{array.path.name} and {arrays[0].shape[1:]} in {arrays[0].path.name}: give "
                     "files of equal rows."
                 )
-        return cls(setting, path, arrays)
+        return cls(setting, path, arrays, choice)
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -104,7 +106,7 @@ class Source:
 
     def rows(self, cache_dir: Path) -> Rows:
         """The rows, of converted copies where files cannot be mapped into memory."""
-        return Rows([_mapped(array, cache_dir) for array in self.arrays])
+        return Rows([_mapped(array, self.choice, cache_dir) for array in self.arrays])
 
     def place(self, row: int) -> str:
         """Where a row is, in words."""
@@ -138,15 +140,14 @@ def _hash_of_blocks(path: Path) -> str:
     return content.hexdigest()[:20]
 
 
-def _mapped(array: FileArray, cache_dir: Path) -> np.ndarray:
+def _mapped(array: FileArray, choice: Choice, cache_dir: Path) -> np.ndarray:
     """(rows, d), mapped into memory; converted once where the file itself cannot be."""
     mapped = array.mapped
     if mapped is None:
         status = array.path.stat()
         key = [str(array.path.resolve()), status.st_size, status.st_mtime_ns, list(array.shape)]
-        # Of several arrays in one file each has its own, which its first values tell apart.
-        first = next(iter(array.pieces()))[:16].tolist()
-        name = f"array-{digest([key, str(array.dtype), first, _hash_of_blocks(array.path)])}"
+        key += [str(array.dtype), astuple(choice), _hash_of_blocks(array.path)]
+        name = f"array-{digest(key)}"
         entry = built_once(cache_dir, name, lambda _, result: _convert(array, result))
         mapped = np.load(entry / "rows.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
     return mapped.reshape(len(mapped), -1)
