@@ -295,7 +295,9 @@ def test_a_finished_run_loses_nothing(compose_small: Compose, tmp_path: Path):
         ),
     ],
 )
-def test_a_run_goes_on_that_has_no_best_model_yet(epoch, settings, compose_small: Compose, tmp_path):
+def test_a_run_goes_on_that_has_no_best_model_yet(
+    epoch, settings, compose_small: Compose, tmp_path
+):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(compose_small("model=sdl", *settings, run_dir=whole))
     config = compose_small("model=sdl", *settings, run_dir=parts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +29,7 @@ def double(number):
 def load(tmp_path: Path, monkeypatch):
     """A function that imports the module above anew, and one that lists its files."""
     monkeypatch.setattr(numba_cache, "TOLD", set())
+    monkeypatch.setattr(numba_cache.ForgivingCache, "compiles_apart", False)
     path = tmp_path / "compiled_for_a_test.py"
     path.write_text(SOURCE)
 
@@ -83,3 +86,33 @@ def test_a_full_disk_costs_the_cache_alone(load, tmp_path: Path, monkeypatch):
 def test_no_folder_for_a_cache_is_no_error(load, monkeypatch):
     monkeypatch.setattr("numba.core.caching.FunctionCache._impl_class._locator_classes", [])
     assert load()(3) == 6
+
+
+def test_another_process_compiles(tmp_path: Path, monkeypatch):
+    """So that the first process, too, runs what it finds on disk."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "compiled_apart.py").write_text(SOURCE)
+    double = importlib.import_module("compiled_apart").double
+    assert double(3) == 6
+    assert (sum(double.stats.cache_hits.values()), len(double.stats.cache_misses)) == (1, 0)
+
+
+SOLVE = """
+import hashlib, torch
+from sparse_lightning import FISTA, Energy, LinearDecoder
+torch.manual_seed(0)
+objective = Energy(sparsity_weight=0.005).bind(LinearDecoder(32, 64), torch.randn(40, 64))
+codes = FISTA(step_size=1.0)(objective, torch.zeros(40, 32)).codes
+print(hashlib.sha256(codes.numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow  # It compiles for half a minute.
+def test_the_first_run_on_a_machine_has_the_numbers_of_all_others(tmp_path: Path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SOLVE]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first == second
