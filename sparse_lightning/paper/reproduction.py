@@ -16,7 +16,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.errors import SweepError
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.files import digest, replaced_whole, write_json
@@ -44,11 +43,9 @@ def run_study(
         looked_at = [run for run in runs if run.folder.is_relative_to(trained)]
     program = ["python", "-m", "sparse_lightning.evaluate", *before]
     command = [*program, *settings, f"hydra.run.dir={out}"]
-    kind = next(s.removeprefix("study=") for s in settings if s.startswith("study="))
-    values = (CONFIG_DIR / "study" / f"{kind}.yaml").read_text()
     # A training that was done again, with other code, is another.
     trained_models = [TrainedModel(run, run.best_checkpoint).digest for run in looked_at]
-    key = digest([command, values, code_identity(), trained_models])
+    key = digest([command, code_identity(), trained_models])
     done = _done(out)
     if done.get("key") != key:
         Console().rule(title)
@@ -59,6 +56,7 @@ def run_study(
         seconds = time.monotonic() - began + done.get("seconds", 0.0)
         done = {"key": key, "seconds": round(seconds, 1)}
         write_json(out / DONE_FILE, done)
+    kind = next(s.removeprefix("study=") for s in settings if s.startswith("study="))
     return Section(
         title, kind, study.data, out, list(study.figures), shlex.join(command), done["seconds"]
     )
