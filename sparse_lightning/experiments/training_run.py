@@ -133,8 +133,9 @@ def _conclude_diverged(
 ) -> NoReturn:
     """End a run that diverged with the results of its best model, if it has one.
 
-    A run that had finished, and was given more epochs, keeps the results that it had. Loggers are told that the run diverged and not how the model did, so that none shows it among
-    results of finished runs.
+    A run that had finished, and was given more epochs, keeps the results that it had. Loggers are
+    told that the run diverged and not how the model did, so that none shows it among results of
+    finished runs.
     """
     best = best_checkpoint(trainer)
     if not best:
