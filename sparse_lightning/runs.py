@@ -131,7 +131,10 @@ def for_the_eye(rows: list[Row], width: int) -> Table:
     metrics = [name for name in metrics if width >= WIDE or not name.startswith("test/")]
     described = {name: heading for name, heading in DESCRIBED.items() if not _common(rows, name)}
     shows_signs = any("last_sign" in row for row in rows)
-    above = os.path.commonpath([row["sweep"] for row in rows]) if rows else ""
+    folders = [row["sweep"] for row in rows]
+    if any(map(os.path.isabs, folders)):
+        folders = list(map(os.path.abspath, folders))
+    above = os.path.commonpath(folders) if rows else ""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("state", no_wrap=True)
     for heading in described.values():

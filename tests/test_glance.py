@@ -168,6 +168,16 @@ def test_table_csv_and_json(folder: Path, tmp_path: Path, capsys):
     assert "sweep" in run_command(capsys, str(folder), "--sweeps")
 
 
+def test_folders_may_be_relative_and_absolute(folder: Path, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    table = run_command(capsys, folder.name, str(folder))
+    assert f"run, in {folder}" in table
+    assert table.count(" good") == 2
+    table = run_command(capsys, folder.name)
+    assert f"run, in {folder.name}" in table
+    assert "1 waiting" in table
+
+
 def test_watching_ends_when_nothing_runs(folder: Path, capsys):
     (folder / "plan.json").unlink()
     assert "4 runs" in run_command(capsys, str(folder), "--watch")

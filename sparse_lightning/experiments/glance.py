@@ -114,7 +114,7 @@ class Glance:
                 raise DataError(f"{folder} is no folder: give one that holds runs or sweeps.")
             begun = sorted(run_folders(folder))
             found += [self._row(Record(path)) for path in begun]
-            found += _planned(folder, {path.resolve() for path in begun})
+            found += _planned(folder, begun)
         return list({row["run"]: row for row in found}.values())
 
     def _row(self, record: Record) -> Row:
@@ -179,14 +179,14 @@ def latest_epoch(folder: Path) -> Row:
     return {name: value for name, value in row.items() if not math.isnan(value)}
 
 
-def _planned(folder: Path, begun: set[Path]) -> list[Row]:
+def _planned(folder: Path, begun: list[Path]) -> list[Row]:
     """What sweeps at or below a folder have planned and not begun."""
-    rows = []
+    rows, known = [], {path.resolve() for path in begun}
     for sweep in {folder, *(path.parent for path in begun)}:
         if not (sweep / PLAN_FILE).is_file():
             continue
         for name, overrides in read_plan(sweep).items():
-            if (sweep / name).resolve() not in begun:
+            if (sweep / name).resolve() not in known:
                 row = {"run": str(sweep / name), "sweep": str(sweep)}
                 row |= {"state": str(Standing.WAITING), "epochs": 0}
                 rows.append(row | _asked_for(overrides))

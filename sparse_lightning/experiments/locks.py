@@ -3,7 +3,8 @@
 The lock is one of the operating system: it goes with the process that holds it, however that ends.
 The process leaves word of itself in ``run.owner``, touches this file while it works (the
 heartbeat), and takes the file away when it ends in order. A file that is still there while the lock
-is free is that of a dead process. The heartbeat's age decides nothing: only the lock does.
+is free is that of a dead process. The heartbeat's age decides nothing: the lock does, where it may
+be tried.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ def held_alone(setting: str, folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether some process holds a folder's lock."""
+    """Whether some process holds a folder's lock.
+
+    Where this process may not try the lock, as in another user's folder, the owner's word counts.
+    """
     if not (folder / LOCK_FILE).exists():
         return False
     try:
@@ -77,6 +81,8 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:
+        return (folder / OWNER_FILE).exists()
 
 
 def beat(folder: Path) -> None:

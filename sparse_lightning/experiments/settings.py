@@ -56,12 +56,12 @@ def convert_settings(config: DictConfig) -> None:
     """
     convert_top_level(config)
     with read_write(config), open_dict(config):
-        if OmegaConf.is_config(config._get_node("model")):
-            _fill_input_dims(config.model)
+        if (model := _part(config, "model")) is not None:
+            _fill_input_dims(model)
         # What the model takes from it is told by its own name.
         for name in sorted(config, key=lambda name: name == "model"):
-            if OmegaConf.is_config(config._get_node(name)):
-                _convert_arguments(config[name], str(name))
+            if (part := _part(config, name)) is not None:
+                _convert_arguments(part, str(name))
 
 
 def convert_top_level(config: DictConfig) -> None:
@@ -72,7 +72,7 @@ def convert_top_level(config: DictConfig) -> None:
     """
     with read_write(config), open_dict(config):
         for name, (kind, least) in AT_THE_TOP.items():
-            if name == FIRST_OF_DATA and _have_own_size(config._get_node("data")):
+            if name == FIRST_OF_DATA and _have_own_size(_part(config, "data")):
                 _convert_arguments(config.data, "data")
             if name in config:
                 value = _convert(config, name, name, kind)
@@ -92,8 +92,8 @@ def known_image_shape(data: DictConfig | None) -> tuple[int, int] | None:
     return None
 
 
-def _have_own_size(data: Any) -> bool:
-    return OmegaConf.is_config(data) and known_image_shape(data) is None
+def _have_own_size(data: DictConfig | ListConfig | None) -> bool:
+    return data is not None and known_image_shape(data) is None
 
 
 def _fill_input_dims(node: DictConfig | ListConfig) -> None:
@@ -116,11 +116,18 @@ def _convert_arguments(node: DictConfig | ListConfig, prefix: str) -> None:
 
 
 def _children(node: DictConfig | ListConfig) -> Iterator[tuple[Any, DictConfig | ListConfig]]:
-    """Nodes below, without those that stand elsewhere and are referred to."""
+    """Nodes below, by their keys."""
     for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
-        child = node._get_node(key)
-        if OmegaConf.is_config(child) and not child._is_interpolation() and not child._is_none():
+        if (child := _part(node, key)) is not None:
             yield key, child
+
+
+def _part(node: DictConfig | ListConfig, key: Any) -> DictConfig | ListConfig | None:
+    """The node at a key; None for a value, and for what stands elsewhere and is referred to."""
+    if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+        return None
+    child = node.get(key)
+    return child if OmegaConf.is_config(child) else None
 
 
 def _argument_kinds(target: Any) -> Mapping[str, Any]:

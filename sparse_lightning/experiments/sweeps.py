@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from sparse_lightning.errors import DataError, SweepError
+from sparse_lightning.errors import DataError, SettingError, SweepError
 from sparse_lightning.experiments import wandb_summary
 from sparse_lightning.experiments.command_line import hydra_value, same_command
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
@@ -127,6 +127,7 @@ class Sweep:
             convert_settings(settings)
             require_seed(settings)
             require_one_device(settings)
+            _require_results(settings)
             fingerprint = digest(of_any_length(effective_settings(settings)))
             run = recorded.get(fingerprint) or Run(Path(settings.run_dir))
             job, other = (
@@ -140,6 +141,15 @@ class Sweep:
     def states(self) -> dict[Path, State]:
         """How each job stands, by its folder."""
         return {job.run.folder: job.state for job in self.jobs}
+
+
+def _require_results(settings: DictConfig) -> None:
+    """Raise `SettingError` if a job would leave no results, by which a sweep knows its end."""
+    if fast := settings.trainer.get("fast_dev_run"):
+        raise SettingError(
+            f"trainer.fast_dev_run={fast} leaves no results, which every job of a sweep must: "
+            "leave it out, or train without -m."
+        )
 
 
 def recorded_runs(folder: Path) -> dict[str, Run]:

@@ -42,7 +42,7 @@ class EarlyStopping(AfterSearch, lightning.pytorch.callbacks.EarlyStopping):
         super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
-        if self.wait_count >= self.patience:
+        if self.wait_count >= max(self.patience, 1):
             trainer.should_stop = True
 
 

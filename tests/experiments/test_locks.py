@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 
 import pytest
 from conftest import Compose
+from filelock import FileLock
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 
@@ -38,6 +40,17 @@ def test_the_second_run_in_a_folder_is_told_who_has_it(compose: Compose, tmp_pat
             held_alone("hydra.run.dir", run.folder),
         ):
             pass
+
+
+def test_a_lock_that_may_not_be_tried_is_judged_by_the_owners_word(tmp_path: Path, monkeypatch):
+    def refuse(self, timeout: float) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", self.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    (tmp_path / LOCK_FILE).touch()
+    assert not is_locked(tmp_path)
+    (tmp_path / "run.owner").touch()
+    assert is_locked(tmp_path)
 
 
 def test_other_processes_of_one_training_share_its_folder(tmp_path: Path, monkeypatch):

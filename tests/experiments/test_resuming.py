@@ -187,6 +187,15 @@ def test_a_run_that_early_stopping_ended_is_done(compose_small: Compose, tmp_pat
     assert Run(tmp_path / "run").covers(100)
 
 
+def test_no_patience_is_an_epoch_that_improves_nothing(compose_small: Compose):
+    settings = ("callbacks=early_stopping", "callbacks.early_stopping.patience=0")
+    final = train(
+        compose_small("model=sdl", *settings, "callbacks.early_stopping.mode=max",
+                      "trainer.max_epochs=4")
+    )  # fmt: skip
+    assert final["epochs"] == 2
+
+
 def test_a_limit_of_steps_cannot_be_resumed(compose_small: Compose):
     train(compose_small("model=sdl", "trainer.max_epochs=1"))
     with pytest.raises(SettingError, match=r"trainer\.max_steps=9 and a checkpoint"):
@@ -295,9 +304,7 @@ def test_a_finished_run_loses_nothing(compose_small: Compose, tmp_path: Path):
         ),
     ],
 )
-def test_a_run_goes_on_that_has_no_best_model_yet(
-    epoch, settings, compose_small: Compose, tmp_path
-):
+def test_a_run_without_a_best_model_goes_on(epoch, settings, compose_small: Compose, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(compose_small("model=sdl", *settings, run_dir=whole))
     config = compose_small("model=sdl", *settings, run_dir=parts)

@@ -142,6 +142,7 @@ def test_a_folder_without_readable_settings_holds_no_job(content, tmp_path: Path
     ("arguments", "expected"),
     [
         (["trainer.devices=1,2"], "leave trainer=ddp out"),
+        (["trainer.fast_dev_run=true"], "trainer.fast_dev_run=True leaves no results"),
         (["sparsity_level=1,9"], "sparsity_level=9 must be between 0 and 5"),
     ],
 )
