@@ -85,7 +85,9 @@ def learn(activations: Path, result: StudyResult, rows: int | None, passes: int)
     # The rows of a split are in random order.
     train, test = all_inputs(data, "train", rows), all_inputs(data, "test")
     num_atoms = int(result.table["code_dim"].max())
-    weights = sorted(result.table["sparsity_weight"].unique())
+    # Those of inference: sparse autoencoders have another penalty, or a number of components.
+    inferred = result.table[result.table["codes"] == "inference"]
+    weights = sorted(inferred["sparsity_weight"].unique())
     return pd.DataFrame(
         [
             dictionary_learning(train, test, num_atoms, weight, passes)
@@ -95,15 +97,27 @@ def learn(activations: Path, result: StudyResult, rows: int | None, passes: int)
 
 
 def draw(result: StudyResult, learned: pd.DataFrame, title: str) -> Figure:
-    """One panel for codes of one pass through the encoder, and one for codes by inference."""
+    """One panel for codes of one pass through the encoder, and one for codes by inference.
+
+    Means over seeds, with bars of one standard deviation.
+    """
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     num_units = int(result.table["code_dim"].max())
     for axes, (codes, name) in zip(panels, PANELS.items()):
         rows = result.table[result.table["codes"] == codes]
         for family in families_in_order(rows["family"]):
-            means = rows[rows["family"] == family].groupby("sparsity_weight")[["zeros", "r2"]]
-            _curve(axes, means.mean(), label=family_name(family), **family_style(family))
+            by_weight = rows[rows["family"] == family].groupby("sparsity_weight")[["zeros", "r2"]]
+            mean, spread = by_weight.mean(), by_weight.std()
+            style = family_style(family) | {"markersize": 5, "linewidth": 1.4, "capsize": 2}
+            axes.errorbar(
+                100 * mean["zeros"],
+                mean["r2"],
+                xerr=100 * spread["zeros"],
+                yerr=spread["r2"],
+                label=family_name(family),
+                **style,
+            )
         if codes == "inference":
             style = {"color": "black", "marker": "x", "linestyle": ":"}
             _curve(axes, learned, label="scikit-learn, codes without signs", **style)
