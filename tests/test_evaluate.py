@@ -144,6 +144,32 @@ def test_what_is_known_is_not_computed_again(compose_study, sweep: Path, monkeyp
         evaluate(compose_study("regret", f"runs={sweep}", "study.compute.num_images=50"))
 
 
+@pytest.mark.parametrize("study", sorted(set(STUDIES) - {*REFUSING, "activating", "hinge_surface"}))
+def test_a_model_that_was_measured_counts_without_its_weights(
+    study, compose_study, sweep: Path, tmp_path: Path
+):
+    trained = tmp_path / "trained"
+    shutil.copytree(sweep, trained)
+    folder = tmp_path / "study"
+    first = evaluate(compose_study(study, f"runs={trained}"))
+    for path in {*trained.rglob("*.ckpt"), *folder.rglob("*.npy"), *folder.glob("*.*")}:
+        path.unlink()
+    without = evaluate(compose_study(study, f"runs={trained}"))
+    for name, table in first.tables.items():
+        pd.testing.assert_frame_equal(table, without.tables[name])
+    assert without.pictures is None
+    assert len(dict(draw(compose_study(study), without))) > 0
+
+
+def test_a_model_without_weights_that_was_never_measured_is_refused(
+    compose_study, sweep: Path, tmp_path: Path
+):
+    shutil.copytree(sweep, trained := tmp_path / "trained")
+    shutil.rmtree(trained / "sdl" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"sdl/checkpoints/best\.ckpt"):
+        evaluate(compose_study("rate", f"runs={trained}"))
+
+
 def test_wandb_gets_tables_and_images(compose_study, tmp_path: Path):
     evaluate(compose_study("hinge_surface", "logger=wandb"))
     written = records(tmp_path / "study")

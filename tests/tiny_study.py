@@ -48,7 +48,7 @@ class TinyModel:
             optimizer=AdamSettings(1e-3, 1e-4),
             family=family,
         ).eval()
-        self.digest = f"{family}{seed}"
+        self.digest, self.has_weights, self.metric = f"{family}{seed}", True, "val/energy"
         self.columns = {
             "data": "tiny", "family": family, "sparsity_weight": 0.05, "seed": seed, "run": "run",
             "max_epochs": 5, "epochs": 5,

@@ -27,6 +27,8 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
         result.more["references"].rename(columns={"reference": "name"}),
     ]
     yield "denoising", psnr_bars(result.more["best"], pd.concat(others), result.data)
+    if result.pictures is None:  # The weights of all models are gone.
+        return
     for (noise, family), _ in result.pictures.index.groupby(["noise", "family"]):
         strip = result.pictures.where(noise=noise, family=family)
         yield f"strip_{family}_noise_{noise:g}", picture_strip(strip, result.data)

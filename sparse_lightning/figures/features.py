@@ -23,16 +23,13 @@ from sparse_lightning.studies.study_result import Pictures, StudyResult
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """For each model its atoms on two scales, its filters and its Gabor fits; then all extents."""
     keys = ["family", "sparsity_weight", "seed"]
-    for values, _ in result.pictures.index.groupby(keys):
+    for values, rows in result.table.groupby(keys):
         model = dict(zip(keys, values))
-        tiles = result.pictures.where(**model)
         name, title = _names(model, result.data)
-        yield from _tiles(tiles, name, title)
-        if "explained" in result.table:
-            rows = result.table[result.table["used"]]
-            for column, value in model.items():
-                rows = rows[rows[column] == value]
-            yield f"gabors_{name}", gabor_scatter(rows, title)
+        if result.pictures is not None:
+            yield from _tiles(result.pictures.where(**model), name, title)
+        if "explained" in rows:
+            yield f"gabors_{name}", gabor_scatter(rows[rows["used"]], title)
     yield "atom_extents", atom_extents(result.table, result.data)
 
 
@@ -45,6 +42,8 @@ def _names(model: dict, data: str) -> tuple[str, str]:
 
 def _tiles(pictures: Pictures, name: str, title: str) -> Iterator[tuple[str, Figure]]:
     atoms = pictures.where(kind="atom").pixels
+    if len(atoms) == 0:  # The weights are gone.
+        return
     yield f"atoms_{name}", feature_tiles(atoms, f"Atoms: {title}")
     one_scale = feature_tiles(atoms, f"Atoms on one scale: {title}", own_scale=False)
     yield f"atoms_one_scale_{name}", one_scale

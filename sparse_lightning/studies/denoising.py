@@ -235,15 +235,18 @@ def _pictures(
     data: SplitDataModule,
     seed: int,
     count: int,
-) -> Pictures:
+) -> Pictures | None:
+    """Strips of each family's best model, of those whose weights are there."""
     index, pixels = [], []
+    models = sorted(
+        (trained for trained in trained_models if trained.has_weights),
+        key=lambda trained: trained.columns["seed"],
+    )
     for row in best.to_dict("records"):
-        trained = next(
-            s
-            for s in sorted(trained_models, key=lambda s: s.columns["seed"])
-            if s.columns["family"] == row["family"]
-            and s.columns["sparsity_weight"] == row["sparsity_weight"]
-        )
+        kind = {key: row[key] for key in ("family", "sparsity_weight")}
+        trained = next((t for t in models if kind.items() <= t.columns.items()), None)
+        if trained is None:
+            continue
         batch, noisy = next(iter(_noisy(data, "test", row["noise"], seed, count)))
         shown = {
             CLEAN: batch.inputs,
@@ -252,7 +255,7 @@ def _pictures(
             DENOISED: rebuild(trained, noisy),
         }
         for name, inputs in shown.items():
-            caption = {key: row[key] for key in ("noise", "family", "sparsity_weight")}
+            caption = {"noise": row["noise"], **kind}
             index += [caption | {"row": name, "image": i} for i in range(len(inputs))]
             pixels.append(batch.to_pixels(inputs).reshape(-1, *data.image_shape))
-    return Pictures(pd.DataFrame(index), torch.cat(pixels).numpy())
+    return Pictures.of(index, [tiles.numpy() for tiles in pixels])

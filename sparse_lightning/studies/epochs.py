@@ -27,7 +27,7 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
         return pd.DataFrame(columns=["epochs", PSNR.name, "zeros"])
     metrics = pd.read_csv(path)
     names = (quality_of(metrics).name, "zeros")
-    energy = metrics[trained.model.training_rule.metric]
+    energy = metrics[trained.metric]
     # There where λ was sought.
     weight = metrics.get("val/sparsity_weight", pd.Series(0.0, metrics.index))
     is_best = energy == energy.groupby(weight).cummin()

@@ -9,8 +9,10 @@ over channels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -79,33 +81,18 @@ def features(
     samples = fingerprint(data)
     images = _grey(as_pictures(all_inputs(data, "val", num_images), data.image_shape))
     rows, index, pixels = [], [], []
+    seed = scramble_seed if gabors else None
     for trained in tqdm(trained_models, desc="features", unit="model"):
-        codes = cache.array(
-            ["codes", trained.digest, samples, "val", num_images],
-            lambda t=trained: all_codes(t.model, data, "val", num_images),
-        )
-        atoms = _tiles(trained.model.decoder.atoms(largest_codes(codes)), data)
-        seed = scramble_seed if gabors else None
+        drawn = functools.partial(_drawn, trained, data, samples, num_images, cache)
         measured = cache.rows(
-            ["atoms", trained.digest, samples, num_images, seed, smoothing, part_level],
-            lambda c=codes, a=atoms, s=seed: _measure(
-                c, _grey(a), images, s, smoothing, part_level
-            ),
+            ["atoms and filters", trained.digest, samples, num_images, seed, smoothing, part_level],
+            lambda d=drawn: _measure(d(), images, seed, smoothing, part_level),
         )
-        shown = {ATOM: atoms}
-        frequencies = np.full(len(atoms), np.nan)
-        encoder = trained.model.encoder
-        filters = None if encoder is None else encoder.filters()
-        if filters is not None:
-            shown[FILTER] = _tiles(filters, data)
-            frequencies = mean_frequency(torch.from_numpy(_grey(shown[FILTER]))).numpy()
-        rows += [
-            trained.columns | row | {"filter_frequency": float(frequency)}
-            for row, frequency in zip(measured, frequencies)
-        ]
-        for kind, tiles in shown.items():
-            index += [trained.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
-            pixels.append(tiles)
+        rows += [trained.columns | row for row in measured]
+        if trained.has_weights:
+            for kind, tiles in drawn().tiles.items():
+                index += [trained.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
+                pixels.append(tiles)
     table = pd.DataFrame(rows)
     table["used"] = table["active"] >= least_active
     if gabors:
@@ -114,8 +101,33 @@ def features(
         names = {SCRAMBLED + field.name: field.name for field in fields(GaborFit)}
         scrambled = table[list(names)].rename(columns=names)
         table["gabor_like_scrambled"] = are_gabor_like(scrambled, *rule)
-    pictures = Pictures(pd.DataFrame(index), np.concatenate(pixels))
-    return StudyResult(table, {"summary": summary(table)}, pictures)
+    return StudyResult(table, {"summary": summary(table)}, Pictures.of(index, pixels))
+
+
+class Drawn(NamedTuple):
+    """Codes of validation images (n, l), and tiles by their kind."""
+
+    codes: np.ndarray
+    tiles: dict[str, np.ndarray]
+
+
+def _drawn(
+    trained: TrainedModel,
+    data: SplitDataModule,
+    samples: str,
+    num_images: int | None,
+    cache: ResultCache,
+) -> Drawn:
+    codes = cache.array(
+        ["codes", trained.digest, samples, "val", num_images],
+        lambda: all_codes(trained.model, data, "val", num_images),
+    )
+    tiles = {ATOM: _tiles(trained.model.decoder.atoms(largest_codes(codes)), data)}
+    encoder = trained.model.encoder
+    filters = None if encoder is None else encoder.filters()
+    if filters is not None:
+        tiles[FILTER] = _tiles(filters, data)
+    return Drawn(codes, tiles)
 
 
 def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
@@ -128,19 +140,23 @@ def _grey(tiles: np.ndarray) -> np.ndarray:
 
 
 def _measure(
-    codes: np.ndarray,
-    atoms: np.ndarray,
+    drawn: Drawn,
     images: np.ndarray,
     scramble_seed: int | None,
     smoothing: float,
     part_level: float,
 ) -> list[dict]:
     """What is measured of each atom; without a seed no Gabor function is fitted."""
+    codes, atoms = drawn.codes, _grey(drawn.tiles[ATOM])
+    frequencies = np.full(len(atoms), np.nan)
+    if FILTER in drawn.tiles:
+        frequencies = mean_frequency(torch.from_numpy(_grey(drawn.tiles[FILTER])))
     columns = {
         "scale": np.abs(codes).max(0),
         "active": (codes != 0).mean(0),
         "orientation_share": orientation_share(torch.from_numpy(atoms)),
         "mean_frequency": mean_frequency(torch.from_numpy(atoms)),
+        "filter_frequency": frequencies,
         "extent": extents(atoms, smoothing, part_level),
         "likeness": likeness(atoms, images, smoothing),
     }

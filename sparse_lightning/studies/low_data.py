@@ -340,20 +340,23 @@ def _classify(method: Method, labelled: Labelled, cache: ResultCache, samples: s
         features = method.features()
         return {split: Split(features[split], labels[split]) for split in SPLITS}
 
-    def outcome_of(chosen: np.ndarray, seed: int) -> list[dict]:
-        train = Split(*(values[chosen] for values in splits()["train"]))
-        return [method.classifier(train, splits(), seed)._asdict()]
+    def outcomes(per_class: str, number: int) -> list[dict]:
+        rows = []
+        for seed in range(number):
+            chosen = labelled.chosen(labels["train"], per_class, seed)
+            train = Split(*(values[chosen] for values in splits()["train"]))
+            drawn = {"label_seed": seed, "labels": len(chosen)}
+            # What begins at random begins so once for each draw.
+            drawn |= {} if method.own_draws is None else {"seed": seed}
+            rows.append(drawn | method.classifier(train, splits(), seed)._asdict())
+        return rows
 
     rows = []
-    pairs = [(c, s) for c, number in draws.items() for s in range(method.own_draws or number)]
-    for per_class, seed in pairs:
-        chosen = labelled.chosen(labels["train"], per_class, seed)
-        key = ["low_data", method.settings, samples, per_class, seed]
-        found = cache.rows(key, functools.partial(outcome_of, chosen, seed))
-        drawn = {"labels_per_class": per_class, "label_seed": seed, "labels": len(chosen)}
-        # What begins at random begins so once for each draw.
-        drawn |= {} if method.own_draws is None else {"seed": seed}
-        rows += [drawn | row for row in found]
+    for per_class, number in draws.items():
+        number = method.own_draws or number
+        key = ["low_data, draws", method.settings, samples, per_class, number]
+        found = cache.rows(key, functools.partial(outcomes, per_class, number))
+        rows += [{"labels_per_class": per_class} | row for row in found]
     return rows
 
 

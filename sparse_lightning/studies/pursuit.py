@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.decoders import LinearDecoder
+from sparse_lightning.decoders import Decoder, LinearDecoder
 from sparse_lightning.studies.classics import KSVD, ClassicSettings, fitted_dictionary, pursued
 from sparse_lightning.studies.coding import (
     ReconstructionQuality,
@@ -94,20 +94,25 @@ def of_models(
     """
     own, rows = own_points.set_index(["family", "run"]), []
     for trained in trained_models:
-        point, decoder = (
-            own.loc[(trained.columns["family"], trained.columns["run"]), :],
-            trained.model.decoder,
-        )
+        point = own.loc[(trained.columns["family"], trained.columns["run"]), :]
         number = round((1 - point["zeros"]) * point["code_dim"])
-        if not isinstance(decoder, LinearDecoder) or not 1 <= number <= most_active:
+        if not 1 <= number <= most_active:
             continue
         key = ["pursuit", trained.digest, fingerprint(data), num_images, number]
         measured = cache.rows(
-            key,
-            lambda d=decoder, k=number: [_point(d.atoms().numpy(), k, data, num_images)],
+            key, lambda t=trained, k=number: _points_of(t.model.decoder, k, data, num_images)
         )
         rows += [{name: trained.columns[name] for name in MODEL} | row for row in measured]
     return pd.DataFrame(rows, columns=None if rows else MODEL)
+
+
+def _points_of(
+    decoder: Decoder, num_active: int, data: SplitDataModule, num_images: int | None
+) -> list[dict]:
+    """The one point of a dictionary, and none of a decoder that has no dictionary."""
+    if not isinstance(decoder, LinearDecoder):
+        return []
+    return [_point(decoder.atoms().numpy(), num_active, data, num_images)]
 
 
 def _point(

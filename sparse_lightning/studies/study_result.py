@@ -28,6 +28,11 @@ class Pictures:
     index: pd.DataFrame
     pixels: np.ndarray
 
+    @classmethod
+    def of(cls, index: list[dict], pixels: list[np.ndarray]) -> Pictures | None:
+        """Rows of the index and arrays of images, in one order; None without any."""
+        return cls(pd.DataFrame(index), np.concatenate(pixels)) if pixels else None
+
     def where(self, **values: object) -> Pictures:
         """Those whose columns have these values."""
         chosen = np.ones(len(self.index), dtype=bool)

@@ -1,9 +1,15 @@
-"""What a study looks at: trained models, and the one data set that they share."""
+"""What a study looks at: trained models, and the one data set that they share.
+
+Weights are large, and what was measured of them is small. So a study notes beside a checkpoint what
+tables say of the model, and its results go by that note (`result_cache`). The checkpoint may be
+deleted then, and the model stays in the tables of the studies that have measured it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
-from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.errors import DataError, SettingError, StorageError
 from sparse_lightning.experiments.early_checks import as_list, require_models
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,
@@ -24,6 +30,7 @@ from sparse_lightning.experiments.fingerprint import (
     without_seed,
 )
 from sparse_lightning.experiments.runs import Run, find_runs
+from sparse_lightning.files import write_json
 from sparse_lightning.model import SparseAutoencoder
 
 # Settings of a data set that change neither the samples of a split nor their order in it.
@@ -49,6 +56,41 @@ class TrainedModel:
         """The model, on the CPU, in evaluation mode."""
         return SparseAutoencoder.load_from_checkpoint(self.checkpoint).eval()
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the checkpoint is still there."""
+        return self.checkpoint.is_file()
+
+    @cached_property
+    def note(self) -> dict[str, object]:
+        """What a study asks of the model and not of its weights.
+
+        It is kept beside the checkpoint, and is read from there once the checkpoint is gone.
+
+        Raises:
+            CheckpointError: there is neither.
+        """
+        path = self.checkpoint.with_suffix(".json")
+        if not self.has_weights and path.is_file():
+            return json.loads(path.read_text())
+        found = self._noted()
+        with contextlib.suppress(StorageError):  # Another user's folder.
+            write_json(path, found)
+        return found
+
+    def _noted(self) -> dict[str, object]:
+        model, energy = self.model, self.model.energy
+        with self.checkpoint.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        return {
+            "digest": content,
+            "metric": model.training_rule.metric,
+            "family": model.family,
+            "sparsity_weight": getattr(model.encoder, "k", energy.sparsity_weight),
+            "variance_weight": energy.variance_weight,
+            "encoder_weight": energy.encoder_weight,
+        }
+
     @cached_property
     def columns(self) -> dict[str, object]:
         """The columns of a table that say which model a row is about.
@@ -57,24 +99,25 @@ class TrainedModel:
         k largest components. ``epochs`` are those that were done, which early stopping can make
         fewer than ``max_epochs``; NaN if the run has not ended.
         """
-        config, energy = self.run.config, self.model.energy
+        names = ("family", "sparsity_weight", "variance_weight", "encoder_weight")
         return {
             "data": _title(self.run),
-            "family": self.model.family,
-            "sparsity_weight": getattr(self.model.encoder, "k", energy.sparsity_weight),
-            "variance_weight": energy.variance_weight,
-            "encoder_weight": energy.encoder_weight,
-            "seed": config.seed,
+            **{name: self.note[name] for name in names},
+            "seed": self.run.config.seed,
             "max_epochs": self.run.settings.get(EPOCHS),
             "epochs": (self.run.results or {}).get("epochs", math.nan),
             "run": str(self.run.folder),
         }
 
-    @cached_property
+    @property
+    def metric(self) -> str:
+        """By which the best model was kept, the lower the better."""
+        return self.note["metric"]
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the checkpoint."""
-        with self.checkpoint.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return self.note["digest"]
 
 
 def _title(run: Run) -> str:
@@ -199,7 +242,7 @@ def shared_data(
         for trained in trained_models:  # Tables and titles name what was measured.
             trained.columns["data"] = data.title
     for trained in trained_models:
-        if trained.model.decoder.input_dim != data.input_dim:
+        if trained.has_weights and trained.model.decoder.input_dim != data.input_dim:
             raise SettingError(
                 f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} values, "
                 f"and the data have {data.input_dim}: choose other data=."
