@@ -26,11 +26,14 @@ train: install ## train; ARGS="model=sdl trainer.max_epochs=10" changes what
 reproduce: install ## the paper's studies and a report; SCALE=small, evening, hinge, mnist or paper
 	$(RUN) -m sparse_lightning.reproduce scale=$(SCALE)
 
+# Two processes of one thread each: threads that wait for a core that another process has, spin.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
+
 test: install ## the fast tests
-	$(RUN) -m pytest -q -n 2 --dist loadfile
+	$(PYTEST)
 
 test-slow: install ## all tests
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: install ## style, format, and types of the public interface
 	$(RUN) -m ruff check .

@@ -22,7 +22,10 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("name", [*QUICK, pytest.param("sweep", marks=pytest.mark.slow)])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("memory", "sweep")]
+
+
+@pytest.mark.parametrize("name", [*(name for name in QUICK if name != "memory"), *SLOW])
 def test_quick_run_prints_its_table(name, capsys):
     importlib.import_module(f"benchmarks.{name}").main(["--quick"])
     assert QUICK.get(name, "joblib, 2 workers") in capsys.readouterr().out
