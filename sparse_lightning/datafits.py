@@ -202,7 +202,7 @@ class ReluNetworkDataFit(DataFit):
     def _backward(self, activations: list[Tensor], gradient: Tensor) -> Tensor:
         """From the gradient at the last hidden layer to that at the codes."""
         for (weight, _), activation in zip(reversed(self.hidden), reversed(activations[1:])):
-            gradient = torch.where(activation > 0, gradient, 0.0) @ weight
+            gradient = (gradient * activation.sign()) @ weight
         return gradient
 
     def average_hessian(self, codes: Tensor) -> Tensor | None:

@@ -279,7 +279,7 @@ def looks_every(device: torch.device) -> int:
 def is_worth_compacting(num_frozen: int, codes: Tensor) -> bool:
     """Whether dropping the frozen samples saves more than the copying costs."""
     if codes.device.type == "cpu":
-        return num_frozen >= max(len(codes) // 4, 8)
+        return num_frozen >= max(len(codes) // 8, 8)
     return num_frozen >= len(codes) // 2 and codes.numel() >= FILLS_AN_ACCELERATOR
 
 
