@@ -1,10 +1,13 @@
 """Draw ``docs/images/stability.png``: what long trainings of VDL-NL do to inference.
 
-    python docs/make_stability_figure.py runs/paper_step_0.01 runs/paper_step_0.02 runs/literal_0.02
+    python docs/make_stability_figure.py                           # what is on record
+    python docs/make_stability_figure.py lambda0.02-seed11=runs/mine    # with a run, recorded first
 
-Each folder is that of a run of ``model=vdl_nl data=mnist`` with checkpoints kept:
+The record, ``docs/results/long_vdl_nl.parquet``, has every epoch of each run, and the curvature
+after those epochs whose checkpoints the run kept:
 
-    '+callbacks.every={_target_: lightning.pytorch.callbacks.ModelCheckpoint,
+    python -m sparse_lightning.train model=vdl_nl data=mnist trainer.max_epochs=200 \
+      '+callbacks.every={_target_: lightning.pytorch.callbacks.ModelCheckpoint,
       dirpath: "${run_dir}/every", filename: "{epoch}", save_top_k: -1, every_n_epochs: 10}'
 """
 
@@ -22,8 +25,16 @@ from torch import Tensor
 
 from sparse_lightning import SparseAutoencoder
 from sparse_lightning.experiments.runs import Run
-from sparse_lightning.files import write_figure
+from sparse_lightning.files import replaced_whole, write_figure
 
+DOCS = Path(__file__).parent
+RECORD = DOCS / "results" / "long_vdl_nl.parquet"
+STEP_SIZE = 0.5
+RUNS = {
+    "lambda0.01-seed31": ("λ = 0.01, safeguarded", "tab:blue", "-"),
+    "lambda0.02-seed11": ("λ = 0.02, safeguarded", "tab:orange", "-"),
+    "lambda0.02-seed11-literal": ("λ = 0.02, literal", "tab:red", "--"),
+}
 PANELS = {
     "val/psnr": "validation PSNR (dB)",
     "val/zeros": "zeros in validation codes",
@@ -51,73 +62,70 @@ def largest_curvature(model: SparseAutoencoder, inputs: Tensor) -> Tensor:
     return (own + 2 * model.energy.encoder_weight / codes.shape[1]).detach()
 
 
-def curvatures(run: Run, inputs: Tensor) -> pd.DataFrame:
-    """Epoch, and the mean and maximum over samples of `largest_curvature`, of each checkpoint."""
-    rows = []
+def recorded(name: str, run: Run) -> pd.DataFrame:
+    """Every epoch of a run; where there is a checkpoint, L over 250 validation images."""
+    data = run.data()
+    data.prepare_data()
+    data.setup()
+    inputs = data.splits["val"].tensors.inputs[:250]
+    table = pd.read_csv(run.folder / "metrics.csv").assign(run=name).set_index("epoch")
     for path in (run.folder / "every").glob("*.ckpt"):
-        model = SparseAutoencoder.load_from_checkpoint(path)
-        found = largest_curvature(model, inputs)
+        found = largest_curvature(SparseAutoencoder.load_from_checkpoint(path), inputs)
         epoch = int(re.search(r"\d+", path.stem).group())
-        rows.append((epoch + 1, float(found.mean()), float(found.max())))
-    return pd.DataFrame(sorted(rows), columns=["epoch", "mean", "max"])
+        table.loc[epoch, ["curvature_mean", "curvature_max"]] = (
+            float(found.mean()),
+            float(found.max()),
+        )
+    return table.reset_index()
 
 
-def label(run: Run) -> str:
-    safeguard = run.config.solver.get("safeguard", False)
-    weight = run.config.model.energy.sparsity_weight
-    return f"λ = {weight:g}, {'safeguarded' if safeguard else 'literal'}"
-
-
-def draw(axes: dict[str, Axes], run: Run, inputs: Tensor, color: str) -> None:
+def draw(axes: dict[str, Axes], table: pd.DataFrame, label: str, color: str, line: str) -> None:
     """One run's lines in all panels."""
-    table = pd.read_csv(run.folder / "metrics.csv")
-    style = {"color": color, "linestyle": "-" if "safeguard" in run.config.solver else "--"}
+    style = {"color": color, "linestyle": line}
     epochs = table["epoch"] + 1
     for name, panel in axes.items():
         if name in table:
-            panel.plot(epochs, table[name], label=label(run), **style)
-    if "train/column_norm_1" in table:
-        for layer, width in ((1, 1.0), (2, 2.2)):
-            norms = table[f"train/column_norm_{layer}"]
-            axes["column_norms"].plot(epochs, norms, linewidth=width, **style)
-    found = curvatures(run, inputs)
-    axes["curvature"].plot(found["epoch"], found["max"], marker=".", **style)
-    axes["curvature"].plot(found["epoch"], found["mean"], linewidth=0.8, **style)
+            panel.plot(epochs, table[name], label=label, **style)
+    for layer, width in ((1, 1.0), (2, 2.2)):
+        norms = table[f"train/column_norm_{layer}"]
+        axes["column_norms"].plot(epochs, norms, linewidth=width, **style)
+    measured = table.dropna(subset="curvature_max")
+    at = measured["epoch"] + 1
+    axes["curvature"].plot(at, measured["curvature_max"], marker=".", **style)
+    axes["curvature"].plot(at, measured["curvature_mean"], linewidth=0.8, **style)
 
 
 def main() -> None:
     """Write the figure and print its path."""
-    runs = [Run(Path(folder)) for folder in sys.argv[1:]]
-    if not runs:
-        sys.exit("error: give the folders of runs; see the first lines of this file.")
-    data = runs[0].data()
-    data.prepare_data()
-    data.setup()
-    inputs = data.splits["val"].tensors.inputs[:250]
-    step_size = runs[0].config.solver.step_size
+    record = pd.read_parquet(RECORD)
+    for name, folder in (argument.split("=", 1) for argument in sys.argv[1:]):
+        others = record[record["run"] != name]
+        record = pd.concat([others, recorded(name, Run(Path(folder)))], ignore_index=True)
+        with replaced_whole(RECORD) as temporary:
+            record.to_parquet(temporary, index=False)
     figure, grid = plt.subplots(2, 3, figsize=(13, 6.5), layout="constrained", sharex=True)
     axes = dict(zip(PANELS, grid.flat))
-    for run, color in zip(runs, ("tab:blue", "tab:orange", "tab:red", "tab:green")):
-        draw(axes, run, inputs, color)
+    for name, style in RUNS.items():
+        draw(axes, record[record["run"] == name].sort_values("epoch"), *style)
     for name, panel in axes.items():
         panel.set_ylabel(PANELS[name])
         panel.grid(alpha=0.3)
     for panel in grid[1]:
         panel.set_xlabel("epoch")
     for name, ticks in (
-        ("train/iterations", (3, 5, 10, 20, 50)),
-        ("curvature", (2, 5, 10, 20, 50, 100)),
+        ("train/iterations", (3, 5, 10, 20, 50, 100)),
+        ("curvature", (2, 5, 10, 20, 50, 100, 200)),
     ):
         axes[name].set_yscale("log")
         axes[name].set_yticks(ticks, map(str, ticks))
         axes[name].minorticks_off()
     axes["column_norms"].set_title("thin: hidden layer, thick: output layer", fontsize=9)
-    axes["curvature"].set_title("thick: maximum over 250 samples, thin: mean", fontsize=9)
+    axes["curvature"].set_title("thick: maximum over samples, thin: mean", fontsize=9)
     for bound, text in ((4 / 3, "4/3"), (2.0, "2")):
-        axes["curvature"].axhline(bound / step_size, color="black", linewidth=0.8, linestyle=":")
+        axes["curvature"].axhline(bound / STEP_SIZE, color="black", linewidth=0.8, linestyle=":")
         axes["curvature"].annotate(
             f"ηL = {text}",
-            xy=(1, bound / step_size),
+            xy=(1, bound / STEP_SIZE),
             xycoords=("axes fraction", "data"),
             xytext=(-4, 3),
             textcoords="offset points",
@@ -125,7 +133,7 @@ def main() -> None:
         )
     axes["val/psnr"].legend(fontsize=8)
     figure.suptitle("VDL-NL on MNIST with the paper's numbers, η = 0.5")
-    print(write_figure(figure, Path(__file__).parent / "images" / "stability.png"))
+    print(write_figure(figure, DOCS / "images" / "stability.png"))
 
 
 if __name__ == "__main__":

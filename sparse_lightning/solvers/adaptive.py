@@ -1,6 +1,6 @@
 r"""Proximal gradient whose step and momentum follow the objective.
 
-The loop is that of `sparse_lightning.solvers.fista`, with
+The loop is that of `sparse_lightning.solvers.proximal_gradient`, with
 
 - a step of :math:`1/L` for each sample. Where the data fit knows a bound on its curvature (a linear
   decoder), L is that bound. Elsewhere L is measured between successive points, as the local
@@ -31,7 +31,7 @@ from torch.linalg import vector_norm
 from sparse_lightning.registry import register
 from sparse_lightning.solvers import proximal_newton
 from sparse_lightning.solvers.base import Solution, SolvableObjective, no_higher, require_limits
-from sparse_lightning.solvers.fista import ProximalGradient, State, fista_momenta
+from sparse_lightning.solvers.proximal_gradient import ProximalGradient, State, fista_momenta
 
 LARGEST_RISE, FALL = 2.0, 0.9
 
@@ -75,8 +75,9 @@ class Adaptive(ProximalGradient):
         solution = self.descend(objective, state, None)
         return no_higher(objective, solution, start.codes, start.energies)
 
-    def initial_state(self, objective: SolvableObjective, codes: Tensor) -> State:
-        return replace(State.at(codes), curvature=curvature_along_gradient(objective, codes))
+    def with_measured_steps(self, objective: SolvableObjective, codes: Tensor) -> Solution:
+        curvature = curvature_along_gradient(objective, codes)
+        return self.descend(objective, replace(State.at(codes), curvature=curvature), None)
 
     def constant_step(self, objective: SolvableObjective, codes: Tensor) -> float | None:
         bound = objective.lipschitz(codes)

@@ -6,8 +6,8 @@ row of :math:`Z G` is a sum over the few atoms that are active in that row, wher
 adds all. All iterations of a sample are made in one go, so that the sample stays in the cache. A
 training step of a linear decoder takes less than half of its time this way.
 
-These loops mirror `sparse_lightning.solvers.fista.ProximalGradient.iterate` with a constant step,
-its convergence test `has_converged`, momentum of `FISTA` and of `Adaptive`,
+These loops mirror `sparse_lightning.solvers.proximal_gradient.ProximalGradient.iterate` with a
+constant step, its convergence test `has_converged`, momentum of `FISTA` and of `Adaptive`,
 `sparse_lightning.penalties.NonNegativeL1.prox` and
 `sparse_lightning.variance.VarianceHinge.gradient`; tests compare them. With restarts they end
 sooner: once the same few atoms of a sample have been active for a while, a Cholesky factor of

@@ -31,8 +31,8 @@ from torch.linalg import vecdot
 from sparse_lightning.datafits import largest_eigenvalue_bound
 from sparse_lightning.penalties import NonNegativeL1
 from sparse_lightning.solvers import gram_numba
-from sparse_lightning.solvers.fista import fista_momenta
 from sparse_lightning.solvers.forked import CompiledThreads
+from sparse_lightning.solvers.proximal_gradient import fista_momenta
 
 # The scale of the first step, the factor after a step uphill, and the range of what is measured.
 FIRST_SCALE, RISE, SCALES = 1.2, 1.5, (0.5, 16.0)

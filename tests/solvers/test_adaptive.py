@@ -14,7 +14,7 @@ from torch import Tensor
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.solvers import FISTA, Adaptive, Solution, proximal_newton
-from sparse_lightning.solvers.fista import State
+from sparse_lightning.solvers.proximal_gradient import State
 
 HINGES = {"no hinge": (0.0, 0.0), "encoder": (0.0, 100.0), "hinge": (1e3, 1.0)}
 

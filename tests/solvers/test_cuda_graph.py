@@ -17,8 +17,8 @@ from sparse_lightning.solvers import (
     ISTA,
     Adaptive,
     cuda_graph,
-    fista,
     gram_numba,
+    proximal_gradient,
     proximal_newton,
 )
 from sparse_lightning.solvers.cuda_graph import Replayed
@@ -75,7 +75,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     monkeypatch.setattr(Replayed, "_record", record)
     monkeypatch.setattr(cuda_graph, "applies", lambda objective, _: applies(objective, CUDA))
     monkeypatch.setattr(gram_numba, "applies", lambda *_: False)
-    monkeypatch.setattr(fista, "looks_every", lambda _: 10)
+    monkeypatch.setattr(proximal_gradient, "looks_every", lambda _: 10)
     return recorded
 
 
@@ -100,7 +100,7 @@ def test_a_function_that_swaps_tensors_can_be_replayed(graphs: list[Graph]):
 @pytest.mark.parametrize("decoder", NETWORKS)
 def test_iterations_can_be_replayed(graphs: list[Graph], monkeypatch, decoder: str, energy: str):
     """Also when samples leave the batch, after which it is recorded again."""
-    monkeypatch.setattr(fista, "is_worth_compacting", lambda frozen, _: frozen >= 15)
+    monkeypatch.setattr(proximal_gradient, "is_worth_compacting", lambda frozen, _: frozen >= 15)
     given = problem(decoder, ENERGIES[energy])
     found = [solver(given.objective, given.start) for solver in SOLVERS.values()]
     assert len(graphs) > 1
@@ -137,7 +137,7 @@ def moved(given: Problem) -> Problem:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_device_gives_what_the_cpu_gives(monkeypatch, solver: str, decoder: str, energy: str):
     """Recorded where it can be; also when samples leave the batch."""
-    monkeypatch.setattr(fista, "FILLS_AN_ACCELERATOR", 100)
+    monkeypatch.setattr(proximal_gradient, "FILLS_AN_ACCELERATOR", 100)
     monkeypatch.setattr(gram_numba, "applies", lambda *_: False)
     monkeypatch.setattr(proximal_newton, "applies", lambda *_: False)
     given = problem(decoder, ENERGIES[energy])

@@ -21,7 +21,7 @@ from sparse_lightning.distributed import Processes
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.penalties import NonNegativeL1
 from sparse_lightning.solvers import FISTA, Adaptive, Solution, gram_numba
-from sparse_lightning.solvers.fista import State
+from sparse_lightning.solvers.proximal_gradient import State
 
 every_energy = pytest.mark.parametrize("energy", ENERGIES)
 coupled_or_not = pytest.mark.parametrize("energy", ["DO", "VDL"])

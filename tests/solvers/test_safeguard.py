@@ -10,7 +10,7 @@ from problems import ENERGIES, Problem, literal_energy, problem
 from test_authors import INFERENCE, build_model, load, set_weights
 
 from sparse_lightning.solvers import FISTA, ISTA, Adaptive
-from sparse_lightning.solvers.fista import State
+from sparse_lightning.solvers.proximal_gradient import State
 
 
 def largest_curvature(given: Problem) -> float:
@@ -25,9 +25,9 @@ def largest_curvature(given: Problem) -> float:
     return curvature
 
 
-def grown(decoder: str, energy: str, step_size: float, target: float) -> Problem:
+def grown(decoder: str, energy: str, step_size: float, target: float, count: int = 20) -> Problem:
     """A decoder that is scaled up until the step size times its curvature is as asked for."""
-    given = problem(decoder, ENERGIES[energy], count=20, growth=1.0)
+    given = problem(decoder, ENERGIES[energy], count=count, growth=1.0)
     start, low, high = copy.deepcopy(given.decoder.state_dict()), 0.0, 64.0
     for _ in range(14):
         middle = (low + high) / 2
@@ -59,6 +59,23 @@ def test_growth_is_lived_through(decoder, energy, target):
         # Coupled samples of Adaptive end together, with the one that a kink holds up.
         if not isinstance(solver, Adaptive) or objective.is_separable:
             assert float(solution.iterations.double().mean()) < 120
+
+
+@pytest.mark.parametrize("energy", ["DO", "SDL, WDL, none", "VDL"])
+@pytest.mark.parametrize("count", [8, 20])
+def test_far_from_stable_a_batch_is_left_to_adaptive(energy, count):
+    """Its codes and its number of iterations, which grows as the root of the curvature."""
+    far = grown("one hidden layer", energy, 0.5, 60.0, count)
+    found, adaptive = (
+        solver(far.objective, far.start) for solver in (FISTA(0.5), Adaptive(200, 1e-3))
+    )
+    assert torch.equal(found.codes, adaptive.codes)
+    assert torch.equal(found.iterations, adaptive.iterations)
+    near = grown("one hidden layer", energy, 0.5, 1.5, count)
+    found, adaptive = (
+        solver(near.objective, near.start) for solver in (FISTA(0.5), Adaptive(200, 1e-3))
+    )
+    assert not torch.equal(found.iterations, adaptive.iterations)
 
 
 @pytest.mark.parametrize("energy", ["SDL, WDL, none", "VDL"])
