@@ -81,7 +81,7 @@ class DataFit(ABC):
         """A bound of the gradient's Lipschitz constant L, None where none is known.
 
         Args:
-            enough: a bound up to which none that is closer is needed.
+            enough: a bound of this size or less is not refined; 0 asks for the closest.
         """
         return None
 
@@ -163,8 +163,8 @@ class LeastSquares(DataFit):
         return replace(self, inputs=self.inputs[rows])
 
 
-# Largest mean of p(1 - p) over hidden units, p the share of samples that a unit is active in, up to
-# which a relu network is nearly one linear function for all samples. 1/4 is the most there is.
+# A unit is active in a share p of the samples. Up to this mean of p(1 - p) over hidden units, a relu
+# network is nearly one linear function. The most possible is 1/4.
 MOST_SPREAD = 0.15
 
 
@@ -208,11 +208,15 @@ class ReluNetworkDataFit(DataFit):
     def average_hessian(self, codes: Tensor) -> Tensor | None:
         r"""The Hessian (l, l) averaged over samples, unless samples differ too much in their units.
 
-        A hidden unit is active in a share p of the samples. Where units are independent, the
-        average over masks M of :math:`J^\top M A M J` is that of :math:`M = \mathrm{diag}(p)` and
-        :math:`J^\top \mathrm{diag}(p(1-p) A_{jj}) J`. With several hidden layers the second is of
-        the last one alone.
+        A sample's Hessian is :math:`J^\top M A M J`: J (m, l) is the Jacobian of the last hidden
+        pre-activations, M the diagonal mask of active units, :math:`A = \frac2d W_K^\top W_K`. If
+        units are independent, and each is active in a share p of the samples, its average is
+        :math:`J^\top \mathrm{diag}(p) A\, \mathrm{diag}(p) J
+        + J^\top \mathrm{diag}(p(1-p) A_{jj}) J`. With several hidden layers J is averaged by the
+        shares below.
         """
+        if not isinstance(self.top, LeastSquares):
+            return None
         shares = [layer.sign().mean(-2) for layer in self._activations(codes)[1:]]
         spread = torch.stack([(share * (1 - share)).mean() for share in shares]).max()
         if not spread < MOST_SPREAD:

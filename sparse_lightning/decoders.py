@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,12 @@ class Decoder(nn.Module):
 
     code_dim: int
     input_dim: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with a ``forward`` of its own does not inherit another one's data fit."""
+        super().__init_subclass__(**kwargs)
+        if "forward" in vars(cls) and "datafit" not in vars(cls):
+            cls.datafit = Decoder.datafit  # type: ignore[method-assign]
 
     def datafit(self, inputs: Tensor) -> DataFit:
         r"""The reconstruction term :math:`\sum_i \frac1d \|x_i - D(z_i)\|^2` of inputs x (n, d)."""
@@ -136,7 +143,7 @@ class LinearDecoder(Decoder):
     def datafit(self, inputs: Tensor) -> DataFit:
         if self.bias is not None:
             inputs = inputs - at_least_float32(self.bias)
-        return QuadraticDataFit.of(inputs, _frozen(self.weight))
+        return QuadraticDataFit.of(inputs, _for_inference(self.weight))
 
 
 @register
@@ -169,8 +176,8 @@ class MultiLayerDecoder(Decoder):
 
     def datafit(self, inputs: Tensor) -> DataFit:
         layers = [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
-        hidden = [(_frozen(layer.weight), at_least_float32(layer.bias)) for layer in layers]
-        return ReluNetworkDataFit(hidden, LeastSquares(inputs, _frozen(self.output.weight)))
+        hidden = [(_for_inference(layer.weight), at_least_float32(layer.bias)) for layer in layers]
+        return ReluNetworkDataFit(hidden, LeastSquares(inputs, _for_inference(self.output.weight)))
 
 
 @register
@@ -278,8 +285,8 @@ def _require_image(image_shape: list[int], input_dim: int, factor: int) -> None:
         )
 
 
-def _frozen(weight: Tensor) -> Tensor:
-    """A weight as inference sees it."""
+def _for_inference(weight: Tensor) -> Tensor:
+    """A weight detached, in float32 or better, without numbers whose square is subnormal."""
     return with_normal_squares(at_least_float32(weight))
 
 

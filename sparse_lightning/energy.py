@@ -182,7 +182,7 @@ class Objective:
         code_shape: (n, l) of the codes of the whole batch, None where it is not checked.
 
     Raises:
-        InputError: by each method, for codes of another shape.
+        InputError: by each method but `prox`, for codes of another shape.
     """
 
     energy: Energy
@@ -249,11 +249,13 @@ class Objective:
         return (total + self.energy.hinge.value(self._moments(codes))).reshape(1, 1)
 
     def lipschitz(self, codes: Tensor, enough: float = 0.0) -> float | None:
-        """A bound of the gradient's Lipschitz constant, None where the data fit knows none.
+        """An upper bound of the curvature of all terms but the penalty, None if none is known.
+
+        The hinge bends downwards without bound, which needs no shorter step.
 
         Args:
             codes: (n, l).
-            enough: a bound up to which none that is closer is needed.
+            enough: a bound of this size or less is not refined; 0 asks for the closest.
         """
         self._require_shape(codes)
         others = 0.0
@@ -311,10 +313,14 @@ class Objective:
     def terms(self, codes: Tensor, squared_errors: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted terms by name (`TERMS`), each summed over the samples; they add up to E.
 
+        Where processes share the batch these are this process's part, and the parts add up to E.
+        All processes must ask for them.
+
         Args:
             codes: (n, l).
             squared_errors: mean squares of D(codes) - x, (n,), where they are already known.
         """
+        self._require_shape(codes)
         if squared_errors is None:
             squared_errors = self.datafit.value(codes)
         variance = encoder = codes.new_zeros(())

@@ -16,7 +16,7 @@ class                    convex  signed  R(z)
 `L1`                     yes     yes     sum of the magnitudes
 `NonNegativeGroupLasso`  yes     no      sum of the norms of groups of components
 `GroupLasso`             yes     yes     sum of the norms of groups of components
-`NonNegativeLogSum`      no      no      sum of the logarithms of the components, plus a constant
+`NonNegativeLogSum`      no      no      sum of log(1 + z / ε) over the components
 `NonNegativeL0`          no      no      number of active components
 =======================  ======  ======  ==========================================================
 
@@ -178,7 +178,8 @@ class GroupLasso(Penalty):
         group_size: p, which divides the number of code components.
 
     Raises:
-        SettingError: for a group size that is no whole number, or does not divide it.
+        SettingError: for a group size that is no whole number of at least 1. `value`, `prox` and
+            `require_fit` raise it too where p does not divide l.
 
     Example:
         >>> GroupLasso(group_size=2).value(torch.tensor([[3.0, 4.0, 0.0, 0.0]]))

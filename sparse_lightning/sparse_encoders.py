@@ -14,8 +14,6 @@ Another encoder of this kind is a class with its own `activate`. These encoders 
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor, nn
 
@@ -55,9 +53,9 @@ class SparseEncoder(Encoder):
         preactivations = self.input(inputs)
         return self.activate(preactivations), preactivations
 
-    @abstractmethod
     def activate(self, preactivations: Tensor) -> Tensor:
-        """Codes of pre-activations, (n, l) -> (n, l)."""
+        """Codes of pre-activations, (n, l) -> (n, l); each subclass has its own."""
+        raise NotImplementedError
 
     def filters(self) -> Tensor:
         """The rows of W, (l, d): what each code component looks for."""
@@ -108,7 +106,7 @@ class BatchTopKEncoder(SparseEncoder):
 
     Components that are equal to the last of these stay as well. A sample by itself keeps what is
     above a threshold: the mean over batches of the smallest component that was active in one, as a
-    moving average. Bussmann, Leask & Nanda, "BatchTopK sparse autoencoders", 2024.
+    moving average. A batch with fewer than k n positive components counts as 0. Bussmann, Leask & Nanda, "BatchTopK sparse autoencoders", 2024.
 
     Args:
         input_dim: d.
@@ -118,7 +116,7 @@ class BatchTopKEncoder(SparseEncoder):
         subtracts_decoder_bias: whether x is the input less the decoder's bias.
 
     Attributes:
-        threshold: the moving average, a scalar; 0 before the first batch.
+        threshold: the moving average, a scalar; 0 before the first batch, which sets it alone.
     """
 
     threshold: Tensor

@@ -70,6 +70,7 @@ class TrainingRule(nn.Module):
     further_terms: Sequence[str] = ()
     infers: bool = True
 
+    # Without arguments, as `registry.describe` reads them; those of nn.Module are *args, **kwargs.
     def __init__(self) -> None:
         super().__init__()
 
@@ -162,6 +163,13 @@ class EndToEnd(TrainingRule):
                     f"model.energy.{name}={getattr(model.energy, name)} belongs to inference, and "
                     f"model.training_rule=EndToEnd has none: set model.energy.{name}=0."
                 )
+        method = type(model.encoder).encode_with_preactivations
+        if self.auxiliary is not None and method is Encoder.encode_with_preactivations:
+            raise SettingError(
+                "model.training_rule.auxiliary needs pre-activations, which model.encoder="
+                f"{type(model.encoder).__name__} does not give: choose model/encoder=topk, or set "
+                "model.training_rule.auxiliary=null."
+            )
         if model.energy.sparsity_weight > 0 and not has_gradient(
             model.encoder, model.energy.penalty
         ):
@@ -197,7 +205,7 @@ class EndToEnd(TrainingRule):
         errors = mse_loss(reconstructions.to(kind), inputs.to(kind), reduction="none")
         squared_errors = errors.mean(-1)
         penalties = model.encoder.penalize(codes, preactivations, model.energy.penalty)
-        weight = self._warmth(model.global_step) * model.energy.sparsity_weight
+        weight = self._warmup_factor(model.global_step) * model.energy.sparsity_weight
         none = squared_errors.new_zeros(())
         terms = {
             "reconstruction": squared_errors.sum(),
@@ -212,7 +220,7 @@ class EndToEnd(TrainingRule):
         told = {name: term.detach() for name, term in terms.items()}
         return TrainingStep(loss, codes.detach().to(kind), told, reconstructions)
 
-    def _warmth(self, step: int) -> float:
+    def _warmup_factor(self, step: int) -> float:
         """By how much λ is there at a step, counted from 0."""
         if self.sparsity_warmup_steps == 0:
             return 1.0

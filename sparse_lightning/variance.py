@@ -19,8 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EPSILON = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
-
 
 @dataclass(frozen=True)
 class Moments:
@@ -41,8 +39,10 @@ class Moments:
 
     def merge(self, other: Moments | None) -> Moments:
         """The moments of both sets of samples together."""
-        if other is None:
+        if other is None or other.count == 0:
             return self
+        if self.count == 0:
+            return other
         count = self.count + other.count
         shift = other.mean - self.mean
         mean = self.mean + shift * (other.count / count)
@@ -50,8 +50,8 @@ class Moments:
         return Moments(count, mean, self.scatter + other.scatter + between)
 
     def standard_deviation(self) -> Tensor:
-        r"""Unbiased :math:`\sigma_j`, shape (l,)."""
-        return (self.scatter / (self.count - 1)).sqrt()
+        r"""Unbiased :math:`\sigma_j`, shape (l,); 0 for one sample."""
+        return (self.scatter / max(self.count - 1, 1)).sqrt()
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,16 @@ class VarianceHinge:
         return (inverse * (self.threshold * math.sqrt(moments.count - 1)) - 1).relu()
 
     def curvature_bound(self, count: int) -> float:
-        r"""The hinge bends upwards by at most :math:`2\beta/(n-1)` in any direction.
+        r"""An upper bound of the hinge's curvature, :math:`2\beta/(n-1)`.
 
-        :math:`\sigma_j` is a convex function. :math:`(T - \sigma)_+^2` lies below
-        :math:`\sigma^2 - 2T\sigma + T^2`, and below its own parabolas of that curvature where it
-        is 0. The hinge may bend downwards.
+        For :math:`\sigma < T` the Hessian of :math:`(T-\sigma)^2` is
+        :math:`2\nabla\sigma\nabla\sigma^\top - 2(T-\sigma)\nabla^2\sigma`. :math:`\sigma` is
+        convex, so the second part is at most 0. The first is bounded by
+        :math:`\|\nabla\sigma\|^2 = 1/(n-1)`. There is no lower bound.
         """
         return 2 * self.weight / (count - 1)
 
 
 def rounding_of_scatter(count: int, dtype: torch.dtype) -> float:
     """The largest scatter, in units of the squared total, that rounding of the mean can make."""
-    return (16 * EPSILON[dtype] / count) ** 2 * (count - 1)
+    return (16 * torch.finfo(dtype).eps / count) ** 2 * (count - 1)

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder, UnitColumns
+from sparse_lightning.decoders import (
+    Decoder,
+    LinearDecoder,
+    LinearNetworkDecoder,
+    MultiLayerDecoder,
+    UnitColumns,
+)
 from sparse_lightning.errors import SettingError
 
 
@@ -186,3 +192,15 @@ def test_a_weight_that_is_no_number_is_not_hidden(number):
     with torch.no_grad():
         decoder.output.weight[0, 0] = number
     assert not decoder.datafit(torch.randn(5, 10)).value(torch.ones(5, 6)).isfinite().any()
+
+
+@pytest.mark.parametrize("base", [LinearDecoder, MultiLayerDecoder, LinearNetworkDecoder])
+def test_inference_sees_the_forward_pass_of_a_subclass(base):
+    class Squashed(base):
+        def forward(self, codes):
+            return torch.sigmoid(super().forward(codes))
+
+    decoder = Squashed(4, 6) if base is LinearDecoder else Squashed(4, [5], 6)
+    codes, inputs = torch.rand(3, 4), torch.rand(3, 6)
+    errors = (decoder(codes) - inputs).square().mean(1)
+    torch.testing.assert_close(decoder.datafit(inputs).value(codes), errors)

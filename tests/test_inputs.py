@@ -263,3 +263,9 @@ def test_an_argument_that_cannot_be_described_is_named():
 
 def test_inputs_of_a_decoder_that_says_no_size():
     assert as_inputs(INPUTS, object()) is INPUTS
+
+
+def test_codes_of_another_number_of_samples_have_no_energy():
+    objective = Energy(0.1).bind(LinearDecoder(4, 6), torch.rand(3, 6))
+    with pytest.raises(InputError, match=r"start from codes of shape \(3, 4\)"):
+        objective.value(torch.ones(1, 4))

@@ -332,3 +332,8 @@ def test_a_penalty_without_gradient_is_refused_only_where_it_is_to_teach():
 def test_a_bias_that_is_not_there_cannot_be_subtracted():
     with pytest.raises(SettingError, match=r"model\.decoder\.has_bias=true"):
         model_of(ReLUEncoder(D, L, subtracts_decoder_bias=True), decoder=LinearDecoder(L, D))
+
+
+def test_an_encoder_without_pre_activations_cannot_teach_dead_units():
+    with pytest.raises(SettingError, match=r"needs pre-activations, which model\.encoder=LISTA"):
+        model_of(LISTA(D, L), training_rule=EndToEnd(auxiliary=AuxK(0.1, 3, 1)))

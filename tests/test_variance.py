@@ -74,3 +74,15 @@ def test_curvature_bound_is_reached():
     step = 1e-3 * (codes - codes.mean(0))
     turned = value(hinge, codes + step) + value(hinge, codes - step) - 2 * value(hinge, codes)
     assert float(turned / step.square().sum()) == pytest.approx(hinge.curvature_bound(9), rel=1e-6)
+
+
+def test_nothing_merges_into_anything():
+    codes = torch.rand(5, 3)
+    some, none = Moments.of(codes), Moments.of(codes[:0])
+    for merged in (some.merge(none), none.merge(some)):
+        assert merged.count == 5
+        torch.testing.assert_close(merged.standard_deviation(), codes.std(0))
+
+
+def test_one_sample_has_no_deviation():
+    assert Moments.of(torch.rand(1, 3)).standard_deviation().tolist() == [0, 0, 0]

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_lightning.errors import SettingError, require_non_negative
+from sparse_lightning.errors import require_count, require_non_negative
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,7 @@ class Solver(ABC):
 def require_limits(tolerance: float, max_iterations: int) -> None:
     """Raise `SettingError` unless a solver can stop by these limits."""
     require_non_negative("solver.tolerance", tolerance)
-    if max_iterations < 1:
-        raise SettingError(
-            f"solver.max_iterations={max_iterations} must be at least 1: "
-            "inference needs one iteration to move."
-        )
+    require_count("solver.max_iterations", max_iterations)
 
 
 def no_higher(
@@ -91,13 +87,15 @@ def no_higher(
 ) -> Solution:
     """The solution, with the codes of the start where those have the lower energy.
 
+    Iterations and convergence remain those of the solution.
+
     Args:
         objective: what was minimised.
         solution: what was found.
         start: codes (n, l).
         energies: of the start, as ``objective.energies`` has them.
     """
-    # Also where the codes are not finite.
+    # The comparison is false for NaN, which keeps the start too.
     is_lower = objective.energies(solution.codes) <= energies
     codes = torch.where(is_lower, solution.codes, start)
     return Solution(codes, solution.iterations, solution.converged)

@@ -13,10 +13,12 @@ So the step is safeguarded:
   :math:`L = \langle \nabla(a') - \nabla(a), a' - a\rangle / \|a' - a\|^2`. A sample whose L shows
   that the step is not stable goes on with a step of :math:`1/L`.
 - A first step that is many times too long throws a sample far away. Where a few samples of a batch
-  show that, FISTA leaves the batch to `Adaptive`, whose first step is short enough.
+  show that, FISTA leaves the batch to `Adaptive`, whose first step is short enough. The choice is
+  made for the whole batch: there a sample's code may depend on its batch.
 
 Where none of this happens nothing changes, unless some sample does not converge: then the samples
-whose energy rose keep their initial codes. ``safeguard=False`` is the literal algorithm.
+whose energy rose keep their initial codes; with the hinge, all do or none. ``safeguard=False`` is
+the literal algorithm.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ class ISTA(ProximalGradient):
         tolerance: relative change of a sample's code at which it has converged. 0 never stops
             early, so that every sample takes ``max_iterations``.
         safeguard: whether a sample takes a step of 1/L where the constant step is not known to be
-            stable. If some sample has not converged, each sample whose energy ended higher than it
-            began also keeps its initial code.
+            stable; FISTA leaves a batch that is far from stable to `Adaptive`. If some sample has
+            not converged, each sample whose energy ended higher than it began also keeps its
+            initial code.
 
     Raises:
         SettingError: for a setting outside these bounds.
@@ -128,7 +131,8 @@ class FISTA(ISTA):
     STABLE: ClassVar[float] = 4 / 3
 
     def with_measured_steps(self, objective: SolvableObjective, codes: Tensor) -> Solution:
-        if self._is_far_from_stable(objective, codes):
+        # A subclass has a loop of its own.
+        if type(self) is FISTA and self._is_far_from_stable(objective, codes):
             return Adaptive(self.max_iterations, self.tolerance)(objective, codes)
         return super().with_measured_steps(objective, codes)
 

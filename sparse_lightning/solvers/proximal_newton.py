@@ -55,6 +55,7 @@ def applies(objective: Any, codes: Tensor) -> bool:
         and len(codes) > 0
         and objective.is_separable
         and type(getattr(objective, "penalty", None)) is NonNegativeL1
+        and hasattr(objective, "average_hessian")
     )
 
 

@@ -132,3 +132,13 @@ def test_curvature_is_measured_along_the_last_move():
     torch.testing.assert_close(found.squeeze(1), expected)
     unmoved = State(**{**vars(state), "point": given.start})
     assert (unmoved.measured_curvature(state.last_gradient, 1e-3) == 0).all()
+
+
+class Own(FISTA):
+    """A solver of one's own that inherits all of FISTA."""
+
+
+def test_a_solver_that_inherits_is_not_replaced():
+    far = grown("one hidden layer", "DO", 0.5, 60.0)
+    own, adaptive = (solver(far.objective, far.start) for solver in (Own(0.5), Adaptive(200, 1e-3)))
+    assert not torch.equal(own.iterations, adaptive.iterations)
