@@ -163,8 +163,8 @@ class LeastSquares(DataFit):
         return replace(self, inputs=self.inputs[rows])
 
 
-# A unit is active in a share p of the samples. Up to this mean of p(1 - p) over hidden units, a relu
-# network is nearly one linear function. The most possible is 1/4.
+# A unit is active in a share p of the samples. Up to this mean of p(1 - p) over hidden units, a
+# relu network is nearly one linear function. The most possible is 1/4.
 MOST_SPREAD = 0.15
 
 

@@ -106,7 +106,8 @@ class BatchTopKEncoder(SparseEncoder):
 
     Components that are equal to the last of these stay as well. A sample by itself keeps what is
     above a threshold: the mean over batches of the smallest component that was active in one, as a
-    moving average. A batch with fewer than k n positive components counts as 0. Bussmann, Leask & Nanda, "BatchTopK sparse autoencoders", 2024.
+    moving average. A batch with fewer than k n positive components counts as 0. Bussmann, Leask &
+    Nanda, "BatchTopK sparse autoencoders", 2024.
 
     Args:
         input_dim: d.
