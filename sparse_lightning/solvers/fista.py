@@ -37,8 +37,6 @@ from sparse_lightning.solvers.proximal_gradient import ProximalGradient, State, 
 
 # Step size times curvature, on average over so many samples, from which on `Adaptive` is faster.
 FAR_FROM_STABLE, FEW_SAMPLES = 8.0, 16
-# That it takes there at least, as a rule.
-USUAL_ITERATIONS = 10
 
 
 @register
@@ -135,8 +133,7 @@ class FISTA(ISTA):
     def with_measured_steps(self, objective: SolvableObjective, codes: Tensor) -> Solution:
         # A subclass has a loop of its own.
         if type(self) is FISTA and self._is_far_from_stable(objective, codes):
-            adaptive = Adaptive(self.max_iterations, self.tolerance)
-            return adaptive(objective.prepared_for(USUAL_ITERATIONS), codes)
+            return Adaptive(self.max_iterations, self.tolerance)(objective, codes)
         return super().with_measured_steps(objective, codes)
 
     def _is_far_from_stable(self, objective: SolvableObjective, codes: Tensor) -> bool:
