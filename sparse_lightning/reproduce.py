@@ -33,13 +33,19 @@ def reproduce(config: DictConfig) -> None:
     own = handed_on(names_of_imports(config))
     run_all(commands(config.trainings, config.everywhere, trained, config.jobs, own))
     from sparse_lightning.experiments.runs import find_runs
-    from sparse_lightning.paper.reproduction import require_one_commit, run_study, write_pages
+    from sparse_lightning.paper.reproduction import (
+        digests_of,
+        require_one_commit,
+        run_study,
+        write_pages,
+    )
     from sparse_lightning.paper.statistics import Rules
 
     runs = [run for run in find_runs(trained) if run.is_finished]
     require_one_commit(runs)
+    digests = digests_of(runs)
     sections = [
-        run_study(title, study, runs, folder, own) for title, study in config.studies.items()
+        run_study(title, study, digests, folder, own) for title, study in config.studies.items()
     ]
     rules = Rules(**OmegaConf.to_container(config.verdict, resolve=True))
     report = write_pages(sections, runs, folder, config.heading, rules)

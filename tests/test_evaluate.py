@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from wandb_records import records
 
@@ -144,14 +145,31 @@ def test_what_is_known_is_not_computed_again(compose_study, sweep: Path, monkeyp
         evaluate(compose_study("regret", f"runs={sweep}", "study.compute.num_images=50"))
 
 
-@pytest.mark.parametrize("study", sorted(set(STUDIES) - {*REFUSING, "activating", "hinge_surface"}))
+def changed_copy(run: Path, folder: Path, **settings: object) -> None:
+    """The run as one of other settings."""
+    shutil.copytree(run, folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    for name, value in settings.items():
+        OmegaConf.update(config, name, value)
+    OmegaConf.save(config, folder / "config.yaml")
+
+
+MEASURED = set(STUDIES) - {*REFUSING, "activating", "hinge_surface"} | {"settings"}
+
+
+@pytest.mark.parametrize("study", sorted(MEASURED))
 def test_a_model_that_was_measured_counts_without_its_weights(
     study, compose_study, sweep: Path, tmp_path: Path
 ):
     trained = tmp_path / "trained"
     shutil.copytree(sweep, trained)
     folder = tmp_path / "study"
+    if study == "settings":  # It compares models of one family.
+        changed = {"model.energy.variance_weight": 3.0, "data.root": "elsewhere"}
+        changed_copy(sweep / "sdl", trained / "other", **changed)
     first = evaluate(compose_study(study, f"runs={trained}"))
+    # Where the digits are is no setting.
+    assert "data.root" not in first.table
     for path in {*trained.rglob("*.ckpt"), *folder.rglob("*.npy"), *folder.glob("*.*")}:
         path.unlink()
     without = evaluate(compose_study(study, f"runs={trained}"))
@@ -168,6 +186,87 @@ def test_a_model_without_weights_that_was_never_measured_is_refused(
     shutil.rmtree(trained / "sdl" / "checkpoints")
     with pytest.raises(CheckpointError, match=r"sdl/checkpoints/best\.ckpt"):
         evaluate(compose_study("rate", f"runs={trained}"))
+
+
+def test_a_model_without_weights_is_measured_with_no_other_settings(
+    compose_study, sweep: Path, tmp_path: Path
+):
+    shutil.copytree(sweep, trained := tmp_path / "trained")
+    evaluate(compose_study("rate", f"runs={trained}"))
+    (trained / "sdl" / "checkpoints" / "best.ckpt").unlink()
+    others = [f"runs={trained}", "study.compute.steps=[0.3]"]
+    expected = r"sdl/checkpoints/best\.ckpt is gone, and this study has not measured its model"
+    with pytest.raises(CheckpointError, match=expected):
+        evaluate(compose_study("rate", *others))
+    kept = evaluate(compose_study("rate", *others, "where.family=[do_nl]"))
+    assert set(kept.table["family"]) == {"do_nl"}
+
+
+@pytest.fixture
+def noted(sweep: Path, tmp_path: Path) -> Run:
+    """A finished run whose model has been studied."""
+    run = Run(tmp_path / "noted")
+    shutil.copytree(sweep / "sdl", run.folder)
+    find_trained_models(runs=str(run.folder))
+    return run
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "3", '{"digest": "a"}'])
+def test_a_damaged_note_is_refused(content, noted: Run):
+    note = noted.folder / "checkpoints" / "best.json"
+    note.write_text(content)
+    # What it says does not matter while the weights are there.
+    assert find_trained_models(runs=str(noted.folder))[0].columns["family"] == "sdl"
+    note.write_text(content)
+    noted.best_checkpoint.unlink()
+    with pytest.raises(CheckpointError, match=r"best\.json is damaged .*: put .*best\.ckpt back"):
+        find_trained_models(runs=str(noted.folder))
+
+
+def test_a_note_is_of_the_results_that_it_was_written_with(noted: Run):
+    results = noted.results
+    noted.best_checkpoint.unlink()
+    find_trained_models(runs=str(noted.folder))
+    noted.replace_results(results | {"epochs": 2, "max_epochs": 2})
+    expected = r"best\.json is of another model than .*metrics\.json.*: put .*best\.ckpt back"
+    with pytest.raises(CheckpointError, match=expected):
+        find_trained_models(runs=str(noted.folder))
+
+
+def test_a_run_has_one_note_whatever_its_checkpoint_is_called(noted: Run):
+    (before,) = find_trained_models(runs=str(noted.folder))
+    noted.keep_results()
+    (extended,) = find_trained_models(runs=str(noted.folder))
+    assert (before.checkpoint.name, extended.checkpoint.name) == ("best.ckpt", "finished.ckpt")
+    folder = noted.folder / "checkpoints"
+    assert [path.name for path in folder.glob("*.json")] == ["best.json"]
+    for path in (before.checkpoint, extended.checkpoint):
+        path.unlink()
+    (alone,) = find_trained_models(runs=str(noted.folder))
+    assert (alone.digest, alone.columns) == (before.digest, before.columns)
+
+
+def test_a_checkpoint_that_is_given_by_name_writes_no_note(noted: Run):
+    folder = noted.folder / "checkpoints"
+    shutil.copy(noted.best_checkpoint, folder / "last.ckpt")
+    for name in ("best", "last"):
+        (folder / f"{name}.json").write_text("mine")
+        (found,) = find_trained_models(checkpoint=str(folder / f"{name}.ckpt"))
+        assert found.columns["family"] == "sdl"
+        assert (folder / f"{name}.json").read_text() == "mine"
+
+
+def test_figures_that_are_drawn_no_more_do_not_stay(compose_study, tmp_path: Path, monkeypatch):
+    names = ["a", "b"]
+    monkeypatch.setattr(
+        "sparse_lightning.studies.evaluation.draw",
+        lambda config, result: ((name, Figure()) for name in names),
+    )
+    evaluate(compose_study("hinge_surface"))
+    (tmp_path / "study" / "mine.png").touch()
+    names.remove("b")
+    evaluate(compose_study("hinge_surface"))
+    assert {path.stem for path in (tmp_path / "study").glob("*.png")} == {"a", "mine"}
 
 
 def test_wandb_gets_tables_and_images(compose_study, tmp_path: Path):

@@ -39,7 +39,9 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 def error_curves(summary: pd.DataFrame, data: str) -> Figure:
     """One curve per method; bars are one standard deviation over model seeds.
 
-    Draws of labels are averaged before. A method with one seed or none has no bar.
+    Draws of labels are averaged before. A method with one seed or none has no bar. A method on
+    pixels that begins at random has no model: its bars are over its starts, each with a draw of
+    labels where these are drawn.
     """
     figure = Figure(figsize=(9.6, 4.8), layout="constrained")
     methods = set(summary["method"])
@@ -58,7 +60,8 @@ def error_curves(summary: pd.DataFrame, data: str) -> Figure:
     handles, labels = axes_pair[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
     figure.suptitle(
-        f"Classification with few labels, {data}",
+        f"Classification with few labels, {data}\n"
+        "bars: one standard deviation over model seeds; of methods on pixels, over random starts",
         fontsize=10,
     )
     return figure

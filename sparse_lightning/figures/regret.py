@@ -137,8 +137,13 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
 
 
 def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
-    """Validation PSNR or R² at equal zeros over training, a panel for each share of zeros."""
+    """Validation PSNR or R² at equal zeros over training, a panel for each share of zeros.
+
+    A curve is the mean over all seeds of a family, and has a gap where some do not reach the zeros.
+    """
     quality = quality_of(summary)
+    seeds = summary.groupby("family")["seeds"].transform("max")
+    values = summary[quality.name].where(summary["seeds"] == seeds)
     shares = sorted(summary["zeros"].unique())
     figure = Figure(figsize=(3.4 * len(shares), 3.6), layout="constrained")
     grid = figure.subplots(1, len(shares), sharex=True, squeeze=False)[0]
@@ -146,7 +151,7 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
         for family in families_in_order(summary["family"]):
             rows = summary[(summary["zeros"] == share) & (summary["family"] == family)]
             style = {key: family_style(family)[key] for key in ("color", "linestyle")}
-            axes.plot(rows["epochs"], rows[quality.name], label=family_name(family), **style)
+            axes.plot(rows["epochs"], values[rows.index], label=family_name(family), **style)
         axes.set(xscale="log", xlabel="epochs", title=f"{100 * share:g} % zeros")
         tidy(axes)
     grid[0].set_ylabel(f"{quality.label}, validation")

@@ -66,6 +66,8 @@ def _draw_family(axes: Axes, rows: pd.DataFrame, names: list[str]) -> None:
 def _label(values: tuple, names: list[str]) -> str:
     family, *rest = values
     told = [f"{name.rpartition('.')[2]} {value}" for name, value in zip(names[1:], rest)]
+    # A class goes by its name alone: a label with its path is as wide as the figure.
+    told = [text.rpartition(".")[2] if text.startswith("_target_ ") else text for text in told]
     return ", ".join([family_name(family), *told])
 
 

@@ -7,9 +7,10 @@ decide, because a family, seeds, epochs or a value are missing, is open.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from sparse_lightning.figures.style import family_name
 from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret
 from sparse_lightning.paper.statistics import Finding, Rules
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED
@@ -23,7 +24,7 @@ class Claim:
     Attributes:
         study: the kind of study that decides it.
         says: the claim.
-        rule: when it holds, where `Rules` name the constants.
+        rule: when it holds, with the names of `words` in place of constants.
         judge: from the study's result and the rules to a finding.
         data: the data set that it is about, None for any.
     """
@@ -34,36 +35,72 @@ class Claim:
     judge: Callable[[StudyResult, Rules], Finding]
     data: str | None = None
 
+    def rule_by(self, rules: Rules) -> str:
+        """The rule with its constants."""
+        return self.rule.format(**words(rules))
 
-INTERVALS = (
-    "the lower end of each 95 % interval is above 0; it does not hold if an upper end is below 0 "
-    "after Bonferroni's correction"
-)
+
+def words(rules: Rules) -> dict[str, str]:
+    """What rules say of the constants."""
+    return {
+        "intervals": f"the lower end of each {_percent(rules.confidence)} interval is above 0; it "
+        "does not hold if an upper end is below 0 after Bonferroni's correction",
+        "confidence": _percent(rules.confidence),
+        "parity_confidence": _percent(rules.parity_confidence),
+        "parity_margin": f"{rules.parity_margin:g} dB",
+        "zeros": f"{_listed(f'{100 * share:g}' for share in rules.high_sparsity)} % zeros",
+        "rivals": _named(rules.rivals),
+        "by_inference": _named(rules.rivals_by_inference),
+        "few_labels": _listed(rules.few_labels),
+        "few_label_rivals": _named(rules.few_label_rivals),
+        "labels_with_codes": _listed(rules.labels_with_codes),
+        "pixel_classifiers": _named(rules.pixel_classifiers),
+        "growth": f"{rules.growth:g}",
+        "gabor_share": _percent(rules.gabor_share),
+        "rivals_of_filters": _named(rules.rivals_of_filters),
+        "collapse_epochs": f"{rules.collapse_epochs}",
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _named(families: Iterable[str]) -> str:
+    return _listed(map(family_name, families))
+
+
+def _listed(values: Iterable) -> str:
+    """Such as ``1, 2 and 5``."""
+    *others, last = map(str, values)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 CLAIMS = (
     Claim(
         "regret",
         "At high sparsity VDL-NL reconstructs best of the families with an encoder.",
-        f"At 90 and 95 % zeros, PSNR of VDL-NL less that of each rival: {INTERVALS}.",
+        "At {zeros}, PSNR of VDL-NL less that of {rivals}: {intervals}.",
         regret.reconstructs_best,
     ),
     Claim(
         "regret",
         "At high sparsity VDL-NL reconstructs best, DO and DO-NL among its rivals.",
-        "As above, with families whose codes take an inference.",
+        "As above, with {by_inference}, whose codes take an inference.",
         functools.partial(regret.reconstructs_best, by_inference=True),
     ),
     Claim(
         "regret",
         "VDL is on par with SDL.",
-        "At 90 and 95 % zeros the 90 % interval of their difference lies within the margin of "
-        "parity, 0.5 dB; it does not hold if the 95 % interval lies outside.",
+        "At {zeros} the {parity_confidence} interval of their difference lies within the margin of "
+        "parity, {parity_margin}; it does not hold if the {confidence} interval lies outside.",
         regret.linear_on_par,
     ),
     Claim(
         "denoising",
         "Sparse codes learned with variance regularisation are useful for denoising.",
         "At every noise level VDL and VDL-NL exceed the clipped noisy image and the zero code: "
-        f"{INTERVALS}.",
+        "{intervals}.",
         denoising.denoises,
     ),
     Claim(
@@ -71,36 +108,35 @@ CLAIMS = (
         "(Not in the paper:) sparse codes denoise better than total variation, wavelets and "
         "non-local means.",
         "At every noise level, PSNR of the family that denoises validation images best, less that "
-        f"of each: {INTERVALS}.",
+        "of each: {intervals}.",
         denoising.beats_classical_denoisers,
     ),
     Claim(
         "denoising",
         "(Not in the paper:) sparse codes denoise better than the PCA-Wiener filter.",
         "At every noise level, PSNR of the family that denoises validation images best, less the "
-        f"filter's: {INTERVALS}.",
+        "filter's: {intervals}.",
         denoising.beats_wiener,
     ),
     Claim(
         "low_data",
         "With at most 10 labels per class VDL-NL's features classify best.",
-        "At 1, 2, 5 and 10 labels per class, accuracy of VDL-NL less that of SDL, VDL, SDL-NL, and "
-        "of a linear classifier and LISTA with a linear layer on pixels, over model seeds: "
-        f"{INTERVALS}.",
+        "At {few_labels} labels per class, accuracy of VDL-NL over model seeds, less that of "
+        "{few_label_rivals}: {intervals}.",
         low_data.classifies_best,
     ),
     Claim(
         "low_data",
         "With at most 10 labels per class VDL-NL's features classify best, DO and DO-NL among "
         "its rivals.",
-        "As above, with families whose codes take an inference.",
+        "As above, with {by_inference}, whose codes take an inference.",
         functools.partial(low_data.classifies_best, by_inference=True),
     ),
     Claim(
         "low_data",
         "With at most 10 labels per class VDL-NL's features classify best, also without labels of "
         "validation images.",
-        "As the first, with one penalty for all and the λ nearest to 90 % zeros.",
+        "As the first, with one penalty for all and the λ nearest to the study's share of zeros.",
         functools.partial(low_data.classifies_best, arm=UNVALIDATED),
     ),
     Claim(
@@ -115,8 +151,8 @@ CLAIMS = (
         "low_data",
         "Up to 100 labels per class every family's codes beat classifiers of raw pixels; DO, DO-NL "
         "and SDL at 1 and 2 labels excepted.",
-        "At each number of labels, accuracy of each family less that of the linear classifier and "
-        f"of LISTA on pixels: {INTERVALS}.",
+        "At {labels_with_codes} labels per class, accuracy of each family less that of "
+        "{pixel_classifiers}: {intervals}.",
         low_data.codes_beat_pixels,
     ),
     Claim(
@@ -129,17 +165,17 @@ CLAIMS = (
     Claim(
         "features",
         "Atoms go from strokes to whole digits as λ grows.",
-        "For every family the mean extent of atoms in use is larger at the largest λ than 1.2 "
-        "times that at the smallest, and the median atom is more like the digit nearest to it: "
-        f"{INTERVALS}.",
+        "For every family the mean extent of atoms in use is larger at the largest λ than {growth} "
+        "times that at the smallest λ above 0, and the median atom is more like the digit nearest "
+        "to it: {intervals}.",
         features.atoms_grow,
         "mnist",
     ),
     Claim(
         "features",
         "Atoms of natural image patches are Gabor-like.",
-        "For every family and λ above 0 the share of atoms in use that are Gabor-like is above a "
-        f"half, and above that of atoms with scrambled phases: {INTERVALS}.",
+        "For every family and λ above 0 the share of atoms in use that are Gabor-like is above "
+        "{gabor_share}, and above that of atoms with scrambled phases: {intervals}.",
         features.atoms_are_gabors,
         "imagenet_patches",
     ),
@@ -147,7 +183,7 @@ CLAIMS = (
         "features",
         "On natural image patches a smaller λ gives atoms of higher frequency.",
         "For every family the median over atoms in use of their mean frequency is higher at the "
-        f"smallest λ than at the largest: {INTERVALS}.",
+        "smallest λ above 0 than at the largest: {intervals}.",
         features.atoms_are_finer_at_small_weights,
         "imagenet_patches",
     ),
@@ -155,8 +191,8 @@ CLAIMS = (
         "features",
         "WDL's encoder filters are noisier than those of SDL and VDL, the more so as λ grows.",
         "The median over filters of atoms in use of their mean frequency is higher than that of "
-        "each at the smallest λ and at the largest, and it grows by more between them: "
-        f"{INTERVALS}.",
+        "{rivals_of_filters} at the smallest λ above 0 and at the largest, and it grows by more "
+        "between them: {intervals}.",
         features.filters_are_noisier,
         "mnist",
     ),
@@ -164,8 +200,8 @@ CLAIMS = (
         "ablation",
         "Without regularisation codes collapse while the decoder grows, with a linear decoder and "
         "with a hidden layer.",
-        "Over at least 50 epochs the norm of the codes falls and that of each layer of the decoder "
-        f"grows, more so than with SDL and VDL: {INTERVALS}.",
+        "Over at least {collapse_epochs} epochs the norm of the codes falls and that of each layer "
+        "of the decoder grows, more so than with SDL and VDL: {intervals}.",
         ablation.collapses,
     ),
 )

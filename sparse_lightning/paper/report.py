@@ -7,12 +7,13 @@ import fnmatch
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from sparse_lightning.paper.claims import CLAIMS, Claim
-from sparse_lightning.paper.statistics import Finding, Rules, Word
+from sparse_lightning.paper.claims import CLAIMS
+from sparse_lightning.paper.statistics import Rules, Word
 from sparse_lightning.studies.study_result import StudyResult
 
 STYLE = """
@@ -60,30 +61,28 @@ class Section:
         ]
         return list(dict.fromkeys(chosen))
 
-    def verdicts(self, rules: Rules) -> list[tuple[Claim, Finding]]:
-        """The claims that this study is about, judged."""
-        result = StudyResult.read(self.folder)
-        return [
-            (claim, claim.judge(result, rules))
-            for claim in CLAIMS
-            if claim.study == self.study and claim.data in (None, self.data)
-        ]
+    @cached_property
+    def result(self) -> StudyResult:
+        """What the study found."""
+        return StudyResult.read(self.folder)
 
 
-def write_report(sections: Sequence[Section], heading: str, about: str, rules: Rules) -> str:
+def write_report(
+    sections: Sequence[Section], claims: pd.DataFrame, heading: str, about: str
+) -> str:
     """The page.
 
     Args:
         sections: in order.
+        claims: what `claims_table` says of them.
         heading: title of the page.
         about: what was trained, and how long it took.
-        rules: by which claims are judged.
     """
     body = [
         f"<h1>{html.escape(heading)}</h1><p>{html.escape(about)}</p>",
         "<h2>What holds</h2>",
-        _verdict_table(sections, rules),
-        *(_section(section, rules) for section in sections),
+        _verdict_table(claims),
+        *(_section(section, claims[claims["study"] == section.title]) for section in sections),
         "<h2>Time</h2>",
         _time_table(sections),
     ]
@@ -97,22 +96,17 @@ def write_report(sections: Sequence[Section], heading: str, about: str, rules: R
 
 def claims_table(sections: Sequence[Section], rules: Rules) -> pd.DataFrame:
     """Every claim with its rule, what was found and whether it holds."""
-    rows = [
-        {
-            "study": section.title,
-            "claim": claim.says,
-            "rule": claim.rule,
-            "these runs": finding.shown,
-            "verdict": str(finding.word),
-        }
-        for section in sections
-        for claim, finding in section.verdicts(rules)
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for section in sections:
+        for claim in CLAIMS:
+            if claim.study == section.study and claim.data in (None, section.data):
+                found = claim.judge(section.result, rules)
+                told = claim.says, claim.rule_by(rules), found.shown, str(found.word)
+                rows.append((section.title, *told))
+    return pd.DataFrame(rows, columns=["study", "claim", "rule", "these runs", "verdict"])
 
 
-def _verdict_table(sections: Sequence[Section], rules: Rules) -> str:
-    table = claims_table(sections, rules)
+def _verdict_table(table: pd.DataFrame) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
     rows = []
     for row in table.to_dict("records"):
@@ -126,12 +120,13 @@ def _badge(verdict: str) -> str:
     return f'<span class="{kind}">{verdict}</span>'
 
 
-def _section(section: Section, rules: Rules) -> str:
+def _section(section: Section, claims: pd.DataFrame) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
-    for claim, finding in section.verdicts(rules):
+    for claim in claims.to_dict("records"):
         parts.append(
-            f"<p><b>{html.escape(claim.says)}</b> {_badge(finding.word)}<br>"
-            f"Rule: {html.escape(claim.rule)}<br>These runs: {html.escape(finding.shown)}.</p>"
+            f"<p><b>{html.escape(claim['claim'])}</b> {_badge(claim['verdict'])}<br>"
+            f"Rule: {html.escape(claim['rule'])}<br>"
+            f"These runs: {html.escape(claim['these runs'])}.</p>"
         )
     for path in section.pictures():
         encoded = base64.b64encode(path.read_bytes()).decode()
@@ -140,7 +135,7 @@ def _section(section: Section, rules: Rules) -> str:
             f'<figure><img alt="{name}" src="data:image/png;base64,{encoded}">'
             f"<figcaption>{name}</figcaption></figure>"
         )
-    for name, table in StudyResult.read(section.folder).more.items():
+    for name, table in section.result.more.items():
         if len(table) <= 100:
             shown = table.drop(columns="run", errors="ignore")
             text = shown.to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")

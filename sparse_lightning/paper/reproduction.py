@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -28,24 +28,32 @@ DONE_FILE = "done.json"
 
 
 def run_study(
-    title: str, study: DictConfig, runs: Sequence[Run], folder: Path, before: Sequence[str] = ()
+    title: str,
+    study: DictConfig,
+    digests: Mapping[Path, str],
+    folder: Path,
+    before: Sequence[str] = (),
 ) -> Section:
     """Run a study unless it is done with these settings, code and trainings; say where it is.
 
-    What stands in the command before the settings is ``before``.
+    Args:
+        title: of the study.
+        study: its settings, data and figures.
+        digests: of the model of each training, by the training's folder.
+        folder: of trainings and studies.
+        before: what stands in the command before the settings.
     """
     out = folder / "studies" / title
     settings = list(study.settings)
-    looked_at = []
+    looked_at: list[str] = []
     if study.data is not None:
         trained = folder / "trainings" / study.data
         settings.append(f"runs={trained}")
-        looked_at = [run for run in runs if run.folder.is_relative_to(trained)]
+        looked_at = [key for run, key in digests.items() if run.is_relative_to(trained)]
     program = ["python", "-m", "sparse_lightning.evaluate", *before]
     command = [*program, *settings, f"hydra.run.dir={out}"]
     # A training that was done again, with other code, is another.
-    trained_models = [TrainedModel(run, run.best_checkpoint).digest for run in looked_at]
-    key = digest([command, code_identity(), trained_models])
+    key = digest([command, code_identity(), looked_at])
     done = _done(out)
     if done.get("key") != key:
         Console().rule(title)
@@ -62,6 +70,11 @@ def run_study(
     )
 
 
+def digests_of(runs: Sequence[Run]) -> dict[Path, str]:
+    """Digest of the model of each training, by the training's folder."""
+    return {run.folder: TrainedModel(run, run.best_checkpoint).digest for run in runs}
+
+
 def require_one_commit(runs: Sequence[Run]) -> None:
     """Refuse to report on trainings by different states of the code.
 
@@ -70,7 +83,7 @@ def require_one_commit(runs: Sequence[Run]) -> None:
     """
     first: dict[object, Run] = {}
     for run in runs:
-        first.setdefault(run.metrics.get("commit"), run)
+        first.setdefault(run.results.get("commit"), run)
     if len(first) > 1:
         (one, ours), (other, theirs), *_ = first.items()
         raise SweepError(
@@ -84,7 +97,7 @@ def cpu_hours(runs: Sequence[Run]) -> str:
     hours: dict[str, float] = {}
     for run in runs:
         family = run.config.model.family
-        hours[family] = hours.get(family, 0.0) + run.metrics.get("cpu_seconds", math.nan) / 3600
+        hours[family] = hours.get(family, 0.0) + run.results.get("cpu_seconds", math.nan) / 3600
     return ", ".join(f"{family} {spent:.1f}" for family, spent in hours.items())
 
 
@@ -105,17 +118,18 @@ def write_pages(
         heading: title of the report.
         rules: by which claims are judged.
     """
-    seconds = sum(run.metrics["seconds"] for run in runs)
+    seconds = sum(run.results["seconds"] for run in runs)
     studied = sum(section.seconds for section in sections)
     about = (
         f"{len(runs)} trainings, {seconds / 60:.0f} minutes of training in all, on "
         f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies. "
         f"CPU hours of training: {cpu_hours(runs)}."
     )
+    claims = claims_table(sections, rules)
     with replaced_whole(folder / "report.html") as temporary:
-        temporary.write_text(write_report(sections, heading, about, rules), encoding="utf-8")
+        temporary.write_text(write_report(sections, claims, heading, about), encoding="utf-8")
     with replaced_whole(folder / "claims.csv") as temporary:
-        claims_table(sections, rules).to_csv(temporary, index=False)
+        claims.to_csv(temporary, index=False)
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     for section in sections:

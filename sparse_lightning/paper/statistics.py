@@ -4,10 +4,10 @@ Seeds are independent replicates. The difference of two families' means has the 
 
 .. math:: \bar a - \bar b \pm t_{\nu}\, \sqrt{s_a^2 / n_a + s_b^2 / n_b},
 
-where both variances are the one pooled over all families that are judged, with
+where both variances are the one pooled over the families that are judged, with
 :math:`\nu = \sum_f (n_f - 1)`. Where two deviations differ too much for one variance, each keeps
 its own, and ν is that of Welch and Satterthwaite. So it does where the replicates of one are no
-seeds of a model.
+seeds of a model. A family whose deviation differs too much from one of the two is not in the pool.
 
 Values that are equal for every seed, as shares of whole pixels may be, tell nothing of their
 spread: the interval is then the whole line.
@@ -114,11 +114,13 @@ class Sample:
     def missing(self, rules: Rules, least_epochs: int = 0) -> str | None:
         """What keeps it from being evidence, None if nothing does."""
         if math.isnan(self.mean):
-            return "no value"
-        if self.seeds < rules.least_seeds or math.isnan(self.deviation):
-            return f"{self.seeds:g} of {rules.least_seeds} seeds"
+            return "its value"
+        if self.seeds < rules.least_seeds:
+            return f"seeds (it has {self.seeds:g} of {rules.least_seeds})"
+        if math.isnan(self.deviation):
+            return "a spread"
         if not self.epochs >= least_epochs:
-            return f"{self.epochs:g} of {least_epochs} epochs"
+            return f"epochs ({self.epochs:g} of {least_epochs})"
         if math.isnan(self.change):
             return "the change of the last doubling of epochs"
         return None
@@ -162,15 +164,20 @@ class Spread:
 
 
 def difference(
-    ours: Sample, theirs: Sample, spread: Spread, confidence: float, largest_ratio: float
+    ours: Sample,
+    theirs: Sample,
+    judged: Sequence[Sample],
+    confidence: float,
+    largest_ratio: float,
 ) -> Interval:
     """Confidence interval of ours − theirs.
 
     Args:
         ours, theirs: both evidence.
-        spread: pooled over all families that are judged.
+        judged: all families that are, these two among them; the variance is pooled over those
+            whose deviations are like both.
         confidence: of the two-sided interval.
-        largest_ratio: of deviations, from which on Welch's form is used.
+        largest_ratio: of deviations that are alike; of others Welch's form is used.
 
     Returns:
         The interval; the whole line where the variance is exactly 0.
@@ -179,12 +186,17 @@ def difference(
     middle = ours.mean - theirs.mean
     if not pair:
         return Interval(middle, middle)
-    smallest, largest = sorted([pair[0].deviation, pair[-1].deviation])
-    if largest > largest_ratio * smallest or not all(sample.of_models for sample in pair):
+
+    def is_like_both(sample: Sample) -> bool:
+        deviations = [sorted([sample.deviation, one.deviation]) for one in pair]
+        return all(largest <= largest_ratio * smallest for smallest, largest in deviations)
+
+    if not all(is_like_both(sample) and sample.of_models for sample in pair):
         parts = [sample.deviation**2 / sample.seeds for sample in pair]
         terms = [part**2 / (sample.seeds - 1) for part, sample in zip(parts, pair)]
         variance, freedom = sum(parts), sum(parts) ** 2 / (sum(terms) or math.nan)
     else:
+        spread = Spread.pooled([sample for sample in judged if is_like_both(sample)])
         variance = spread.variance * sum(1 / sample.seeds for sample in pair)
         freedom = spread.freedom
     if variance == 0:
@@ -214,6 +226,7 @@ def above(
     rivals: Mapping[str, Sample],
     rules: Rules,
     *,
+    judged: Sequence[Sample] = (),
     least_epochs: int = 0,
     comparisons: int | None = None,
     unit: str = "dB",
@@ -228,6 +241,8 @@ def above(
         ours: its values.
         rivals: by name, those of the claim, measured or not.
         rules: constants.
+        judged: all families that the claim judges, if not only ours and the rivals; the variance
+            is pooled over those that are evidence.
         least_epochs: that make a model evidence.
         comparisons: that the claim makes in all, if not only with these rivals.
         unit: of the values.
@@ -237,13 +252,13 @@ def above(
         return Finding(Word.OPEN, f"{name}: missing {lacking}")
     lacks = {rival: theirs.missing(rules, least_epochs) for rival, theirs in rivals.items()}
     evidence = {rival: theirs for rival, theirs in rivals.items() if not lacks[rival]}
-    spread = Spread.pooled([ours, *evidence.values()])
+    pool = [s for s in judged or (ours, *rivals.values()) if not s.missing(rules, least_epochs)]
     corrected = 1 - (1 - rules.confidence) / (comparisons or max(1, len(rivals)))
     findings = []
     for rival, theirs in evidence.items():
         levels = (rules.confidence, corrected)
         plain, strict = (
-            difference(ours, theirs, spread, level, rules.largest_ratio) for level in levels
+            difference(ours, theirs, pool, level, rules.largest_ratio) for level in levels
         )
         more = abs(ours.change - theirs.change)
         word = _converged(_sign(plain, strict), _sign(plain.widened(more), strict.widened(more)))
@@ -271,36 +286,34 @@ def on_par(
     name: str,
     ours: Sample,
     theirs: Sample,
-    judged: Sequence[Sample],
     rules: Rules,
     *,
     least_epochs: int = 0,
 ) -> Finding:
     """Whether two PSNR are equal within the margin of parity, m.
 
-    It holds if the narrower interval lies inside ±m, and fails if the wider lies outside.
+    It holds if the narrower interval lies inside ±m, and fails if the wider lies outside. The
+    variance is pooled over these two, which are the families that are judged.
 
     Args:
         name: of the comparison.
         ours, theirs: the two.
-        judged: all families of the comparison, these two among them; the variance is pooled over
-            those that are evidence.
         rules: constants.
         least_epochs: that make a model evidence.
     """
     for sample in (ours, theirs):
         if lacking := sample.missing(rules, least_epochs):
             return Finding(Word.OPEN, f"{name}: missing {lacking}")
-    spread = Spread.pooled([s for s in judged if not s.missing(rules, least_epochs)])
+    levels = (rules.parity_confidence, rules.confidence)
     narrow, wide = (
-        difference(ours, theirs, spread, level, rules.largest_ratio)
-        for level in (rules.parity_confidence, rules.confidence)
+        difference(ours, theirs, (ours, theirs), level, rules.largest_ratio) for level in levels
     )
     more, margin = abs(ours.change - theirs.change), rules.parity_margin
     word = _converged(
         _inside(narrow, wide, margin), _inside(narrow.widened(more), wide.widened(more), margin)
     )
-    return Finding(word, f"{name}: {narrow} dB" + _moves(more, "dB"))
+    shown = (f"{it} dB at {100 * level:g} %" for it, level in zip((narrow, wide), levels))
+    return Finding(word, f"{name}: {', '.join(shown)}" + _moves(more, "dB"))
 
 
 def _inside(narrow: Interval, wide: Interval, margin: float) -> Word:

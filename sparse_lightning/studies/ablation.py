@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.runs import TABLE_FILE
 from sparse_lightning.quality import quality_of
+from sparse_lightning.studies.epochs import recorded_epochs
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
@@ -40,13 +42,12 @@ def ablation(trained_models: Sequence[TrainedModel]) -> StudyResult:
 
 
 def _history(trained: TrainedModel) -> pd.DataFrame:
-    path = trained.run.folder / "metrics.csv"
-    if not path.is_file():
+    metrics = recorded_epochs(trained)
+    if metrics is None:
         raise DataError(
-            f"{path} is missing: study=ablation reads the metrics of each epoch that training "
-            "wrote there, so give runs whose folder is complete."
+            f"{trained.run.folder / TABLE_FILE} is missing: study=ablation reads the metrics of "
+            "each epoch that training wrote there, so give runs whose folder is complete."
         )
-    metrics = pd.read_csv(path)
     quality = quality_of(metrics).name
     layers = [name.removeprefix("train/") for name in metrics if LAYER.fullmatch(name)]
     columns = {f"train/{name}": name for name in (*TRACKED, quality, *layers)}

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 
 from sparse_lightning.experiments.runs import TABLE_FILE
 from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.trained_models import TrainedModel
+
+
+def recorded_epochs(trained: TrainedModel) -> pd.DataFrame | None:
+    """``metrics.csv`` up to the last epoch that the model's results are of; None without the file.
+
+    A finished run that is given more epochs keeps its results and their model meanwhile.
+    """
+    path = trained.run.folder / TABLE_FILE
+    if not path.is_file():
+        return None
+    metrics, epochs = pd.read_csv(path), trained.columns["epochs"]
+    return metrics if math.isnan(epochs) else metrics[metrics["epoch"] < epochs]
 
 
 def validation_history(trained: TrainedModel) -> pd.DataFrame:
@@ -22,13 +33,12 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
         Columns epochs (counted from 1), psnr or r2, zeros; no rows where the run's folder has no
         record.
     """
-    path = Path(trained.columns["run"]) / TABLE_FILE
-    if not path.is_file():
+    metrics = recorded_epochs(trained)
+    if metrics is None:
         return pd.DataFrame(columns=["epochs", PSNR.name, "zeros"])
-    metrics = pd.read_csv(path)
     names = (quality_of(metrics).name, "zeros")
     energy = metrics[trained.metric]
-    # There where λ was sought.
+    # Only runs with target_zeros have this column.
     weight = metrics.get("val/sparsity_weight", pd.Series(0.0, metrics.index))
     is_best = energy == energy.groupby(weight).cummin()
     history = metrics[[f"val/{name}" for name in names]].set_axis(names, axis="columns")

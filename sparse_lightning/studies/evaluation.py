@@ -7,6 +7,7 @@ The same command with the same ``hydra.run.dir`` goes on where it was stopped.
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,11 +21,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from sparse_lightning.experiments.locks import held_alone
-from sparse_lightning.files import require_writable, write_figure
+from sparse_lightning.files import require_writable, write_figure, write_json
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import find_trained_models, shared_data
 from sparse_lightning.training.loggers import wandb_finished
+
+FIGURES_FILE = "figures.json"
 
 
 def evaluate(config: DictConfig) -> StudyResult:
@@ -52,10 +55,24 @@ def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
     for name, figure in draw(config, result):
         pictures.append(write_figure(figure, run_dir / f"{name}.png"))
         console.print(str(pictures[-1]), soft_wrap=True, highlight=False)
+    _remove_earlier(run_dir, pictures)
     with wandb_finished():
         loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
         _log(loggers, config.study.name, result, pictures)
     return result
+
+
+def _remove_earlier(run_dir: Path, pictures: list[Path]) -> None:
+    """Remove figures of an earlier call that this one did not draw, as of a λ best no more.
+
+    The folder's other pictures may be the user's.
+    """
+    record = run_dir / FIGURES_FILE
+    earlier = json.loads(record.read_text()) if record.is_file() else []
+    for path in run_dir.glob("*.png"):
+        if path.name in earlier and path not in pictures:
+            path.unlink()
+    write_json(record, [path.name for path in pictures])
 
 
 def draw(config: DictConfig, result: StudyResult) -> Iterator[tuple[str, Figure]]:

@@ -78,7 +78,8 @@ def regret(
         ``table``: one row per model and way of finding codes (``codes``: encoder or inference),
         with ``psnr`` in dB, ``zeros`` and ``dead_units``; ``at_zeros``: see `psnr_at_zeros`;
         ``epochs``: interpolated validation PSNR of each family after each epoch;
-        ``amortisation``: mean loss of the encoder against inference for each family and λ;
+        ``models``: mean over ``seeds`` of each family and λ, of the codes that the family is judged
+        by; ``amortisation``: mean loss of the encoder against inference for each family and λ;
         ``references``: PSNR of principal components; ``classics``: PSNR and zeros of each other
         method and number of active atoms; ``pursuit``: one row per model, with PSNR and zeros of
         orthogonal matching pursuit with as many atoms as its own codes have on average.
@@ -98,6 +99,7 @@ def regret(
     more = {
         "at_zeros": psnr_at_zeros(table, at_zeros, largest_gap, curves),
         "epochs": over_seeds(curves, ["zeros", "family", "epochs"]),
+        "models": models_in_short(table),
         "amortisation": amortisation(table),
         "references": pd.DataFrame(references),
         "classics": of_classics(int(table["code_dim"].max()), data, cache, num_images, classics),
@@ -160,6 +162,17 @@ def own_codes(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with the codes that a family is judged by: the encoder's where it has one."""
     has_encoder = table.groupby("family")["codes"].transform(lambda ways: ENCODER in set(ways))
     return table[(table["codes"] == ENCODER) | ~has_encoder]
+
+
+def models_in_short(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds of what a family's own codes rebuild, and of how sparse they are.
+
+    Returns:
+        Columns family, sparsity_weight, psnr (dB) or r2, zeros, dead_units, seeds.
+    """
+    grouped = own_codes(table).groupby(["family", "sparsity_weight"])
+    means = grouped[[quality_of(table).name, "zeros", "dead_units"]].mean()
+    return means.assign(seeds=grouped.size()).reset_index()
 
 
 def psnr_at_zeros(

@@ -1,7 +1,9 @@
 """What a study has measured already, so that it can continue where it was stopped.
 
 The name of each result is a digest of all that shapes it: the checkpoint's bytes, the settings of
-the data, and those of the study. A changed setting gives another name, so no result becomes stale.
+the data, and those of the study. A changed setting gives another name, so that no result becomes
+stale. Changed code gives no other name: whoever changes what is measured must change the first word
+of the key as well.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sparse_lightning.errors import SettingError
-from sparse_lightning.experiments.fingerprint import without_seed
 from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
@@ -55,8 +54,8 @@ def settings(trained_models: Sequence[TrainedModel]) -> StudyResult:
 
 def _settings(trained: TrainedModel) -> dict[str, str]:
     """Value of each setting, as text; of the solver also its class."""
-    found = {name: _text(value) for name, value in without_seed(trained.run.settings).items()}
-    return found | {SOLVER: type(trained.model.solver).__name__}
+    found = {name: _text(value) for name, value in trained.settings.items()}
+    return found | {SOLVER: found.get(f"{SOLVER}._target_", "none").rpartition(".")[2]}
 
 
 def _solvers(chosen: pd.DataFrame, families: pd.Series) -> pd.Series:
@@ -86,7 +85,7 @@ def _text(value: object) -> str:
 
 
 def _results(trained: TrainedModel) -> dict[str, float]:
-    tested = trained.run.metrics
+    tested = trained.run.results
     names = (quality_of(tested).name, *MEASURES)
     return {name: tested[f"test/{name}"] for name in names}
 

@@ -70,6 +70,9 @@ def stability(
     groups: dict[tuple, list[TrainedModel]] = {}
     for trained in trained_models:
         groups.setdefault(tuple(trained.columns[key] for key in KEYS), []).append(trained)
+    # A pair is one pair, wherever its runs are: the key of its results has the seeds in order.
+    for group in groups.values():
+        group.sort(key=lambda trained: trained.columns["seed"])
     pairs = [pair for group in groups.values() for pair in combinations(group, 2)]
     if not pairs:
         raise SettingError(

@@ -66,7 +66,7 @@ class StudyResult:
         return {"table": self.table, **self.more}
 
     def write(self, folder: Path) -> list[Path]:
-        """Write each table as CSV and Parquet, pictures as .npy."""
+        """Write each table as CSV and Parquet, pictures as .npy in place of earlier ones."""
         written = []
         for name, table in self.tables.items():
             with replaced_whole(folder / f"{name}.csv") as temporary:
@@ -74,11 +74,15 @@ class StudyResult:
             written.append(folder / f"{name}.csv")
             with replaced_whole(folder / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, index=False)
-        if self.pictures is not None:
-            with replaced_whole(folder / "pictures.npy") as temporary:
-                np.save(temporary, self.pictures.pixels.astype(np.float32))
-            with replaced_whole(folder / "pictures.csv") as temporary:
-                self.pictures.index.to_csv(temporary, index=False)
+        pixels, index = folder / "pictures.npy", folder / "pictures.csv"
+        if self.pictures is None:
+            pixels.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
+            return written
+        with replaced_whole(pixels) as temporary:
+            np.save(temporary, self.pictures.pixels.astype(np.float32))
+        with replaced_whole(index) as temporary:
+            self.pictures.index.to_csv(temporary, index=False)
         return written
 
     @classmethod

@@ -1,8 +1,9 @@
 """What a study looks at: trained models, and the one data set that they share.
 
-Weights are large, and what was measured of them is small. So a study notes beside a checkpoint what
-tables say of the model, and its results go by that note (`result_cache`). The checkpoint may be
-deleted then, and the model stays in the tables of the studies that have measured it.
+Weights are large, and what was measured of them is small. So a study that is given the folder of a
+run notes there what tables say of its model, and its results go by that note (`result_cache`). The
+checkpoint may be deleted then, and the model stays in the tables of the studies that have measured
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
-from sparse_lightning.errors import DataError, SettingError, StorageError
+from sparse_lightning.errors import CheckpointError, DataError, SettingError, StorageError
 from sparse_lightning.experiments.early_checks import as_list, require_models
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,
@@ -29,14 +30,19 @@ from sparse_lightning.experiments.fingerprint import (
     effective_settings,
     without_seed,
 )
-from sparse_lightning.experiments.runs import Run, find_runs
-from sparse_lightning.files import write_json
+from sparse_lightning.experiments.runs import RESULTS_FILE, Run, find_runs
+from sparse_lightning.files import digest, write_json
 from sparse_lightning.model import SparseAutoencoder
 
 # Settings of a data set that change neither the samples of a split nor their order in it.
 IMMATERIAL = {
     *("cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers", "sorted_by_class")
 }
+
+# In the folder of checkpoints, of the model that the run's results are of.
+NOTE_FILE = "best.json"
+# What a note has of the columns of tables.
+NOTED = ("family", "sparsity_weight", "variance_weight", "encoder_weight")
 
 
 @dataclass(frozen=True)
@@ -46,14 +52,25 @@ class TrainedModel:
     Args:
         run: where it was trained.
         checkpoint: the file that holds it.
+        by_name: whether the file was given, and not the run, whose note is then left alone.
     """
 
     run: Run
     checkpoint: Path
+    by_name: bool = False
 
     @cached_property
     def model(self) -> SparseAutoencoder:
-        """The model, on the CPU, in evaluation mode."""
+        """The model, on the CPU, in evaluation mode.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read, or is gone.
+        """
+        if self._is_noted_alone:
+            raise CheckpointError(
+                f"{self.checkpoint} is gone, and this study has not measured its model with these "
+                "settings: put the checkpoint back, or leave the model out by where."
+            )
         return SparseAutoencoder.load_from_checkpoint(self.checkpoint).eval()
 
     @property
@@ -65,31 +82,55 @@ class TrainedModel:
     def note(self) -> dict[str, object]:
         """What a study asks of the model and not of its weights.
 
-        It is kept beside the checkpoint, and is read from there once the checkpoint is gone.
+        It is kept in the run's folder, and is read from there once the checkpoint is gone.
 
         Raises:
-            CheckpointError: there is neither.
+            CheckpointError: there is neither, or the note is damaged or of another model.
         """
-        path = self.checkpoint.with_suffix(".json")
-        if not self.has_weights and path.is_file():
-            return json.loads(path.read_text())
+        if self._is_noted_alone:
+            return self._read_note()
         found = self._noted()
-        with contextlib.suppress(StorageError):  # Another user's folder.
-            write_json(path, found)
+        if not self.by_name:
+            with contextlib.suppress(StorageError):  # Another user's folder.
+                write_json(self._note_file, found)
         return found
+
+    @property
+    def _note_file(self) -> Path:
+        return self.run.folder / "checkpoints" / NOTE_FILE
+
+    @property
+    def _is_noted_alone(self) -> bool:
+        """Whether the checkpoint is gone, and the run's note is there."""
+        return not (self.by_name or self.has_weights) and self._note_file.is_file()
 
     def _noted(self) -> dict[str, object]:
         model, energy = self.model, self.model.energy
-        with self.checkpoint.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
         return {
-            "digest": content,
+            "digest": self.digest,
+            "results": digest(self.run.results),
             "metric": model.training_rule.metric,
             "family": model.family,
             "sparsity_weight": getattr(model.encoder, "k", energy.sparsity_weight),
             "variance_weight": energy.variance_weight,
             "encoder_weight": energy.encoder_weight,
         }
+
+    def _read_note(self) -> dict[str, object]:
+        advice = f"put {self.checkpoint} back, or give runs= without {self.run.folder}"
+        try:
+            note = json.loads(self._note_file.read_text())
+            is_whole = {"digest", "results", "metric", *NOTED} <= note.keys()
+        except (OSError, ValueError, AttributeError):
+            is_whole = False
+        if not is_whole:
+            raise CheckpointError(f"{self._note_file} is damaged or of another version: {advice}.")
+        if note["results"] != digest(self.run.results):
+            raise CheckpointError(
+                f"{self._note_file} is of another model than {self.run.folder / RESULTS_FILE}, as "
+                f"it is where the run was given more epochs since: {advice}."
+            )
+        return note
 
     @cached_property
     def columns(self) -> dict[str, object]:
@@ -99,10 +140,9 @@ class TrainedModel:
         k largest components. ``epochs`` are those that were done, which early stopping can make
         fewer than ``max_epochs``; NaN if the run has not ended.
         """
-        names = ("family", "sparsity_weight", "variance_weight", "encoder_weight")
         return {
             "data": _title(self.run),
-            **{name: self.note[name] for name in names},
+            **{name: self.note[name] for name in NOTED},
             "seed": self.run.config.seed,
             "max_epochs": self.run.settings.get(EPOCHS),
             "epochs": (self.run.results or {}).get("epochs", math.nan),
@@ -114,10 +154,22 @@ class TrainedModel:
         """By which the best model was kept, the lower the better."""
         return self.note["metric"]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the checkpoint."""
-        return self.note["digest"]
+        if not self.has_weights:
+            return self.note["digest"]
+        with self.checkpoint.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Those that make it what it is, but for the seed."""
+        settings = without_seed(self.run.settings)
+        with contextlib.suppress(DataError):  # Of another package's data nothing is known.
+            if self.run.data_class().is_the_same_everywhere:
+                settings.pop("data.root", None)
+        return settings
 
 
 def _title(run: Run) -> str:
@@ -175,7 +227,7 @@ def _require_seeds_of_one_another(trained_models: Sequence[TrainedModel]) -> Non
         kind = trained.columns["family"], trained.columns["sparsity_weight"]
         seeds = trained.columns["seed"], OmegaConf.select(trained.run.config, SHUFFLE_SEED)
         first = firsts.setdefault(kind, trained)
-        ours, theirs = _settings(first), _settings(trained)
+        ours, theirs = first.settings, trained.settings
         names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
         about = f"{first.checkpoint} and {trained.checkpoint} have one family and λ"
         if names:
@@ -190,14 +242,6 @@ def _require_seeds_of_one_another(trained_models: Sequence[TrainedModel]) -> Non
                 f"{twin.checkpoint} and {trained.checkpoint} have one family, λ and seed: "
                 "give one of them."
             )
-
-
-def _settings(trained: TrainedModel) -> dict[str, object]:
-    settings = without_seed(trained.run.settings)
-    with contextlib.suppress(DataError):  # Of another package's data nothing is known.
-        if trained.run.data_class().is_the_same_everywhere:
-            settings.pop("data.root", None)
-    return settings
 
 
 def _of_folder(folder: Path) -> list[TrainedModel]:
@@ -217,7 +261,7 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
 
 
 def _of_checkpoint(path: Path) -> TrainedModel:
-    return TrainedModel(Run(path.parent.parent), path)
+    return TrainedModel(Run(path.parent.parent), path, by_name=True)
 
 
 def shared_data(

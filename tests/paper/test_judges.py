@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret
+from sparse_lightning.paper.judges.evidence import over_seeds
 from sparse_lightning.paper.statistics import Finding, Word
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
@@ -49,7 +50,7 @@ def test_reconstructs_best(rules):
     without_one = {family: psnr for family, psnr in OTHERS.items() if family != "wdl"}
     lacking = regret.reconstructs_best(at_zeros(vdl_nl=17.0, **without_one), rules)
     assert lacking.word is OPEN
-    assert "wdl: missing no value" in lacking.shown
+    assert "wdl: missing its value" in lacking.shown
 
 
 def test_codes_by_inference_stand_apart(rules):
@@ -71,7 +72,7 @@ def test_half_of_the_evidence_refutes_and_does_not_confirm(rules, psnr, word):
     half = changed(at_zeros(vdl_nl=psnr, **OTHERS), "vdl_nl", 0.95, psnr=math.nan, seeds=0)
     found = regret.reconstructs_best(half, rules)
     assert found.word is word
-    assert "VDL-NL at 95 % zeros: missing no value" in found.shown
+    assert "VDL-NL at 95 % zeros: missing its value" in found.shown
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,10 @@ def test_on_par_within_half_a_decibel(rules):
     assert regret.linear_on_par(at_zeros(vdl=15.4), rules).word is OPEN
     half = changed(at_zeros(vdl=16.2, sdl=16.0), "sdl", 0.95, psnr=math.nan)
     assert regret.linear_on_par(half, rules).word is OPEN
+    # Families that the claim is not about tell nothing of the spread.
+    two = regret.linear_on_par(at_zeros(vdl=16.34, sdl=16.0), rules)
+    all_families = regret.linear_on_par(at_zeros(vdl_nl=17.0, **OTHERS | {"vdl": 16.34}), rules)
+    assert two == all_families
 
 
 def denoised(psnr: float, seeds: int = 3, **references: float) -> StudyResult:
@@ -128,6 +133,17 @@ def test_denoising_is_judged_against_clipped_noise_and_the_zero_code(rules):
     best = alone.more["best"]
     alone = StudyResult(MNIST, {**alone.more, "best": best[best["family"] != "vdl_nl"]})
     assert denoising.denoises(alone, rules).word is OPEN
+
+
+def test_references_are_compared_with_the_spread_of_all_families_of_the_claim(rules):
+    # Two families of three seeds: ± t(4) · 0.1 / √3.
+    found = denoising.denoises(denoised(15.0), rules)
+    half = stats.t.ppf(0.975, 4) * 0.1 / math.sqrt(3)
+    assert f"clipped noisy: {2 - half:+.2f} to {2 + half:+.2f} dB" in found.shown
+    # Six of them.
+    found = denoising.beats_wiener(denoised(15.0), rules)
+    half = stats.t.ppf(0.975, 12) * 0.1 / math.sqrt(3)
+    assert f"PCA-Wiener: {-3 - half:+.2f} to {-3 + half:+.2f} dB" in found.shown
 
 
 def test_other_denoisers_are_claims_of_their_own(rules):
@@ -225,6 +241,11 @@ def test_codes_beat_pixels_but_for_what_is_excepted(rules):
     assert low_data.codes_beat_pixels(few, rules).word is FAILS
     summary.loc[many, "top1"] = 0.4
     assert low_data.codes_beat_pixels(few, rules).word is HOLDS
+    # Six families of three seeds, at 5 labels: ± t(12) · 0.5 / √3.
+    half = stats.t.ppf(0.975, 12) * 0.5 / math.sqrt(3)
+    shown = low_data.codes_beat_pixels(few, rules).shown
+    assert "do_nl with 5 per class 55.00 ± 0.50 % right (3 seeds, 100 epochs)" in shown
+    assert f"linear on raw: {5 - half:+.2f} to {5 + half:+.2f} % right" in shown
 
 
 def history(kind: str, fall: float, *growth: float, epochs: int = 100) -> pd.DataFrame:
@@ -328,6 +349,26 @@ def test_atoms_are_finer_at_small_weights(rules):
     assert features.atoms_are_finer_at_small_weights(finer, rules).word is HOLDS
     coarser = atoms(median_mean_frequency=(0.2, 0.3))
     assert features.atoms_are_finer_at_small_weights(coarser, rules).word is FAILS
+
+
+def test_models_without_a_penalty_are_no_end_of_lambda(rules):
+    rules = dataclasses.replace(rules, families_with_strokes=["sdl"])
+    columns = {
+        "mean_extent": (0.3, 0.6), "median_likeness": (0.6, 0.8),
+        "median_mean_frequency": (0.3, 0.2), "median_filter_frequency": (0.3, 0.4),
+    }  # fmt: skip
+    dense = atoms(weights=(0.0, 0.02), **columns)
+    assert features.atoms_grow(dense, rules).word is OPEN
+    assert features.atoms_are_finer_at_small_weights(dense, rules).word is OPEN
+    dense = atoms("wdl", weights=(0.0, 0.02), **columns)
+    assert features.filters_are_noisier(dense, rules).shown == "wdl: missing a second λ"
+
+
+def test_seeds_that_are_equal_but_for_rounding_tell_nothing_of_their_spread():
+    values = pd.Series([0.1] * 3)
+    assert values.std() > 0
+    assert over_seeds(values, 100).deviation == 0
+    assert math.isnan(over_seeds(values[:1], 100).deviation)
 
 
 def filters(wdl: tuple[float, float], rival: tuple[float, float]) -> StudyResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -43,8 +44,16 @@ def test_a_study_is_done_again_with_other_code(tmp_path: Path, monkeypatch):
     study = OmegaConf.create({"data": None, "settings": ["study=regret"], "figures": []})
     for commit, times in (("a", 1), ("a", 1), ("b", 2)):
         code["commit"] = commit
-        reproduction.run_study("regret", study, [], tmp_path)
+        reproduction.run_study("regret", study, {}, tmp_path)
         assert len(ran) == times
+
+
+def test_digests_build_no_model(tmp_path: Path):
+    run = trained(tmp_path / "run", "sdl")
+    run.best_checkpoint.parent.mkdir()
+    run.best_checkpoint.write_bytes(b"weights")
+    content = hashlib.sha256(b"weights").hexdigest()
+    assert reproduction.digests_of([run]) == {tmp_path / "run": content}
 
 
 def test_hours_are_those_of_each_family(tmp_path: Path):

@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from tiny_study import TinyData, TinyModel
 
 from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.low_data import error_curves
 from sparse_lightning.studies import classifiers
 from sparse_lightning.studies.classifiers import (
     ScratchSettings,
@@ -238,6 +239,15 @@ def test_draws_are_averaged_within_a_model_seed():
     assert row["top1"] == pytest.approx(0.51)
     assert row["top1_std"] == pytest.approx(0.02 / np.sqrt(2))
     assert (row["model_seeds"], row["draws"]) == (2, 2)
+
+
+def test_the_figure_says_what_its_bars_are():
+    rows = pd.DataFrame(
+        {"method": ["sdl", "LISTA + linear on raw"], "labels": 10, "labels_per_class": "1",
+         "top1": 0.3, "top3": 0.1, "top1_std": 0.02, "top3_std": 0.01}
+    )  # fmt: skip
+    title = error_curves(rows, "tiny").get_suptitle()
+    assert "over model seeds; of methods on pixels, over random starts" in title
 
 
 def test_data_without_labels_are_refused():

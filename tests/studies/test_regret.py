@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from sklearn.decomposition import PCA
 from tiny_study import TinyData, TinyModel
 
-from sparse_lightning.figures.regret import draw
+from sparse_lightning.figures.regret import draw, psnr_against_epochs
 from sparse_lightning.studies.coding import all_inputs, batches, free_codes
 from sparse_lightning.studies.regret import amortisation, own_codes, psnr_at_zeros, regret
 from sparse_lightning.studies.result_cache import ResultCache
@@ -67,6 +67,17 @@ def test_families_without_an_encoder_are_judged_by_inference():
     assert chosen.to_dict() == {"sdl": "encoder", "do": "inference"}
 
 
+def test_dead_units_are_part_of_the_table_of_models():
+    models = [TinyModel(seed=0), TinyModel(seed=1, run="1"), TinyModel("do", encoder=False)]
+    result = regret(models, TinyData(), ResultCache(), num_images=50)
+    own = own_codes(result.table).set_index("family").loc["sdl"]
+    row = result.more["models"].set_index("family").loc["sdl"]
+    assert row["seeds"] == 2
+    for name in ("psnr", "zeros", "dead_units"):
+        assert row[name] == pytest.approx(own[name].mean())
+    assert "do" in result.more["models"]["family"].to_list()
+
+
 def test_principal_components_are_those_of_scikit_learn():
     data = TinyData()
     result = regret([TinyModel()], data, ResultCache(), num_components=(0, 3))
@@ -98,6 +109,15 @@ def test_equal_sparsity_uses_own_codes_and_says_how_long_training_was():
     assert row["change"] == pytest.approx(0.6)
     lost = amortisation(table).iloc[0]
     assert (lost["psnr_loss"], lost["seeds"]) == (5.0, 2)
+
+
+def test_curves_over_epochs_average_all_seeds_or_none():
+    summary = pd.DataFrame(
+        {"family": "sdl", "zeros": 0.9, "epochs": [1, 2, 3, 4], "psnr": [9.0, 10, 11, 12],
+         "std": 0.1, "seeds": [2, 3, 3, 2]}
+    )  # fmt: skip
+    (line,) = psnr_against_epochs(summary, "MNIST").axes[0].lines
+    np.testing.assert_array_equal(line.get_ydata(), [np.nan, 10, 11, np.nan])
 
 
 def test_one_seed_has_no_bar_and_epochs_are_read_from_the_runs(tmp_path: Path):

@@ -17,13 +17,15 @@ PAPER = FISTA(0.5)
 
 def trained(family: str, psnr: float, seed: int = 0, solver=PAPER, **given) -> SimpleNamespace:
     chosen = {
-        "model.family": family, "seed": seed, "model.energy.variance_weight": 10.0,
-        "data.batch_size": 250, "model.solver.tolerance": solver.tolerance,
+        "model.family": family, "model.energy.variance_weight": 10.0, "data.batch_size": 250,
+        "model.solver._target_": f"sparse_lightning.solvers.{type(solver).__name__}",
+        "model.solver.tolerance": solver.tolerance,
     }  # fmt: skip
     results = {f"test/{name}": 0.5 for name in MEASURES} | {"test/psnr": psnr}
-    run = SimpleNamespace(settings=chosen | given, metrics=results)
     columns = {"data": "tiny", "family": family, "sparsity_weight": 0.02, "seed": seed}
-    return SimpleNamespace(run=run, columns=columns, model=SimpleNamespace(solver=solver))
+    run = SimpleNamespace(results=results)
+    # Without weights, which may be gone.
+    return SimpleNamespace(run=run, columns=columns, settings=chosen | given)
 
 
 def effect(table: pd.DataFrame, family: str, setting: str) -> dict[str, float]:

@@ -76,6 +76,15 @@ def test_another_number_of_samples_for_the_null_is_measured_again(tmp_path, monk
         assert known == new
 
 
+def test_pairs_are_of_seeds_in_order_wherever_their_runs_are(tmp_path):
+    models = [TinyModel(seed=seed) for seed in (1, 0)]
+    table = stability(models, TinyData(), ResultCache(tmp_path)).table
+    assert table[["seed", "other_seed"]].to_numpy().tolist() == [[0, 1]]
+    known = {path.name for path in tmp_path.glob("*.json")}
+    stability(models[::-1], TinyData(), ResultCache(tmp_path))
+    assert {path.name for path in tmp_path.glob("*.json")} == known
+
+
 def test_one_seed_of_each_is_refused():
     models = [TinyModel("sdl"), TinyModel("vdl")]
     with pytest.raises(SettingError, match="no family and λ here has two of them"):

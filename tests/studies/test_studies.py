@@ -162,6 +162,11 @@ def test_the_last_doubling_of_a_model(tmp_path: Path):
     history["val/sparsity_weight"] = [0.1, 0.1, 0.1, 0.1, 0.2]
     history.to_csv(tmp_path / "metrics.csv", index=False)
     assert validation_history(trained)["psnr"].to_list() == [1, 3, 4, 5, 7]
+    # While a finished run is given more epochs, its model is that of the fewer.
+    shorter = TinyModel(run=str(tmp_path), epochs=4)
+    assert validation_history(shorter)["epochs"].to_list() == [1, 2, 3, 4]
+    assert last_change(shorter) == 2.0
+    assert last_change(TinyModel(run=str(tmp_path), epochs=math.nan)) == 4.0
     history[:1].to_csv(tmp_path / "metrics.csv", index=False)
     assert math.isnan(last_change(trained))
 
@@ -242,7 +247,8 @@ def test_atoms_that_are_hardly_used_do_not_count():
 class TrainedBefore(TinyModel):
     def __init__(self, folder: Path, **columns) -> None:
         self.run = type("Run", (), {"folder": folder})
-        self.columns = {"family": "none", "sparsity_weight": 0.1, "seed": 0, "run": str(folder)}
+        known = {"family": "none", "sparsity_weight": 0.1, "seed": 0, "run": str(folder)}
+        self.columns = known | {"epochs": math.nan} | columns
 
 
 def test_ablation_follows_training(tmp_path: Path):
@@ -256,6 +262,10 @@ def test_ablation_follows_training(tmp_path: Path):
     change = result.more["change"].iloc[0]
     assert (change["code_std"], change["column_norm"]) == (0.25, 3.0)
     assert (change["column_norm_1"], change["column_norm_2"], change["epochs"]) == (5.0, 0.5, 3)
+    # While a finished run is given more epochs, its model is that of the fewer.
+    extended = ablation([TrainedBefore(tmp_path, epochs=2)])
+    assert extended.table["epoch"].to_list() == [1, 2]
+    assert extended.more["change"].iloc[0][["code_std", "epochs"]].to_list() == [0.75, 2]
     linear = pd.read_csv(tmp_path / "metrics.csv").drop(columns="train/column_norm_1")
     linear.to_csv(tmp_path / "metrics.csv", index=False)
     assert "column_norm_1" not in ablation([TrainedBefore(tmp_path)]).table

@@ -19,3 +19,11 @@ def test_results_are_read_back(tmp_path: Path):
     assert again.table["psnr"].to_list() == pytest.approx([1.5, np.nan], nan_ok=True)
     assert again.more["more"]["family"].to_list() == ["sdl"]
     np.testing.assert_array_equal(again.pictures.where(name="b").pixels, pictures.pixels[1:])
+
+
+def test_pictures_of_an_earlier_result_do_not_stay(tmp_path: Path):
+    table = pd.DataFrame({"family": ["sdl"]})
+    StudyResult(table, {}, Pictures(table, np.zeros((1, 2, 2)))).write(tmp_path)
+    StudyResult(table).write(tmp_path)
+    assert StudyResult.read(tmp_path).pictures is None
+    assert not list(tmp_path.glob("pictures.*"))

@@ -43,11 +43,18 @@ def denoises(result: StudyResult, rules: Rules) -> Finding:
     for noise, rows, references, _ in levels:
         rivals = {name: references.get(name, ABSENT) for name in ("clipped noisy", "zero code")}
         values, number = _denoised(rows), len(rivals) * len(families) * len(levels)
-        for family in families:
-            name, ours = f"{family} at σ = {noise:g}", values.get(family, ABSENT)
-            findings.append(
-                above(name, ours, rivals, rules, least_epochs=least, comparisons=number)
+        judged = [values.get(family, ABSENT) for family in families]
+        for family, ours in zip(families, judged):
+            found = above(
+                f"{family} at σ = {noise:g}",
+                ours,
+                rivals,
+                rules,
+                judged=judged,
+                least_epochs=least,
+                comparisons=number,
             )
+            findings.append(found)
     return together(findings)
 
 
@@ -67,10 +74,16 @@ def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Fi
             findings.append(Finding(Word.OPEN, f"every family at σ = {noise:g}: missing"))
             continue
         family = validated[[name for name in CANDIDATES if not lacking[name]]].idxmax()
-        name, rivals = f"{family} at σ = {noise:g}", rivals_of(references, peers)
-        number = len(rivals) * len(levels)
-        ours = values[family]
-        found = above(name, ours, rivals, rules, least_epochs=least, comparisons=number)
+        rivals = rivals_of(references, peers)
+        found = above(
+            f"{family} at σ = {noise:g}",
+            values[family],
+            rivals,
+            rules,
+            judged=[values[name] for name in CANDIDATES if not lacking[name]],
+            least_epochs=least,
+            comparisons=len(rivals) * len(levels),
+        )
         if found.word is Word.FAILS and missing:
             found = Finding(Word.OPEN, f"{found.shown}; {', '.join(missing)}: missing")
         findings.append(found)

@@ -23,4 +23,6 @@ def least_epochs(result: StudyResult, rules: Rules) -> int:
 
 def over_seeds(values: pd.Series, epochs: float) -> Sample:
     """A value that each model seed has once."""
-    return Sample(values.mean(), values.std(), values.count(), 0.0, epochs)
+    # Rounding makes a small deviation of equal values, which would count as a spread.
+    deviation = 0.0 if values.count() > 1 == values.nunique() else values.std()
+    return Sample(values.mean(), deviation, values.count(), 0.0, epochs)

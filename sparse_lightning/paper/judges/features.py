@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -15,31 +15,35 @@ FREQUENCY, FILTERS = "median_mean_frequency", "median_filter_frequency"
 
 def atoms_grow(result: StudyResult, rules: Rules) -> Finding:
     """Extent and likeness to images of atoms, at the smallest and the largest λ of a family."""
-    findings, parts = [], (("mean_extent", rules.growth), ("median_likeness", 1.0))
-    number = len(parts) * len(rules.families_with_strokes)
-    for family, small, large in _ends(result, rules.families_with_strokes):
-        if large is None:
-            findings.append(small)
-            continue
-        for column, factor in parts:
-            name = f"{family}, {column.replace('_', ' ')} at λ = {_weight(large):g}"
-            label = f"{factor:g} × that at {_weight(small):g}"
-            rival = {label: _sample(small, column, factor)}
-            findings.append(_above(name, _sample(large, column), rival, number, result, rules))
+    ends, findings = _ends(result, rules.families_with_strokes)
+    parts = (("mean_extent", rules.growth), ("median_likeness", 1.0))
+    for column, factor in parts:
+        samples = {
+            family: (_sample(large, column), _sample(small, column, factor))
+            for family, (small, large) in ends.items()
+        }
+        judged = [sample for pair in samples.values() for sample in pair]
+        for family, (ours, theirs) in samples.items():
+            small, large = map(_weight, ends[family])
+            name = f"{family}, {column.replace('_', ' ')} at λ = {large:g}"
+            rival = {f"{factor:g} × that at {small:g}": theirs}
+            number = len(parts) * len(rules.families_with_strokes)
+            findings.append(_above(name, ours, rival, number, result, rules, judged))
     return together(findings)
 
 
 def atoms_are_finer_at_small_weights(result: StudyResult, rules: Rules) -> Finding:
     """Mean frequency of atoms, at the smallest and the largest λ of a family."""
-    findings = []
-    for family, small, large in _ends(result, rules.families_with_strokes):
-        if large is None:
-            findings.append(small)
-            continue
-        name = f"{family}, mean frequency at λ = {_weight(small):g}"
-        rival = {f"that at {_weight(large):g}": _sample(large, FREQUENCY)}
+    ends, findings = _ends(result, rules.families_with_strokes)
+    samples = {
+        family: [_sample(models, FREQUENCY) for models in pair] for family, pair in ends.items()
+    }
+    judged = [sample for pair in samples.values() for sample in pair]
+    for family, (ours, theirs) in samples.items():
+        small, large = map(_weight, ends[family])
+        name, rival = f"{family}, mean frequency at λ = {small:g}", {f"that at {large:g}": theirs}
         number = len(rules.families_with_strokes)
-        findings.append(_above(name, _sample(small, FREQUENCY), rival, number, result, rules))
+        findings.append(_above(name, ours, rival, number, result, rules, judged))
     return together(findings)
 
 
@@ -48,11 +52,7 @@ def filters_are_noisier(result: StudyResult, rules: Rules) -> Finding:
 
     Noise has a higher mean frequency than what is smooth.
     """
-    ends = dict(
-        (family, (small, large))
-        for family, small, large in _ends(result, ["wdl", *rules.rivals_of_filters])
-        if large is not None
-    )
+    ends, _ = _ends(result, ["wdl", *rules.rivals_of_filters])
     if "wdl" not in ends:
         return Finding(Word.OPEN, "wdl: missing a second λ")
     findings = []
@@ -79,18 +79,23 @@ def _gain(small: pd.DataFrame, large: pd.DataFrame) -> pd.Series:
 
 
 def _ends(
-    result: StudyResult, families: list[str]
-) -> Iterator[tuple[str, pd.DataFrame | Finding, pd.DataFrame | None]]:
-    """Of each family its models of the smallest and of the largest λ, or what is missing."""
-    summary = result.more["summary"]
+    result: StudyResult, families: Sequence[str]
+) -> tuple[dict[str, tuple[pd.DataFrame, pd.DataFrame]], list[Finding]]:
+    """Of each family its models of the smallest and of the largest λ, and what is missing."""
+    summary, ends, missing = _sparse(result), {}, []
     for family in families:
         models = summary[summary["family"] == family]
-        weights = sorted(models["sparsity_weight"].unique())
-        if len(weights) < 2:
-            yield family, Finding(Word.OPEN, f"{family}: missing a second λ"), None
+        weights = models["sparsity_weight"]
+        if weights.nunique() < 2:
+            missing.append(Finding(Word.OPEN, f"{family}: missing a second λ"))
             continue
-        small, large = (models[models["sparsity_weight"] == weights[i]] for i in (0, -1))
-        yield family, small, large
+        ends[family] = models[weights == weights.min()], models[weights == weights.max()]
+    return ends, missing
+
+
+def _sparse(result: StudyResult) -> pd.DataFrame:
+    """The models with a penalty: without one codes are not sparse, and nothing is claimed."""
+    return result.more["summary"].query("sparsity_weight > 0")
 
 
 def _weight(models: pd.DataFrame) -> float:
@@ -113,28 +118,37 @@ def _above(
     comparisons: int,
     result: StudyResult,
     rules: Rules,
+    judged: Sequence[Sample] = (),
 ) -> Finding:
-    least = least_epochs(result, rules)
-    return above(name, ours, rivals, rules, least_epochs=least, comparisons=comparisons, unit="")
+    return above(
+        name,
+        ours,
+        rivals,
+        rules,
+        judged=judged,
+        least_epochs=least_epochs(result, rules),
+        comparisons=comparisons,
+        unit="",
+    )
 
 
 def atoms_are_gabors(result: StudyResult, rules: Rules) -> Finding:
-    """Share of Gabor-like atoms, against a share that is asked for and scrambled atoms.
-
-    Without a penalty (λ = 0) codes are not sparse, and nothing is claimed of their atoms.
-    """
-    summary = result.more["summary"].query("sparsity_weight > 0")
+    """Share of Gabor-like atoms, against a share that is asked for and scrambled atoms."""
+    summary = _sparse(result)
     groups = summary[summary["family"].isin(rules.families_with_strokes)].groupby(
         ["family", "sparsity_weight"]
     )
+    samples = {
+        key: [_sample(models, column) for column in ("gabor_like", "gabor_like_scrambled")]
+        for key, models in groups
+    }
+    judged = [sample for pair in samples.values() for sample in pair]
     missing = [name for name in rules.families_with_strokes if name not in set(summary["family"])]
     findings = [Finding(Word.OPEN, f"{family}: missing") for family in missing]
-    for (family, weight), models in groups:
-        rivals = {
-            f"{rules.gabor_share:g}": Sample.fixed(rules.gabor_share),
-            "scrambled atoms": _sample(models, "gabor_like_scrambled"),
-        }
-        name, ours = f"{family} at λ = {weight:g}", _sample(models, "gabor_like")
+    for (family, weight), (ours, scrambled) in samples.items():
+        asked = Sample.fixed(rules.gabor_share)
+        rivals = {f"{rules.gabor_share:g}": asked, "scrambled atoms": scrambled}
         number = len(rivals) * (len(groups) + len(missing))
-        findings.append(_above(name, ours, rivals, number, result, rules))
+        name = f"{family} at λ = {weight:g}"
+        findings.append(_above(name, ours, rivals, number, result, rules, judged))
     return together(findings)

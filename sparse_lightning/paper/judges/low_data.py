@@ -38,25 +38,30 @@ def classifies_best(
 
 def codes_beat_pixels(result: StudyResult, rules: Rules, arm: str = VALIDATED) -> Finding:
     """Every family's codes against classifiers of pixels, but for what the paper excepts."""
-    pairs = [
-        (family, count)
+    families = {
+        count: [
+            family
+            for family in rules.families_with_codes
+            if count not in rules.excepted_with_codes.get(family, ())
+        ]
         for count in rules.labels_with_codes
-        for family in rules.families_with_codes
-        if count not in rules.excepted_with_codes.get(family, ())
-    ]
+    }
     findings = []
-    for family, count in pairs:
+    for count, named in families.items():
         values = _accuracies(result, rules, arm, count)
-        finding = above(
-            f"{family} with {count} per class",
-            values.get(family, ABSENT),
-            {rival: values.get(rival, ABSENT) for rival in rules.pixel_classifiers},
-            rules,
-            least_epochs=least_epochs(result, rules),
-            comparisons=len(rules.pixel_classifiers) * len(pairs),
-            unit="% right",
-        )
-        findings.append(finding)
+        judged = [values.get(family, ABSENT) for family in named]
+        for family, ours in zip(named, judged):
+            finding = above(
+                f"{family} with {count} per class",
+                ours,
+                {rival: values.get(rival, ABSENT) for rival in rules.pixel_classifiers},
+                rules,
+                judged=judged,
+                least_epochs=least_epochs(result, rules),
+                comparisons=len(rules.pixel_classifiers) * sum(map(len, families.values())),
+                unit="% right",
+            )
+            findings.append(finding)
     return together(findings)
 
 

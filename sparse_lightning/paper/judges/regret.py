@@ -45,7 +45,6 @@ def linear_on_par(result: StudyResult, rules: Rules) -> Finding:
             f"VDL less SDL at {100 * at:g} % zeros",
             values.get("vdl", ABSENT),
             values.get("sdl", ABSENT),
-            list(values.values()),
             rules,
             least_epochs=least_epochs(result, rules),
         )
