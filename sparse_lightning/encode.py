@@ -6,6 +6,9 @@ are (`sparse_lightning.code_files`). The same command goes on where it was stopp
 Codes by inference are those of the model's own energy, batch by batch: with a variance hinge a
 sample's code depends on the batch that it is in, so batches are the same however often the command
 is stopped.
+
+Inputs are standardised as those that the model was trained on were: rows of other files
+(``data=arrays``) by the mean and the standard deviation in the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +27,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning import config as configuration
+from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.code_files import FORMATS, LAYOUTS, CodeFiles
-from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.arrays import NONE, Arrays
+from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_count
@@ -33,7 +39,11 @@ from sparse_lightning.files import require_writable
 from sparse_lightning.imports import import_parts
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.studies.trained_models import (
+    TrainedModel,
+    find_trained_models,
+    shared_data,
+)
 
 ENCODER, INFERENCE = "encoder", "inference"
 
@@ -59,12 +69,15 @@ def encode(config: DictConfig) -> CodeFiles:
         if unknown or not config.splits:
             raise SettingError(f"splits={list(config.splits)} must be some of {list(data.splits)}.")
         files = _files(config, model, data, kind, digest)
+        if _is_coupled(model, kind):
+            _require_variance(files.about["counts"])
         files.begin()
         for split in set(config.splits) & data.positions.keys():
             files.write_rows(split, data.positions[split])
         _write(files, model.to(_device(config.device)), data, kind)
     counts = ", ".join(f"{count:,} of {split}" for split, count in files.about["counts"].items())
-    told = f"{folder}: codes by {kind}, {counts}; sparse_lightning.code_files.read_codes reads them"
+    told = f"{folder}: codes by {kind}, {counts}{_statistics_told(config, data)}"
+    told += "; sparse_lightning.code_files.read_codes reads them"
     Console().print(told, soft_wrap=True, highlight=False)
     return files
 
@@ -83,22 +96,66 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
     if config.checkpoint is None:
         raise SettingError("checkpoint=null: set checkpoint=PATH to a best.ckpt of a run.")
     path = Path(config.checkpoint)
-    if not path.is_dir():
-        (trained,) = find_trained_models(checkpoint=str(path))
-        return trained.model, shared_data([trained], config.get("data")), trained.digest
-    model = SparseAutoencoder.from_pretrained(path)
-    if config.get("data") is None:
-        raise SettingError(f"checkpoint={path} does not tell its data: set data= to some.")
+    if path.is_dir():
+        model = SparseAutoencoder.from_pretrained(path)
+        if config.get("data") is None:
+            raise SettingError(f"checkpoint={path} does not tell its data: set data= to some.")
+        content = b"".join((path / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))
+        return model, _other_data(config, model, {}), hashlib.sha256(content).hexdigest()
+    (trained,) = find_trained_models(checkpoint=str(path))
+    state = _state_of_data(path)
+    if config.get("data") is not None:
+        return trained.model, _other_data(config, trained.model, state), trained.digest
+    data = shared_data([trained])
+    _require_same_contents(trained, data, state)
+    return trained.model, data, trained.digest
+
+
+def _state_of_data(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint keeps of the data, whatever their class; empty where it keeps nothing."""
+    contents = read_checkpoint(checkpoint).values()
+    states = [state for state in contents if isinstance(state, dict) and FINGERPRINT in state]
+    return states[0] if states else {}
+
+
+def _other_data(
+    config: DictConfig, model: SparseAutoencoder, state: dict[str, Any]
+) -> SplitDataModule:
+    """The data that the settings name, standardised as a checkpoint's, where it says how."""
     data = data_of(config.data)
     if model.decoder.input_dim != data.input_dim:
         raise SettingError(
-            f"checkpoint={path} takes inputs of {model.decoder.input_dim} numbers, and the data "
-            f"have {data.input_dim}: choose other data=."
+            f"checkpoint={config.checkpoint} takes inputs of {model.decoder.input_dim} numbers, "
+            f"and the data have {data.input_dim}: choose other data=."
         )
+    if isinstance(data, Arrays) and data.standardise != NONE and "mean" in state:
+        data.standardise_by(state["mean"], state["std"])
     data.prepare_data()
     data.setup("test")
-    content = b"".join((path / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))
-    return model, data, hashlib.sha256(content).hexdigest()
+    return data
+
+
+def _require_same_contents(
+    trained: TrainedModel, data: SplitDataModule, state: dict[str, Any]
+) -> None:
+    """Raise `SettingError` where a run's files hold something else than they did in training."""
+    if state.get(FINGERPRINT) in (None, data.fingerprint()):
+        return
+    settings = trained.run.config.data
+    named = [f"data.{name}={settings[name]}" for name in ("path", "root") if settings.get(name)]
+    raise SettingError(
+        f"checkpoint={trained.checkpoint} was trained on other contents of "
+        f"{named[0] if named else 'its data'} than are there now: restore them, or set data= to "
+        "encode what is there all the same."
+    )
+
+
+def _statistics_told(config: DictConfig, data: SplitDataModule) -> str:
+    """By whose statistics rows of other files than the model's are standardised."""
+    if config.get("data") is None or not isinstance(data, Arrays) or data.standardise == NONE:
+        return ""
+    whose = "their own" if data.given is None else "the checkpoint's"
+    return f", rows standardised by {whose} mean and standard deviation"
 
 
 def _files(
@@ -135,6 +192,26 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _is_coupled(model: SparseAutoencoder, kind: str) -> bool:
+    """Whether a sample's code depends on the others of its batch."""
+    return kind == INFERENCE and model.energy.hinge is not None
+
+
+def _require_variance(counts: dict[str, int]) -> None:
+    single = [split for split, count in counts.items() if count == 1]
+    if single:
+        raise SettingError(
+            f"splits={list(counts)}: {single[0]} has 1 sample, and codes by inference need the "
+            "variance of a batch: leave it out, or set codes=encoder."
+        )
+
+
+def _whole_batch(rows: range, batch_size: int, count: int) -> range:
+    """Rows of a shard with as many of the rows round it, of ``count``, as make it a batch."""
+    start = max(0, min(rows.start, count - batch_size))
+    return range(start, max(rows.stop, min(start + batch_size, count)))
+
+
 def _write(files: CodeFiles, model: SparseAutoencoder, data: SplitDataModule, kind: str) -> None:
     """Write the shards that are missing."""
     missing = [(split, *shard) for split in files.about["counts"] for shard in files.missing(split)]
@@ -142,13 +219,16 @@ def _write(files: CodeFiles, model: SparseAutoencoder, data: SplitDataModule, ki
         model.encode if kind == ENCODER else lambda inputs: model.infer(inputs).codes
     )
     for split, path, rows in tqdm(missing, desc="encode", unit="shard", disable=None):
-        found = []
-        # Batches of equal size: one of a few samples would have a variance of its own.
-        for batch in np.array_split(rows, max(1, round(len(rows) / data.batch_size))):
+        found, count = [], files.about["counts"][split]
+        # A batch of a few samples would have a variance of its own. So batches of a shard are of
+        # equal size, and a shard of fewer samples than a batch is coded with its neighbours.
+        coded = _whole_batch(rows, data.batch_size, count) if _is_coupled(model, kind) else rows
+        for batch in np.array_split(coded, max(1, round(len(coded) / data.batch_size))):
             inputs = data.splits[split].__getitems__(batch.tolist()).inputs
             with torch.no_grad():
                 found.append(at_least_float32(code(inputs.to(model.device))).cpu())
-        files.write(path, torch.cat(found).numpy())
+        first = rows.start - coded.start
+        files.write(path, torch.cat(found)[first : first + len(rows)].numpy())
 
 
 def main() -> None:

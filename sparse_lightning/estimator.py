@@ -47,6 +47,8 @@ ALGORITHMS = ("auto", "encoder", "inference")
 DTYPES = (np.float64, np.float32)
 # Rows that are encoded at a time, and rows by whose codes a target is judged.
 CHUNK, JUDGED = 2_048, 2_000
+# What other configurations are made from, and presets that need a file of data.
+NO_OPTIONS = ("base", "arrays", "image_folder")
 # Hydra's state and torch's default generator belong to all threads.
 LOCK = Lock()
 
@@ -83,7 +85,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         transform_algorithm: ``encoder``, one pass of the encoder; ``inference``, the minimum of the
             formula above, from the encoder's codes or from 0; ``auto``, the encoder where the
             family has one, else inference.
-        preset: data set whose numbers are taken, ``mnist`` or ``imagenet_patches``.
+        preset: data set whose numbers are taken, such as ``mnist`` or ``imagenet_patches``.
         random_state: of the weights and of the order of rows. None draws a new one from the
             operating system, and leaves numpy's global generator alone.
         verbose: whether `fit` prints a line for each epoch.
@@ -442,7 +444,7 @@ def split_evenly(order: list[int], size: int, fewest: int) -> list[list[int]]:
 
 def _options(group: str) -> list[str]:
     names = (path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
-    return sorted(name for name in names if name != "base")
+    return sorted(name for name in names if name not in NO_OPTIONS)
 
 
 @cache

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from sparse_lightning import registry
 from sparse_lightning.code_files import ABOUT_FILE, CodeFiles, read_codes, read_rows
 from sparse_lightning.config import CONFIG_DIR
+from sparse_lightning.data.own import data_of
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.encode import encode
 from sparse_lightning.encoders import LISTA
@@ -261,3 +262,95 @@ def test_each_code_tells_its_row_of_the_file(composed, checkpoint, tmp_path: Pat
 def test_data_that_are_no_rows_of_a_file_have_no_numbers(composed, tmp_path: Path):
     with pytest.raises(DataError, match="only codes of data that are rows of"):
         read_rows(encode(composed()).folder, "test")
+
+
+@pytest.fixture
+def run_on_rows(checkpoint, tmp_path: Path) -> Path:
+    """The model in a run on rows of a file, whose mean and deviation its checkpoint has."""
+    rows = np.random.default_rng(0).normal(3, 2, (300, SIZE**2)).astype(np.float32)
+    np.save(tmp_path / "x.npy", rows)
+    settings = {
+        "_target_": "sparse_lightning.data.arrays.Arrays", "path": str(tmp_path / "x.npy"),
+        "cache_dir": str(tmp_path / "cache"), "batch_size": 50,
+    }  # fmt: skip
+    run = OmegaConf.load(checkpoint.parents[1] / "config.yaml")
+    run.data_name, run.data = "arrays", settings
+    data = data_of(OmegaConf.create(settings))
+    data.setup()
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    OmegaConf.save(run, folder / "config.yaml")
+    contents = torch.load(checkpoint, weights_only=True) | {"Arrays": data.state_dict()}
+    torch.save(contents, folder / "checkpoints" / "best.ckpt")
+    return folder / "checkpoints" / "best.ckpt"
+
+
+@pytest.mark.parametrize("kind", ["run", "none", "shared"])
+def test_other_rows_are_standardised_as_those_of_training(
+    kind, run_on_rows: Path, composed, tmp_path: Path, capsys
+):
+    new = np.random.default_rng(1).normal(-5, 9, (200, SIZE**2)).astype(np.float32)
+    np.save(tmp_path / "new.npy", new)
+    model = find_trained_models(checkpoint=str(run_on_rows))[0].model
+    named = tmp_path / "shared" if kind == "shared" else run_on_rows
+    model.save_pretrained(tmp_path / "shared")
+    folder = encode(
+        composed(
+            f"checkpoint={named}", "data=arrays", f"data.path={tmp_path / 'new.npy'}",
+            f"data.cache_dir={tmp_path}", "data.batch_size=50", "seed=0",
+            *(["data.standardise=none"] if kind == "none" else []),
+        )
+    ).folder  # fmt: skip
+    state = torch.load(run_on_rows, weights_only=True)["Arrays"]
+    train = new[read_rows(folder, "train")]
+    mean, std, told = {
+        "run": (state["mean"].numpy(), state["std"].numpy(), "by the checkpoint's mean"),
+        "none": (0, 1, ""),
+        "shared": (train.mean(0), train.std(0), "by their own mean"),
+    }[kind]
+    for split in ("train", "val", "test"):
+        inputs = (new[read_rows(folder, split)] - mean) / std
+        expected = model.encode(torch.from_numpy(inputs).float()).detach().numpy()
+        np.testing.assert_allclose(read_codes(folder, split).toarray(), expected, atol=1e-4)
+    shown = capsys.readouterr().out
+    assert told in shown
+    assert ("standardised" in shown) == bool(told)
+
+
+def test_files_that_have_changed_since_training_are_refused(
+    run_on_rows: Path, composed, tmp_path: Path
+):
+    encode(composed(f"checkpoint={run_on_rows}"))
+    rows = np.load(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", rows + 1)
+    told = rf"was trained on other contents of data\.path={tmp_path / 'x.npy'} than are there now"
+    with pytest.raises(SettingError, match=told):
+        encode(composed(f"checkpoint={run_on_rows}", f"output={tmp_path / 'other'}"))
+    settings = ["data=arrays", f"data.path={tmp_path / 'x.npy'}", f"data.cache_dir={tmp_path}"]
+    others = ["data.batch_size=50", f"output={tmp_path / 'other'}"]
+    encode(composed(f"checkpoint={run_on_rows}", *settings, *others))
+
+
+@pytest.mark.parametrize("shard_size", [69, 34])
+def test_a_short_last_shard_is_coded_in_a_whole_batch(
+    shard_size, composed, checkpoint, tmp_path: Path
+):
+    config = composed("codes=inference", f"shard_size={shard_size}", "splits=[test]")
+    folder = encode(config).folder
+    codes = read_codes(folder, "test").toarray()
+    (trained,) = find_trained_models(checkpoint=str(checkpoint))
+    inputs = torch.from_numpy(all_inputs(shared_data([trained]), "test"))
+    whole = trained.model.infer(inputs[-25:]).codes.numpy()
+    rest = 70 % shard_size
+    np.testing.assert_array_equal(codes[-rest:], whole[-rest:])
+    for path in sorted(folder.glob("*.npz"))[-1:]:
+        path.unlink()
+        encode(config)
+    np.testing.assert_array_equal(read_codes(folder, "test").toarray(), codes)
+
+
+def test_a_split_of_one_sample_has_no_codes_that_depend_on_a_variance(composed):
+    data = ("+data._target_=tiny_study.TinyData", "+data.count=1", "splits=[test]")
+    with pytest.raises(SettingError, match=r"splits=\['test'\]: test has 1 sample"):
+        encode(composed("codes=inference", *data))
+    encode(composed("codes=encoder", *data))

@@ -145,6 +145,16 @@ def test_parameters_that_cannot_work_are_refused(parameters, told, digits):
         SparseCoding(**({"hidden_dim": 4} | parameters)).fit(digits[:10])
 
 
+def test_presets_that_are_offered_work(digits):
+    with pytest.raises(SettingError, match="preset='arrays' is not known") as refused:
+        SparseCoding(preset="arrays").fit(digits[:10])
+    offered = str(refused.value).partition(": take ")[2].removesuffix(".").split(", ")
+    assert {"mnist", "imagenet_patches"} <= {*offered}
+    for preset in offered:
+        small = {"n_components": 2, "hidden_dim": 2, "max_epochs": 1}
+        assert SparseCoding(preset=preset, **small).fit(digits[:10]).n_steps_ == 1
+
+
 def test_codes_of_another_width_are_refused(digits):
     model = SparseCoding(family="sdl", **TINY).fit(digits)
     with pytest.raises(ValueError, match="Codes have 3 components, and this SparseCoding has 4"):

@@ -19,6 +19,7 @@ from sparse_lightning.energy import Energy
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.registry import REGISTRY
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE, SharedModel
 from sparse_lightning.solvers import FISTA
 
@@ -68,6 +69,24 @@ def test_a_part_can_be_given_in_place_of_that_in_the_file(folder: Path):
     assert SparseAutoencoder.from_pretrained(folder, energy=energy).energy == energy
     with pytest.raises(CheckpointError, match="holds no model that can be made"):
         SparseAutoencoder.from_pretrained(folder, decoder=LinearDecoder(6, 11))
+
+
+class Scaled(LinearDecoder):
+    """Looks at its weights when it is made."""
+
+    def __init__(self, code_dim: int, input_dim: int) -> None:
+        super().__init__(code_dim, input_dim)
+        self.largest = self.weight.abs().max().item()
+
+
+def test_a_part_whose_making_needs_numbers_is_read_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "Scaled", Scaled)
+    monkeypatch.setitem(DECODERS, "scaled", lambda: Scaled(6, 10))
+    model = made("scaled")
+    model.save_pretrained(tmp_path)
+    again = SparseAutoencoder.from_pretrained(tmp_path)
+    assert isinstance(again.decoder, Scaled)
+    assert torch.equal(again.decoder.weight, model.decoder.weight)
 
 
 def edited(change: Callable[[dict], Any]) -> Callable[[Path], None]:

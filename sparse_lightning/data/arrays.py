@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sparse_lightning.data.array_pipeline.formats import Choice, read_column
+from sparse_lightning.data.array_pipeline.formats import Choice
+from sparse_lightning.data.array_pipeline.groups import read_column, read_file
 from sparse_lightning.data.array_pipeline.rows import Rows, Source, files_of
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
 from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, scan
@@ -133,6 +134,7 @@ class Arrays(SplitDataModule):
         self.standardise = standardise or (GLOBAL if image_shape else FEATURE)
         self.image_shape = None if image_shape is None else _without_single(image_shape)
         self.pixel_range = pixel_range
+        self.given: tuple[np.ndarray, np.ndarray] | None = None
         self._require_settings()
 
     def _require_settings(self) -> None:
@@ -264,7 +266,7 @@ class Arrays(SplitDataModule):
     def _groups(self) -> np.ndarray:
         name = str(self.groups)
         if Path(name).is_file():
-            values = np.load(name, allow_pickle=False)
+            values = read_file(Path(name))
         else:
             files = files_of("data.path", self.path)
             values = np.concatenate([read_column(file, name) for file in files])
@@ -288,13 +290,21 @@ class Arrays(SplitDataModule):
         if not large:
             return computed()
         train = hashlib.sha256(np.sort(orders["train"]).tobytes()).hexdigest()
-        name = f"statistics-{digest([self.contents, astuple(self.choice), train])}"
+        # Contents tell of some blocks of a large file alone.
+        times = [a.path.stat().st_mtime_ns for s in self.sources.values() for a in s.arrays]
+        name = f"statistics-{digest([self.contents, times, astuple(self.choice), train])}"
         entry = built_once(
             self.cache_dir, name, lambda _, result: computed().save(result / "statistics.npz")
         )
         return ColumnStatistics.load(entry / "statistics.npz")
 
+    def standardise_by(self, mean: Tensor, std: Tensor) -> None:
+        """Before `setup`: take (x − mean) / std of other rows, those of a model's training."""
+        self.given = mean.numpy(), std.numpy()
+
     def _normalisation(self, statistics: ColumnStatistics) -> tuple[np.ndarray, np.ndarray]:
+        if self.given is not None:
+            return self.given
         constant = np.flatnonzero(statistics.is_constant)
         if len(constant) == len(statistics.mean):
             raise DataError(

@@ -196,7 +196,7 @@ class ResumableLoader(DataLoader[Batch]):
         """The epoch less its first batches, which are not loaded."""
         return DataLoader(
             self.dataset,
-            batch_sampler=list(islice(self.batch_sampler, first, None)),
+            batch_sampler=islice(self.batch_sampler, first, None),
             collate_fn=self.collate_fn,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,

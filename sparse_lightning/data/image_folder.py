@@ -144,7 +144,8 @@ class ImageFolder(Arrays):
 
     def _build(self, photographs: list[Photograph], folder: Path) -> None:
         """Write ``images.npy`` (n, c, h, w), ``image_of_row.npy`` (n,) and ``images.json``."""
-        require_room(folder, len(photographs) * (self.crops or 1) * self.input_dim)
+        # Twice: the pixels are copied behind a header that says how many they are.
+        require_room(folder, 2 * len(photographs) * (self.crops or 1) * self.input_dim)
         repeated = copies(photographs, photographs)
         skipped = {name: f"is a copy of {other}" for name, other in repeated.items()}
         photographs = [photo for photo in photographs if photo.name not in skipped]

@@ -69,7 +69,10 @@ class SplitDataModule(lightning.LightningDataModule):
         """
         content = hashlib.sha256()
         for name, split in sorted(self.splits.items()):
-            rows = torch.linspace(0, len(split) - 1, min(len(split), FINGERPRINT_SAMPLES)).long()
+            last = len(split) - 1
+            # In single precision numbers above 2²⁴ are rounded, the last one perhaps past the end.
+            rows = torch.linspace(0, last, min(len(split), FINGERPRINT_SAMPLES)).long()
+            rows = rows.clamp_max(last)
             inputs = split.__getitems__(rows.tolist()).inputs
             content.update(f"{name} {len(split)}".encode())
             content.update(inputs.float().contiguous().numpy().tobytes())

@@ -8,6 +8,7 @@ trained on and studied. What it says of itself is taken: ``input_dim``, ``image_
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ import lightning
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch, TensorSlices
@@ -24,6 +25,8 @@ from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.files import digest
 
 SPLITS = ("train", "val", "test")
+# Sizes of an input of modules of one's own, by the settings that make them.
+_INPUT_DIMS: dict[str, int] = {}
 
 
 def data_of(settings: DictConfig) -> SplitDataModule:
@@ -46,6 +49,8 @@ def data_of(settings: DictConfig) -> SplitDataModule:
 def input_dim_of(settings: DictConfig) -> int:
     """Size of an input of the data that settings name.
 
+    A module of one's own is made and set up for that once in a process.
+
     Raises:
         SettingError: the settings name nothing that could be made.
     """
@@ -60,10 +65,15 @@ def input_dim_of(settings: DictConfig) -> int:
     known = getattr(kind, "input_dim", None)
     if inspect.isclass(kind) and isinstance(known, int):
         return known
+    is_ours = inspect.isclass(kind) and issubclass(kind, SplitDataModule)
+    resolved = OmegaConf.to_container(settings, resolve=True)
+    name = json.dumps(resolved, sort_keys=True, default=str)
     try:
-        return data_of(settings).input_dim
+        if is_ours or name not in _INPUT_DIMS:
+            _INPUT_DIMS[name] = data_of(settings).input_dim
     except InstantiationException as error:
         raise error.__cause__ or error from None
+    return _INPUT_DIMS[name]
 
 
 class OwnData(SplitDataModule):
@@ -77,11 +87,13 @@ class OwnData(SplitDataModule):
             ``training_mean``, these are taken.
 
     Raises:
-        SettingError: more than one process, whose shares of a batch the module would not make.
+        SettingError: a loader that the module does not define, or more than one process, whose
+            shares of a batch the module would not make.
     """
 
     def __init__(self, inner: lightning.LightningDataModule) -> None:
         super().__init__({}, 1, 0, False)
+        _require_loaders(inner)
         self.inner = inner
         self.splits = _LoadedSplits(inner)
         self.image_shape = getattr(inner, "image_shape", None)
@@ -164,6 +176,22 @@ class OwnData(SplitDataModule):
                 "trainer.use_distributed_sampler=true, by which Lightning shares them out."
             )
         return getattr(self.inner, f"{split}_dataloader")()
+
+
+def _require_loaders(inner: lightning.LightningDataModule) -> None:
+    names = [f"{split}_dataloader" for split in SPLITS]
+    # Lightning's own raises when it is called, which is after training for the last of them.
+    missing = [
+        name
+        for name in names
+        if getattr(getattr(inner, name), "__func__", None)
+        is getattr(lightning.LightningDataModule, name)
+    ]
+    if missing:
+        raise SettingError(
+            f"{type(inner).__name__}, a data module of your own, does not define "
+            f"{' and '.join(missing)}: let its class have all of {', '.join(names)}."
+        )
 
 
 def _shares(trainer: lightning.Trainer) -> bool:

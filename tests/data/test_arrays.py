@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ import torch
 from safetensors.torch import save_file
 
 from sparse_lightning.data import arrays
+from sparse_lightning.data.array_pipeline import rows as module_of_rows
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row
 from sparse_lightning.data.arrays import Arrays
+from sparse_lightning.data.patch_pipeline import cache
 from sparse_lightning.errors import DataError, SettingError
 
 COUNT, DIM = 60, 4
@@ -273,6 +276,81 @@ def test_missing_values_of_a_table(tmp_path: Path):
     assert not list((tmp_path / "cache").glob("array-*"))
 
 
+def table_of(path: Path, **columns) -> Arrays:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return data_of(path)
+
+
+def test_lists_of_one_length_are_columns(values, tmp_path: Path):
+    lists = pyarrow.array(values[:, 1:].tolist(), pyarrow.list_(pyarrow.float32()))
+    data = table_of(tmp_path / "x.parquet", first=values[:, 0], rest=lists)
+    rows = data.source.rows(tmp_path / "cache")
+    np.testing.assert_array_equal(rows.gather(np.arange(COUNT)), values)
+
+
+def test_lists_that_are_no_columns_are_refused(values, tmp_path: Path):
+    numbers = [[1.0, 2.0]] * COUNT
+    for lists, error, told in (
+        ([*numbers[:-1], [1.0]], DataError, "2 numbers in row 0, and one of 1 in row 59"),
+        ([*numbers[:-1], [1.0, None]], DataError, "in column rest, the first in row 59"),
+        ([*numbers[:-1], None], DataError, "in column rest, the first in row 59"),
+        ([[[1.0]]] * COUNT, SettingError, r"column rest that are lists of lists \(.*data\.col"),
+    ):
+        data = table_of(tmp_path / "x.parquet", first=values[:, 0], rest=pyarrow.array(lists))
+        with pytest.raises(error, match=told):
+            data.setup()
+    data = data_of(tmp_path / "x.parquet", columns=["first"])
+    data.setup()
+    assert data.input_dim == 1
+
+
+def test_truth_values_are_numbers_and_the_index_is_none(values, tmp_path: Path):
+    truths, index = values[:, 1] > 3, np.arange(COUNT)
+    columns = {"a": values[:, 0], "b": truths, "__index_level_0__": index}
+    data = table_of(tmp_path / "x.parquet", **columns)
+    expected = np.stack([values[:, 0], truths], 1)
+    found = data.source.rows(tmp_path / "cache").gather(index)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_rows_without_a_group_are_refused(values, tmp_path: Path):
+    texts, numbers = ["a", "b", None] * (COUNT // 3), [1.0, 2.0, None] * (COUNT // 3)
+    for groups in (texts, numbers, np.array(numbers, float)):
+        table_of(tmp_path / "x.parquet", a=values[:, 0], who=groups)
+        with pytest.raises(DataError, match=r"who in .* has missing values, the first in row 2"):
+            data_of(tmp_path / "x.parquet", groups="who").setup()
+    np.save(tmp_path / "who.npy", np.array(numbers, float))
+    np.savez(tmp_path / "x.npz", x=values, who=np.array(numbers, float))
+    for path, groups in (("x.parquet", str(tmp_path / "who.npy")), ("x.npz", "who")):
+        with pytest.raises(DataError, match="has missing values, the first in row 2"):
+            data_of(tmp_path / path, groups=groups).setup()
+
+
+def test_groups_that_are_no_file_are_refused_in_a_sentence(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    np.savez(tmp_path / "x.npz", x=values, who=values[:, 0])
+    torch.save(torch.from_numpy(values), tmp_path / "x.pt")
+    table_of(tmp_path / "x.parquet", a=values[:, 0])
+    for name in ("x.npy", "x.npz", "x.pt", "x.parquet"):
+        key = "x" if name == "x.npz" else None
+        with pytest.raises((SettingError, DataError), match=r"data\.groups=group\.npy is no file"):
+            data_of(tmp_path / name, key=key, groups="group.npy").setup()
+    (tmp_path / "groups.csv").write_text("a\nb\n")
+    np.save(tmp_path / "objects.npy", np.array(["a"], object), allow_pickle=True)
+    for name in ("groups.csv", "x.npz", "objects.npy"):
+        with pytest.raises(DataError, match=rf"data\.groups=.*{name} cannot be read as \.npy"):
+            data_of(tmp_path / "x.npy", groups=tmp_path / name).setup()
+
+
+def test_a_disk_without_room_is_told_of_what_is_built(values, tmp_path: Path, monkeypatch):
+    np.savez(tmp_path / "x.npz", x=values)
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    told = rf"data\.cache_dir={tmp_path / 'cache'} is on .* what is built there needs 960 bytes:"
+    with pytest.raises(DataError, match=told):
+        data_of(tmp_path / "x.npz").setup()
+
+
 def test_a_last_batch_of_one_row_is_left_out(values, tmp_path: Path):
     np.save(tmp_path / "x.npy", values)
     data = data_of(tmp_path / "x.npy", num_train=41)
@@ -327,6 +405,33 @@ def test_statistics_of_large_files_are_kept(values, tmp_path: Path, monkeypatch)
     again = data_of(tmp_path / "x.npy")
     again.setup()
     np.testing.assert_array_equal(again.std, expected.std)
+
+
+def test_statistics_that_are_kept_go_by_the_time_of_the_file(values, tmp_path: Path, monkeypatch):
+    """A change between the blocks that stand for the contents shows in it."""
+    monkeypatch.setattr(arrays, "LARGE", 0)
+    monkeypatch.setattr(module_of_rows, "BLOCK", 8)
+    monkeypatch.setattr(module_of_rows, "BLOCKS", 2)
+    path, found = tmp_path / "x.npy", []
+    for second in (1, 2):
+        np.save(path, values)
+        os.utime(path, (second, second))
+        data = data_of(path)
+        data.setup()
+        found.append((data.contents, data.mean))
+        values[1:-1] += 100
+    assert found[0][0] == found[1][0]
+    assert (found[1][1] > found[0][1] + 50).all()
+
+
+def test_statistics_of_other_rows_take_the_place_of_their_own(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    data = data_of(tmp_path / "x.npy")
+    data.standardise_by(torch.full((DIM,), 2.0), torch.full((DIM,), 4.0))
+    data.setup()
+    for split, samples in data.splits.items():
+        inputs = data.splits[split].__getitems__(list(range(len(samples)))).inputs
+        np.testing.assert_allclose(inputs, (values[samples.order] - 2) / 4, rtol=1e-6)
 
 
 def test_arrays_of_one_file_are_kept_apart(values, tmp_path: Path, monkeypatch):

@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparse_lightning.data.batch import EpochShuffle, Share, ShuffleOfClasses, TensorSlices
+from sparse_lightning.data.batch import (
+    Batch,
+    EpochShuffle,
+    ResumableLoader,
+    Share,
+    ShuffleOfClasses,
+    TensorSlices,
+    slice_loader,
+)
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
 
@@ -77,3 +85,42 @@ def test_batches_of_one_class_end_with_the_incomplete_one():
     order = list(ShuffleOfClasses(labels, batch_size=5, seed=0))
     assert sorted(order) == list(range(13))
     assert set(labels[order[10:]].tolist()) == {1}
+
+
+def test_the_order_behind_a_checkpoint_is_drawn_batch_by_batch():
+    data, drawn = TensorSlices(torch.arange(100)[:, None].float()), []
+
+    class Counted(EpochShuffle):
+        def __iter__(self):
+            for row in super().__iter__():
+                drawn.append(row)
+                yield row
+
+    loader = ResumableLoader(
+        data, batch_size=2, sampler=Counted(100, seed=1), collate_fn=lambda batch: batch
+    )
+    loader.load_state_dict({"taken": 3, "batches": 50})
+    batches = iter(loader)
+    rest = [next(batches)]
+    assert len(drawn) == 8
+    rest += batches
+    whole = list(slice_loader(data, batch_size=2, shuffle_seed=1))
+    assert len(rest) == 47
+    for found, expected in zip(rest, whole[3:], strict=True):
+        assert torch.equal(found.inputs, expected.inputs)
+
+
+def test_the_fingerprint_of_many_rows_stays_within_them():
+    """Beyond 2²⁴ single precision has no number for each row."""
+
+    class Many(TensorSlices):
+        def __len__(self) -> int:
+            return 2**24 + 4
+
+        def __getitems__(self, indices: list[int]) -> Batch:
+            assert max(indices) == len(self) - 1
+            return Batch(torch.tensor(indices)[:, None].double())
+
+    data = SplitDataModule({}, 2, shuffle_seed=0, drop_last=False)
+    data.splits["train"] = Many(torch.empty(0))
+    assert len(data.fingerprint()) == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import lightning
@@ -15,8 +16,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from sparse_lightning.data import own
 from sparse_lightning.data.image_folder import ImageFolder
 from sparse_lightning.data.own import OwnData, data_of, input_dim_of
+from sparse_lightning.data.patch_pipeline import cache
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
@@ -64,6 +67,12 @@ class OwnModule(lightning.LightningDataModule):
         return DataLoader(self.samples, batch_size=30)
 
     test_dataloader = val_dataloader
+
+
+class WithoutTest(OwnModule):
+    """Leaves a loader to Lightning, which has none."""
+
+    test_dataloader = lightning.LightningDataModule.test_dataloader
 
 
 def small(path: Path, *overrides: str) -> list[str]:
@@ -261,6 +270,40 @@ def test_what_cannot_be_data_is_refused():
         )
 
 
+def test_a_module_without_a_loader_is_refused_before_it_is_used():
+    told = "WithoutTest, a data module of your own, does not define test_dataloader: "
+    with pytest.raises(SettingError, match=told):
+        data_of(OmegaConf.create({"_target_": "test_own.WithoutTest"}))
+    with pytest.raises(SettingError, match="train_dataloader and val_dataloader and test_dataload"):
+        OwnData(lightning.LightningDataModule())
+    loaders = {f"{split}_dataset": TensorDataset(INPUTS) for split in ("train", "val", "test")}
+    OwnData(lightning.LightningDataModule.from_datasets(**loaders))
+
+
+def test_a_module_of_ones_own_is_made_once_for_its_size(monkeypatch):
+    monkeypatch.setattr(own, "_INPUT_DIMS", {})
+    made = []
+    init = OwnModule.__init__
+    monkeypatch.setattr(
+        OwnModule, "__init__", lambda self, **kwargs: (made.append(1), init(self, **kwargs))[1]
+    )
+    settings = {"_target_": "test_own.OwnModule", "with_labels": "${labels}"}
+    for labels, count in ((True, 1), (True, 1), (False, 2)):
+        config = OmegaConf.create({"labels": labels, "data": settings})
+        assert input_dim_of(config.data) == DIM
+        assert len(made) == count
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_the_page_about_loaders_runs_as_it_stands(tmp_path: Path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
+    (program,) = re.findall(r"```python\n(import lightning.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(program.replace("max_epochs=10", "max_epochs=1"), "own_data.md", "exec"), found)
+    assert found["trainer"].global_step == 4
+
+
 def test_a_record_makes_nothing(tmp_path: Path):
     """What is interpolated could be made: a folder from elsewhere must not say what."""
     text = "model: {decoder: {input_dim: '${input_dim:}'}}\ndata: {_target_: os.getcwd}\n"
@@ -304,6 +347,16 @@ def test_whole_images_are_those_of_pillow_in_colour_and_grey(images: Path):
     grey = folder_of(images, size=10, channels="grey")
     grey.setup()
     assert grey.splits["test"].__getitems__([0]).inputs.shape == (1, 100)
+
+
+def test_a_disk_has_room_for_both_copies_of_images(images: Path, monkeypatch):
+    files = len(list(images.iterdir()))
+    usage = type("Usage", (), {"free": 2 * files * 300 - 1})
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=rf"cache_dir={images.parent / 'cache'} is on a disk with"):
+        folder_of(images, size=10).setup()
+    usage.free += 1
+    folder_of(images, size=10).setup()
 
 
 def test_patches_of_an_image_are_in_one_split(images: Path):

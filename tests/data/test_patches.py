@@ -359,7 +359,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_cache(root, tmp_path, monkeyp
     usage = type("Usage", (), {"free": 1000})
     with monkeypatch.context() as patch:
         patch.setattr(cache.shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(DataError, match="1 kB of room, and the patches need"):
+        with pytest.raises(DataError, match="1 kB of room, and what is built there needs"):
             prepared(root, tmp_path)
     assert contents(tmp_path) == {}
     prepared(root, tmp_path)
@@ -665,6 +665,7 @@ def test_a_folder_that_vanishes_leaves_no_cache(tmp_path, monkeypatch, small):
         ("batch_size", 0),
         ("num_workers", 0),
         ("num_val", 0),
+        ("num_train", 2.5),
         ("crops_per_image", 0),
         ("patch_size", 1),
         ("kernel_size", 4),

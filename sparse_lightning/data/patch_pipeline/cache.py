@@ -91,14 +91,20 @@ def cache_errors(cache_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def require_room(cache_dir: Path, needed: int) -> None:
-    """Raise `DataError` where a disk has less than ``needed`` bytes left."""
-    free = shutil.disk_usage(cache_dir).free
+def require_room(result: Path, needed: int) -> None:
+    """Raise `DataError` where a disk has less than ``needed`` bytes left.
+
+    Args:
+        result: the empty folder that `built_once` gives.
+        needed: bytes of all that is there at a time while it is filled.
+    """
+    free = shutil.disk_usage(result).free
     if free < needed:
+        # The hidden folder that the result is in is nothing to anybody.
         raise DataError(
-            f"data.cache_dir={cache_dir} is on a disk with {in_bytes(free)} of room, and the "
-            f"patches need {in_bytes(needed)} while they are built: make room, or set "
-            "data.cache_dir to another disk."
+            f"data.cache_dir={result.parents[1]} is on a disk with {in_bytes(free)} of room, and "
+            f"what is built there needs {in_bytes(needed)}: make room, or set data.cache_dir to "
+            "another disk."
         )
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sparse_lightning.errors import SettingError, require_non_negative, require_positive
+from sparse_lightning.errors import (
+    SettingError,
+    require_count,
+    require_non_negative,
+    require_positive,
+)
 
 SPLITS = ("train", "val", "test")
 
@@ -44,9 +49,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("num_train", "num_val", "num_test", "kernel_size"):
-            _require_count(f"data.{name}", getattr(self, name))
+            require_count(f"data.{name}", getattr(self, name))
         if self.crops_per_image is not None:
-            _require_count("data.crops_per_image", self.crops_per_image)
+            require_count("data.crops_per_image", self.crops_per_image)
         if self.patch_size < 2:
             raise SettingError(f"data.patch_size={self.patch_size} must be at least 2.")
         if self.kernel_size % 2 == 0:
@@ -91,8 +96,3 @@ class Recipe:
     def number(self, split: str) -> int:
         """Patches asked for in a split."""
         return getattr(self, f"num_{split}")
-
-
-def _require_count(setting: str, value: int) -> None:
-    if value < 1:
-        raise SettingError(f"{setting}={value} must be at least 1.")
