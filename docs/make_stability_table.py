@@ -32,6 +32,11 @@ BATCH, NUM_BATCHES = 250, 2
 
 
 @dataclass(frozen=True)
+class Alone(FISTA):
+    """FISTA that leaves no batch to `Adaptive`: a sample's step is 1/L where it must be."""
+
+
+@dataclass(frozen=True)
 class Restarted(FISTA):
     """FISTA whose momentum begins anew where it points uphill (O'Donoghue & Candès 2015)."""
 
@@ -44,6 +49,7 @@ def candidates(step_size: float, curvature: float) -> dict[str, Solver]:
     return {
         "literal": FISTA(step_size, safeguard=False),
         "safeguarded": FISTA(step_size),
+        "1/L for a sample": Alone(step_size),
         "restarts": Restarted(step_size),
         "1/L for all": FISTA(stable, safeguard=False),
         "adaptive": Adaptive(),

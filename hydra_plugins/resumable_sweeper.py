@@ -6,23 +6,45 @@ Hydra finds it here, in the namespace that it searches for plug-ins; the work is
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
-class ResumableSweeper(BasicSweeper):
-    """Every combination of the given settings, but for those that are done."""
+class ResumableSweeper(Sweeper):
+    """Every combination of the given settings, but for those that are done.
+
+    Args:
+        max_batch_size: jobs handed to the launcher at a time, None for all.
+        params: settings by name, swept or not, which the command line may change.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, Any] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         # Every Hydra program in the environment imports this file.
         from sparse_lightning.experiments.job_settings import check_jobs
 
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        (combinations,) = self.split_arguments(overrides, None)
         loader = self.hydra_context.config_loader
+        given = [f"{name}={value}" for name, value in self.params.items()]
+        overrides = OverridesParser.create(loader).parse_overrides([*given, *arguments])
+        combinations = combined(overrides)
         check_jobs(self.config, loader, combinations)
         # Now that the settings are known to compose: it imports torch.
         from sparse_lightning.experiments.sweeps import Sweep, run_sweep
@@ -30,3 +52,20 @@ class ResumableSweeper(BasicSweeper):
         swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
         sweep = Sweep.compose(self.config, loader, combinations, swept)
         return run_sweep(sweep, self.launcher, self.max_batch_size)
+
+
+def combined(overrides: Iterable[Override]) -> list[list[str]]:
+    """The overrides of each job; of a setting that is given twice the last counts.
+
+    Raises:
+        HydraException: one is an interval, whose values cannot all be tried.
+    """
+    choices: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+        else:
+            values = [override.get_value_element_as_str()]
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(combination) for combination in itertools.product(*choices.values())]

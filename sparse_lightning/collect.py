@@ -17,7 +17,6 @@ from rich.console import Console
 from sparse_lightning.errors import FOR_THE_USER
 from sparse_lightning.experiments.early_checks import require_runs
 from sparse_lightning.experiments.records import State
-from sparse_lightning.files import replaced_whole
 from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 
 
@@ -32,19 +31,11 @@ def main() -> None:
     try:
         require_supported()
         require_runs(folder)
-        from sparse_lightning.experiments.table import (
-            collect,
-            histories,
-            show,
-            summarize,
-            write_results,
-        )
+        from sparse_lightning.experiments.table import collect, show, summarize, write_results
 
         table = collect(folder)
         summary = summarize(table)
         write_results(folder, table, summary)
-        with replaced_whole(folder / "epochs.parquet") as temporary:
-            histories(folder).to_parquet(temporary, index=False)
     except FOR_THE_USER as error:
         sys.exit(f"error: {error}")
     show(table, summary, Console())

@@ -17,6 +17,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -50,11 +51,25 @@ def level_of(
 
 
 def target_of(
-    targets: ListConfig, grids: Sequence[ListConfig | None], level: int | None
+    targets: ListConfig,
+    grids: Sequence[ListConfig | None],
+    level: int | None,
+    *,
+    _root_: DictConfig,
 ) -> float | None:
-    """Resolver of the share of zeros asked for: the target at a level, where there is no grid."""
-    has_grid = any(grid is not None for grid in grids)
-    return None if level is None or has_grid else _at(level, "zeros_targets", targets)
+    """Resolver of the share of zeros asked for: the target at a level, where there is no grid.
+
+    Raises:
+        SettingError: the encoder keeps the k largest components, whose zeros do not follow from λ.
+    """
+    if level is None or any(grid is not None for grid in grids):
+        return None
+    if OmegaConf.select(_root_, GRIDS["active_counts"]) is not None:
+        raise SettingError(
+            f"sparsity_level={level} picks k from a grid, and for these data "
+            f"model={_root_.model.get('family')} has none: set model.encoder.k instead."
+        )
+    return _at(level, "zeros_targets", targets)
 
 
 def _at(level: int, name: str, values: ListConfig) -> float:
@@ -159,9 +174,15 @@ def sparsity(*, _root_: DictConfig) -> str:
 
 
 def label(name: str, swept: ListConfig, *, _root_: DictConfig) -> str:
-    """Resolver: a name, and the values of swept settings that it does not tell."""
-    values = (f"-{key.rpartition('.')[2]}{OmegaConf.select(_root_, key)}" for key in swept)
-    return name + "".join(values)
+    """Resolver: a name, and the values of swept settings that it does not tell.
+
+    The value of a group of settings is what was chosen from it.
+    """
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    for key in swept:
+        value = chosen[key] if key in chosen else OmegaConf.select(_root_, key)
+        name += f"-{re.split('[./]', key)[-1]}{value}"
+    return name
 
 
 def unique() -> str:

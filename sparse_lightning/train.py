@@ -6,8 +6,6 @@ composed and checked here, before torch is imported: a mistake is answered at on
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from sparse_lightning import config as configuration
@@ -40,7 +38,7 @@ def start(config: DictConfig) -> dict[str, float] | float | None:
     if jobs.is_job():
         results = jobs.run_once(training_run.train_in_held_folder, config)
         return jobs.objective_of(config, results)
-    with resuming.interruption_explained(Path(config.run_dir)):
+    with resuming.interruption_explained(config):
         return training_run.train(config)
 
 

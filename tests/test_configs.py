@@ -8,7 +8,6 @@ from operator import attrgetter
 import numpy as np
 import pytest
 from conftest import FAMILIES
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
@@ -16,6 +15,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from hydra_plugins.resumable_sweeper import combined
 from sparse_lightning.config import CONFIG_DIR, nearest_names
 from sparse_lightning.experiments.settings import convert_settings
 from sparse_lightning.model import SparseAutoencoder
@@ -247,6 +247,14 @@ def test_level_picks_from_the_familys_grid_and_a_number_by_hand_wins(compose):
     assert by_hand.model.energy.sparsity_weight == 0.123
 
 
+def test_the_label_of_a_swept_group_is_what_was_chosen_from_it(compose):
+    swept = "sweep.swept=[solver,model/encoder,model.energy.encoder_weight]"
+    chosen = ["solver=adaptive", "model/encoder=gated_lista", "model.energy.encoder_weight=2"]
+    config = compose("model=sdl", *chosen, swept)
+    told = "-solveradaptive-encodergated_lista-encoder_weight2"
+    assert config.run_label == config.run_name + told
+
+
 def test_several_loggers_at_once(compose):
     assert set(compose("logger=[wandb,csv,tensorboard]").logger) == {"wandb", "csv", "tensorboard"}
     assert set(compose("logger=csv").logger) == {"csv"}
@@ -273,7 +281,7 @@ def test_ready_made_sweeps_have_as_many_jobs_as_they_say(name, compose):
     hydra_config = HydraConfig.get()
     parser = OverridesParser.create()
     params = [f"{key}={value}" for key, value in hydra_config.sweeper.params.items()]
-    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(params), None)
+    jobs = combined(parser.parse_overrides(params))
     text = (CONFIG_DIR / "sweep" / f"{name}.yaml").read_text()
     assert f"{len(jobs)} jobs" in text.splitlines()[1]
     assert hydra_config.mode is RunMode.MULTIRUN

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from conftest import Compose
 from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.experiments import heartbeat
 from sparse_lightning.experiments.glance import Glance, Standing, kept, ranked, standing, sweeps
-from sparse_lightning.experiments.locks import OWNER_FILE, beat, held, seconds_since_beat
+from sparse_lightning.experiments.locks import OWNER_FILE, beat, held, is_locked, seconds_since_beat
 from sparse_lightning.experiments.records import Record
 from sparse_lightning.runs import list_runs, parser
 from sparse_lightning.train import train
@@ -181,6 +182,17 @@ def test_folders_may_be_relative_and_absolute(folder: Path, capsys, monkeypatch)
 def test_watching_ends_when_nothing_runs(folder: Path, capsys):
     (folder / "plan.json").unlink()
     assert "4 runs" in run_command(capsys, str(folder), "--watch")
+
+
+def test_a_finished_run_that_goes_on_is_running(folder: Path, capsys, monkeypatch):
+    (folder / "plan.json").unlink()
+    process = ExitStack()
+    process.enter_context(held(folder / "good"))
+    assert standing(Record(folder / "good")) is Standing.RUNNING
+    monkeypatch.setattr("sparse_lightning.runs.time.sleep", lambda seconds: process.close())
+    run_command(capsys, str(folder), "--watch")
+    assert not is_locked(folder / "good"), "it watches until the end"
+    assert standing(Record(folder / "good")) is Standing.FINISHED
 
 
 def test_one_sentence_where_it_cannot_work(folder: Path, tmp_path: Path, monkeypatch):

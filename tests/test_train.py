@@ -30,6 +30,7 @@ def test_what_a_run_leaves_behind(compose_small: Compose, tmp_path: Path):
     metrics = ("psnr", "zeros", "energy", "reconstruction", "dead_units", "code_std")
     assert {f"{phase}/{m}" for phase in ("val", "test") for m in metrics} <= set(stored)
     about = {name: stored.pop(name) for name in ("version", "commit")}
+    assert len(stored.pop("data_fingerprint")) == 20
     assert all(math.isfinite(value) for value in stored.values())
     assert (stored["epochs"], stored["max_epochs"]) == (3, 3)
     assert stored["seconds"] > 0

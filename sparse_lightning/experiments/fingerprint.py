@@ -98,6 +98,7 @@ EXTENDABLE = (
     "data.path",
     "data.path_val",
     "data.path_test",
+    "data.groups",
     "ckpt_path",
     "init_from",
 )

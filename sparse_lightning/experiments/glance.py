@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from sparse_lightning.errors import DataError, SettingError
-from sparse_lightning.experiments.locks import seconds_since_beat
+from sparse_lightning.experiments.locks import is_locked, seconds_since_beat
 from sparse_lightning.experiments.records import (
     CONFIG_FILE,
     PLAN_FILE,
@@ -73,7 +73,9 @@ class Standing(StrEnum):
 def standing(record: Record) -> Standing:
     """How a run stands. The lock decides between running and not; the heartbeat never does."""
     was_left = seconds_since_beat(record.folder) is not None
-    state = record.state
+    # One that has finished may go on for more epochs.
+    is_held = was_left and is_locked(record.folder)
+    state = State.RUNNING if is_held else record.state
     if state is State.FINISHED:
         results = record.results
         asked = results.get("max_epochs")

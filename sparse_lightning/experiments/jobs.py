@@ -45,7 +45,7 @@ def run_once(train: Train, config: DictConfig) -> dict[str, float] | None:
     """
     run, epochs = Run(Path(config.run_dir)), config.trainer.get("max_epochs")
     if run.covers(epochs):
-        return run.metrics
+        return run.results
     run.folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
@@ -53,7 +53,7 @@ def run_once(train: Train, config: DictConfig) -> dict[str, float] | None:
         except Timeout:
             return None
         # The lock may have come free because the other process is done.
-        return run.metrics if run.covers(epochs) else _attempt(train, config, run)
+        return run.results if run.covers(epochs) else _attempt(train, config, run)
 
 
 def objective_of(

@@ -97,7 +97,7 @@ def ending(run: Run, state: State) -> str:
     """One line about a job that has ended."""
     if state is not State.FINISHED:
         return f"{state}: {run.folder.name}: {run.failure['message']}"
-    metrics = Run(run.folder).metrics
+    metrics = run.results
     quality, told = quality_of(metrics), [f"{metrics['seconds']:.0f} s"]
     # Without test batches there are no results of them.
     if (name := f"test/{quality.name}") in metrics:

@@ -140,20 +140,21 @@ class Record:
         """``error``, ``message`` and ``traceback`` of the last attempt, None unless it failed.
 
         Where it diverged, and the run had a model, ``diverged_at_epoch`` as well.
+
+        Raises:
+            DataError: the file is damaged.
         """
-        try:
-            return json.loads((self.folder / FAILURE_FILE).read_text())
-        except FileNotFoundError:
-            return None
+        return _read(self.folder / FAILURE_FILE, "give the sweep's command again")
 
     @property
     def epochs_done(self) -> int:
-        """Epochs in ``metrics.csv`` so far."""
+        """Epochs so far, by the last row of ``metrics.csv``, as ``trainer.max_epochs`` counts."""
         try:
-            lines = (self.folder / TABLE_FILE).read_bytes().count(b"\n")
-        except FileNotFoundError:
+            *_, last = (self.folder / TABLE_FILE).read_text().splitlines()
+        except (FileNotFoundError, ValueError):
             return 0
-        return max(lines - 1, 0)
+        epoch = last.partition(",")[0]
+        return int(epoch) + 1 if epoch.isdecimal() else 0
 
     @property
     def results(self) -> dict[str, float] | None:
@@ -162,20 +163,7 @@ class Record:
         Raises:
             DataError: the file is damaged.
         """
-        path = self.folder / RESULTS_FILE
-        try:
-            return json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise DataError(
-                f"{path} is damaged: delete it, and resume the run, which writes it again."
-            ) from error
-
-    @cached_property
-    def metrics(self) -> dict[str, float]:
-        """The final metrics of a finished run."""
-        return self.results
+        return _read(self.folder / RESULTS_FILE, "resume the run, which writes it again")
 
     @property
     def settings(self) -> dict[str, object]:
@@ -183,6 +171,16 @@ class Record:
         settings = effective_settings(self.config)
         asked = (self.results or {}).get("max_epochs")
         return settings if asked is None else settings | {EPOCHS: asked}
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any] | None:
+    """What a file of JSON holds; None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: delete it, and {remedy}.") from error
 
 
 def _calls_a_resolver(settings: Any) -> bool:
@@ -207,12 +205,4 @@ def run_folders(folder: Path) -> Iterator[Path]:
 
 def read_plan(folder: Path) -> dict[str, list[str]]:
     """Overrides of every job that sweeps in this folder are to do, by the name of its folder."""
-    try:
-        return json.loads((folder / PLAN_FILE).read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        path = folder / PLAN_FILE
-        raise DataError(f"{path} is damaged: delete it, and give the sweep's command again.") from (
-            error
-        )
+    return _read(folder / PLAN_FILE, "give the sweep's command again") or {}

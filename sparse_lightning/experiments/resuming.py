@@ -215,13 +215,19 @@ def _require_resumable(config: DictConfig, first_epoch: int, is_own: bool) -> No
 
 
 @contextmanager
-def interruption_explained(run_dir: Path) -> Iterator[None]:
+def interruption_explained(config: DictConfig) -> Iterator[None]:
     """Say how to go on, where somebody or Lightning ends the process by an interruption."""
+    run_dir = Path(config.run_dir)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        message = f"Interrupted. This goes on {_point(run_dir)}:\n  {continuing_command(run_dir)}"
-        rank_zero_only(print)(message, file=sys.stderr)
+        told = f"This goes on {_point(run_dir)}:\n  {continuing_command(run_dir)}"
+        if config.trainer.max_steps != -1 and Run(run_dir).last_checkpoint.exists():
+            told = (
+                f"A run with trainer.max_steps={config.trainer.max_steps} cannot be resumed: begin "
+                "again in another folder, and limit it by trainer.max_epochs instead."
+            )
+        rank_zero_only(print)(f"Interrupted. {told}", file=sys.stderr)
         raise
 
 

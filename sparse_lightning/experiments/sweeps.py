@@ -144,11 +144,19 @@ class Sweep:
 
 
 def _require_results(settings: DictConfig) -> None:
-    """Raise `SettingError` if a job would leave no results, by which a sweep knows its end."""
+    """Raise `SettingError` if a job would leave no results, by which a sweep knows its end.
+
+    Or if it could not go on after an interruption.
+    """
     if fast := settings.trainer.get("fast_dev_run"):
         raise SettingError(
             f"trainer.fast_dev_run={fast} leaves no results, which every job of a sweep must: "
             "leave it out, or train without -m."
+        )
+    if (steps := settings.trainer.max_steps) != -1:
+        raise SettingError(
+            f"trainer.max_steps={steps} cannot be resumed, which every job of a sweep must: set "
+            "trainer.max_epochs instead, or train without -m."
         )
 
 
@@ -302,7 +310,10 @@ def _record_failures_outside_training(jobs: list[Job], results: Sequence[JobRetu
     for job, result in zip(jobs, results):
         if result.status is JobStatus.FAILED and job.state not in ENDED:
             job.run.folder.mkdir(parents=True, exist_ok=True)
-            job.run.record_failure(result._return_value)
+            try:
+                _ = result.return_value
+            except Exception as error:
+                job.run.record_failure(error)
 
 
 def _conclude(sweep: Sweep) -> None:

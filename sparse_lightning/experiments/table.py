@@ -6,6 +6,7 @@ Runs that differ in anything but the seed are never averaged.
 from __future__ import annotations
 
 import json
+import warnings
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ FIRST = ("run", "state", "data", *COLUMNS)
 LAST = ("decoder", "failure", "settings")
 SEEDS = ("seed", "shuffle_seed")
 LENGTHS = ("epochs", "seconds", "cpu_seconds")
-CODE = ("version", "commit")
-PER_RUN = ("run", "state", *SEEDS, *CODE, DIVERGED_AT, "failure")
+DATA = "data_fingerprint"
+ORIGIN = ("version", "commit", DATA)
+PER_RUN = ("run", "state", *SEEDS, *ORIGIN, DIVERGED_AT, "failure")
 RESULTS = [f"test/{quality.name}" for quality in QUALITIES]
 # λ that a run with a target has come to; the settings say where it started.
 FOUND_WEIGHT = "val/sparsity_weight"
-REGRET_FILE = "regret.png"
+REGRET_FILE, EPOCHS_FILE = "regret.png", "epochs.parquet"
 HEADINGS = {
     "target_zeros": "target",
     "sparsity_weight": "λ",
@@ -72,10 +74,10 @@ def collect(folder: str | Path) -> pd.DataFrame:
     with such a run), β ``variance_weight``, T ``variance_threshold``, γ ``encoder_weight``,
     ``seed``, ``shuffle_seed``, ``max_epochs``; every other setting that tells runs apart which
     these do not, by its dotted name; ``epochs``, ``seconds``, ``cpu_seconds``, ``version``,
-    ``commit`` and every final metric; ``decoder``; ``failure``, a sentence; and ``settings``, equal
-    for runs that differ in the seeds alone. A run that is going on has the ``max_epochs`` that its
-    results are of. A run that diverged has the metrics of its best model until then, and where
-    there is one the table has the column ``diverged_at_epoch``.
+    ``commit``, ``data_fingerprint`` and every final metric; ``decoder``; ``failure``, a sentence;
+    and ``settings``, equal for runs that differ in the seeds alone. A run that is going on has the
+    ``max_epochs`` that its results are of. A run that diverged has the metrics of its best model
+    until then, and where there is one the table has the column ``diverged_at_epoch``.
 
     Raises:
         DataError: there is no run and no plan in the folder, or a run's files are damaged.
@@ -96,7 +98,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     for name in telling:
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")
-    results = [name for name in table if "/" in name or name in (*LENGTHS, *CODE, DIVERGED_AT)]
+    results = [name for name in table if "/" in name or name in (*LENGTHS, *ORIGIN, DIVERGED_AT)]
     if table.get("target_zeros", pd.Series()).isna().all():
         table = table.drop(columns="target_zeros", errors="ignore")
     first = [name for name in FIRST if name in table]
@@ -155,6 +157,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number over the seeds of runs that are otherwise the same.
 
     Where λ was found for a target it differs between seeds, and ``sparsity_weight`` is the mean.
+    A warning tells of means over runs whose data differ in their contents.
 
     Args:
         table: what `collect` returns. Runs that are not finished are left out, those that
@@ -172,6 +175,8 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     metrics += [name for name in LENGTHS if name in runs]
     about = [name for name in runs if name not in {*metrics, *PER_RUN}]
     groups = runs.groupby("settings", sort=False)
+    if DATA in runs:
+        _warn_of_other_data(groups)
     summary = groups[about].first()
     if "target_zeros" in runs:
         has_target = summary["target_zeros"].notna()
@@ -182,6 +187,19 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
         summary[f"{name}_mean"], summary[f"{name}_std"] = groups[name].mean(), groups[name].std()
     order = [name for name in ("data", "family", "sparsity_weight") if name in summary]
     return summary.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def _warn_of_other_data(groups: Any) -> None:
+    # Results of earlier versions do not tell.
+    mixed = [own.dropna(subset=DATA) for _, own in groups if own[DATA].nunique() > 1]
+    if mixed:
+        one, other, *_ = mixed[0].drop_duplicates(DATA)["run"]
+        warnings.warn(
+            f"{len(mixed)} of {len(groups)} means are over runs whose data differ in their "
+            f"contents, such as {one} and {other} ({DATA} in the table). If files have changed, "
+            "move the runs of the old files away, and give the sweep's command again.",
+            stacklevel=3,
+        )
 
 
 def record_plan(folder: Path, jobs: dict[str, list[str]]) -> None:
@@ -202,12 +220,14 @@ def histories(folder: str | Path) -> pd.DataFrame:
 
 
 def write_results(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Write both tables as Parquet and CSV, and the regret curve where there is a result."""
+    """Write both tables, every epoch of finished runs, and the regret curve if there is one."""
     for name, frame in (("table", table), ("summary", summary)):
         with replaced_whole(folder / f"{name}.parquet") as temporary:
             frame.to_parquet(temporary, index=False)
         with replaced_whole(folder / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
+    with replaced_whole(folder / EPOCHS_FILE) as temporary:
+        histories(folder).to_parquet(temporary, index=False)
     if len(summary):
         write_figure(regret_curve(summary), folder / REGRET_FILE)
 

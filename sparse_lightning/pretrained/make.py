@@ -98,9 +98,9 @@ def make(run: Run, name: str) -> Path:
         dead=numbers["test/dead_units"],
         command=command(run),
         epoch=read_checkpoint(run.best_checkpoint)["epoch"] + 1,
-        epochs=run.metrics["epochs"],
-        version=run.metrics["version"],
-        commit=run.metrics["commit"][:7],
+        epochs=run.results["epochs"],
+        version=run.results["version"],
+        commit=run.results["commit"][:7],
         inputs=inputs,
         data=licence,
     )

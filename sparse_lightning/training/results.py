@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparse_lightning.checkpoint_format import read_checkpoint
-from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.code_identity import code_identity
@@ -24,8 +24,10 @@ class Results:
     Attributes:
         metrics: ``val/...`` and ``test/...`` of the best model, ``epochs``, ``max_epochs`` (what
             the run was to have, if limited), ``seconds``, ``cpu_seconds`` (of all threads),
-            ``version`` and ``commit`` of the code. A split whose batches the Trainer was told to
-            leave out has none.
+            ``version`` and ``commit`` of the code, and ``data_fingerprint``, if a model was kept.
+            A split whose batches the Trainer was told to leave out has none. Of a run that began
+            from another's checkpoint (``ckpt_path``) ``epochs`` counts the other's as well, as
+            ``max_epochs`` does; the seconds are its own.
         best_epoch: the epoch that the best model is from, counted from 0.
         is_chosen: whether it is the best of several; else it is that of the last epoch.
     """
@@ -85,15 +87,18 @@ def tested_best(
     # Without test batches there are no results of them.
     test = tested[0] if tested else {}
     rows = table.frame()
-    best_epoch = read_checkpoint(best)["epoch"] if best else int(rows["epoch"].max())
+    kept = read_checkpoint(best) if best else {}
+    last_epoch = int(rows["epoch"].max())
+    best_epoch = kept.get("epoch", last_epoch)
     row = rows.set_index("epoch").loc[best_epoch]
     metrics = {name: float(value) for name, value in row.items() if name.startswith("val/")}
     metrics = {name: value for name, value in metrics.items() if value == value} | test
-    metrics |= {"epochs": len(rows)}
+    metrics |= {"epochs": last_epoch + 1}
     if trainer.max_epochs not in (None, -1):
         metrics["max_epochs"] = trainer.max_epochs
     metrics |= {
         name: round(float(rows[name].sum()), 3) for name in ("seconds", "cpu_seconds")
     } | code_identity()
+    metrics["data_fingerprint"] = kept.get(type(data).__qualname__, {}).get(FINGERPRINT)
     is_chosen = bool(best) and trainer.checkpoint_callback.monitor is not None
     return Results(metrics, best_epoch, is_chosen)

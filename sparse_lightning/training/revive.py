@@ -177,26 +177,20 @@ def hard_inputs(
     errors = torch.cat(
         [mean_squares(model.decode(model.encode(part)) - part) for part in inputs.split(1000)]
     )
-    weights = _of_all_processes(errors.double()).square().cpu()
+    processes = Processes.present()
+    if processes is not None:
+        # In the order of the samples, which the processes share out one by one.
+        errors = processes.gather(errors).view(distributed.get_world_size(), -1).T.flatten()
+    weights = errors.double().square().cpu()
     count = min(count, int(weights.count_nonzero()))
     if count == 0:
         return inputs[:0]
     chosen = torch.multinomial(weights, count, generator=generator).to(inputs.device)
-    processes = Processes.present()
     if processes is None:
         return inputs[chosen]
     rank, size = distributed.get_rank(), distributed.get_world_size()
     is_here = (chosen % size == rank)[:, None]
     return processes.total(torch.where(is_here, inputs[chosen // size], 0.0))
-
-
-def _of_all_processes(mine: Tensor) -> Tensor:
-    """Numbers (n,) of each process, in the order of the samples that the processes share out."""
-    if Processes.present() is None:
-        return mine
-    parts = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, mine.contiguous())
-    return torch.stack(parts, dim=1).flatten()
 
 
 def revive(

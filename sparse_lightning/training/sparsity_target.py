@@ -180,7 +180,8 @@ class SparsityTarget(lightning.Callback):
         if self.search.start <= 0:
             raise SettingError(
                 f"target_zeros={target:g} cannot start from model.energy.sparsity_weight="
-                f"{self.search.start:g}: give one above 0."
+                f"{self.search.start:g}: give one above 0, or of an encoder that keeps the k "
+                "largest components set model.encoder.k in place of the target."
             )
         if trainer.max_epochs is None or trainer.max_epochs < LEAST_EPOCHS:
             raise SettingError(

@@ -170,6 +170,15 @@ def test_a_run_goes_on_with_the_callbacks_that_it_had(compose: Compose):
         assert changed_settings(plain, record(compose, "model=do", free), False) == {}
 
 
+def test_a_run_goes_on_where_its_data_have_moved_to(compose: Compose):
+    for name in ("data.path", "data.groups"):
+        here, there = (
+            with_setting(record(compose), name, f"{folder}/x.npy") for folder in ("here", "there")
+        )
+        assert changed_settings(here, there, False) == {}
+        assert digest_of(here) != digest_of(there)
+
+
 def test_the_seed_of_shuffling_is_a_seed(compose: Compose):
     first, second = (effective_settings(compose("model=sdl", f"seed={seed}")) for seed in (1, 2))
     assert first != second

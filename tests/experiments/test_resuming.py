@@ -109,7 +109,9 @@ def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Pa
     final = train(
         compose_small("model=sdl", f"ckpt_path={last}", "model.energy.sparsity_weight=0.1", **other)
     )
-    assert final["epochs"] == 1
+    # The limit counts the epochs of the run that this one began from, and so do the results.
+    assert (final["epochs"], final["max_epochs"]) == (2, 2)
+    assert not Run(other["run_dir"]).covers(3)
 
 
 def test_an_interrupted_run_goes_on_though_it_began_from_another(compose_small: Compose, tmp_path):
@@ -123,6 +125,7 @@ def test_an_interrupted_run_goes_on_though_it_began_from_another(compose_small: 
     with pytest.raises(Interrupted):
         train_with(config, StopAfter(epochs=2))
     assert epochs_kept(tmp_path / "other")["last"] == 1
+    assert Run(tmp_path / "other").epochs_done == 2
     config.resume = True
     final = train(config)
     table = pd.read_csv(tmp_path / "other" / "metrics.csv").set_index("epoch")
@@ -200,6 +203,17 @@ def test_a_limit_of_steps_cannot_be_resumed(compose_small: Compose):
     train(compose_small("model=sdl", "trainer.max_epochs=1"))
     with pytest.raises(SettingError, match=r"trainer\.max_steps=9 and a checkpoint"):
         train(compose_small("model=sdl", "resume=true", "trainer.max_steps=9"))
+
+
+def test_an_interruption_says_that_a_limit_of_steps_cannot_be_resumed(
+    compose_small: Compose, capsys
+):
+    config = compose_small("model=sdl", "trainer.max_steps=9")
+    with pytest.raises(SystemExit):
+        train_with(config, StopAfter(1, KeyboardInterrupt), start)
+    printed = capsys.readouterr().err
+    assert "A run with trainer.max_steps=9 cannot be resumed" in printed
+    assert "resume=true" not in printed
 
 
 def test_earlier_run_is_not_overwritten(compose_small: Compose):

@@ -17,7 +17,7 @@ def test_a_run_is_read_back(compose_small, tmp_path):
     (run,) = find_runs(tmp_path)
     assert run.folder == folder
     assert run.is_finished
-    assert run.metrics == final
+    assert run.results == final
     assert run.config.model.energy.sparsity_weight == config.model.energy.sparsity_weight
     assert run.config.data_name == "mnist"
     data = run.data()
@@ -68,3 +68,9 @@ def test_damaged_results_are_named(tmp_path):
     (tmp_path / "metrics.json").write_text('{"test/psnr": 1')
     with pytest.raises(DataError, match=r"metrics\.json is damaged: delete it, and resume"):
         _ = Run(tmp_path).is_finished
+
+
+def test_a_damaged_failure_is_named(tmp_path):
+    (tmp_path / "failure.json").write_text('{"error": "Val')
+    with pytest.raises(DataError, match=r"failure\.json is damaged: delete it, and give the sweep"):
+        _ = Run(tmp_path).state

@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from sparse_lightning.errors import SweepError
+from hydra_plugins.resumable_sweeper import combined
+from sparse_lightning.collect import main as collect_main
+from sparse_lightning.errors import SettingError, SweepError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, run_once
 from sparse_lightning.experiments.locks import LOCK_FILE, held
@@ -116,6 +119,39 @@ def test_a_longer_job_is_the_shorter_run_and_of_two_lengths_the_longer_counts(
     table = pd.read_parquet(tmp_path / "sweep" / "table.parquet")
     assert table["max_epochs"].to_list() == [2]
     assert table["cpu_seconds"].iloc[0] > 0
+    epochs = pd.read_parquet(tmp_path / "sweep" / "epochs.parquet")
+    assert epochs["epoch"].to_list() == [0, 1]
+
+
+def test_groups_of_settings_are_swept_and_their_runs_are_read(
+    sweep_command, tmp_path: Path, monkeypatch, capsys
+):
+    sweep_command("model=sdl", "callbacks=default,revive", "model/encoder=lista,gated_lista")
+    configs = [run.config for run in find_runs(tmp_path / "sweep")]
+    labels = {config.run_label.removeprefix(config.run_name) for config in configs}
+    encoders = ("lista", "gated_lista")
+    assert labels == {f"-callbacks{c}-encoder{e}" for c in ("default", "revive") for e in encoders}
+    monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "sweep")])
+    collect_main()
+    assert "4 of 4 runs finished" in capsys.readouterr().out
+
+
+def test_of_a_setting_that_is_given_twice_the_last_counts():
+    words = ["seed=1,2", "~callbacks.figures", "seed=range(2)", "tags=[a,b]", "+new='c,d'"]
+    others = ["~callbacks.figures=null", "tags=[a,b]", "+new='c,d'"]
+    jobs = combined(OverridesParser.create().parse_overrides(words))
+    assert jobs == [[f"seed={seed}", *others] for seed in (0, 1)]
+
+
+def test_a_sweep_may_bring_jobs_and_batches_of_its_own(sweep_command, monkeypatch):
+    begun = []
+    monkeypatch.setattr(
+        "sparse_lightning.experiments.sweeps.run_sweep",
+        lambda sweep, launcher, batch_size: begun.append((len(sweep.jobs), batch_size)),
+    )
+    own = ["hydra.sweeper.params={seed:'1,2'}", "hydra.sweeper.max_batch_size=3"]
+    sweep_command("model=sdl", *own)
+    assert begun == [(2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +179,7 @@ def test_a_folder_without_readable_settings_holds_no_job(content, tmp_path: Path
     [
         (["trainer.devices=1,2"], "leave trainer=ddp out"),
         (["trainer.fast_dev_run=true"], "trainer.fast_dev_run=True leaves no results"),
+        (["trainer.max_steps=9"], "trainer.max_steps=9 cannot be resumed"),
         (["sparsity_level=1,9"], "sparsity_level=9 must be between 0 and 5"),
     ],
 )
@@ -268,6 +305,17 @@ def test_what_another_process_has_is_waited_for_and_done_if_it_dies(sweep: Sweep
     assert all(job.run.is_finished for job in sweep.jobs)
 
 
+def test_what_fails_before_training_is_told(sweep: Sweep):
+    class Failing(FakeLauncher):
+        def _do(self, run: Run) -> JobReturn:
+            returned = JobReturn()
+            returned.return_value, returned.status = SettingError("no"), JobStatus.FAILED
+            return returned
+
+    with pytest.raises(SweepError, match=r"3 of 3 jobs did not end well:\n  a: SettingError: no"):
+        run_sweep(sweep, Failing(sweep.jobs, print), None)
+
+
 @pytest.mark.parametrize(
     "error", [Terminated(SIGTERM_EXIT), KeyboardInterrupt(), SystemExit(SIGINT_EXIT)]
 )
@@ -317,7 +365,7 @@ def test_progress_counts_jobs_and_epochs(tmp_path: Path):
     runs[2].record_failure(ValueError("no"))
     runs[3].record_failure(ValueError("no"))
     write_json(runs[3].folder / RESULTS_FILE, results | {DIVERGED_AT: 7})
-    (runs[1].folder / "metrics.csv").write_text("epoch\n" + "0\n" * 5)
+    (runs[1].folder / "metrics.csv").write_text("epoch\n0\n1\n2\n3\n4\n")
     progress.began -= 100
     with held(runs[1].folder):
         progress.update()

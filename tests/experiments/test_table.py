@@ -68,6 +68,19 @@ def test_runs_of_different_lengths_are_never_averaged(add_run, tmp_path: Path):
     assert summary.loc[50, "test/psnr_mean"] == 15.5
 
 
+def test_means_over_other_data_are_told(add_run, tmp_path: Path):
+    for seed, data in enumerate((None, "one", "one", "other")):
+        run = add_run(f"a{seed}", "model=sdl", f"seed={seed}", psnr=15.0)
+        write_json(run.folder / RESULTS_FILE, run.results | {"data_fingerprint": data})
+    table = collect(tmp_path / "sweep")
+    with pytest.warns(UserWarning, match=r"1 of 1 means .* contents, such as a1 and a3 \(data_f"):
+        summary = summarize(table)
+    assert summary["n"].to_list() == [4]
+    assert "data_fingerprint" not in summary
+    # Results of earlier versions do not tell.
+    assert len(summarize(table[:3])) == 1
+
+
 def test_a_setting_that_differs_with_the_seed_is_told(add_run, tmp_path: Path):
     for seed, step in ((0, 0.5), (1, 1.0)):
         add_run(f"a{seed}", "model=sdl", f"seed={seed}", f"solver.step_size={step}", psnr=15.0)
@@ -149,6 +162,7 @@ def test_files_hold_the_tables(add_run, tmp_path: Path):
                 frame[["test/psnr" if name == "table" else "test/psnr_mean"]],
             )
     assert (folder / "regret.png").exists()
+    assert pd.read_parquet(folder / "epochs.parquet").empty
 
 
 def test_regret_curve_has_a_line_per_family_and_dashes_for_linear(add_run, tmp_path: Path):

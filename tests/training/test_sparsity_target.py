@@ -116,6 +116,7 @@ def test_a_target_that_is_not_reached_is_told(compose_small: Compose):
     [
         (["target_zeros=0.9", "trainer.max_epochs=2"], "max_epochs=2 to at least 3"),
         (["target_zeros=0.9", "model.energy.sparsity_weight=0"], "cannot start from .*weight=0"),
+        (["target_zeros=0.9", "model=topk"], "largest components set model.encoder.k in place"),
         (["target_zeros=0.9", "~callbacks.sparsity_target"], "needs callbacks.sparsity_target"),
         (["target_zeros=0.9", "trainer.limit_val_batches=0"], "leaves none"),
         (["target_zeros=nine"], "target_zeros=nine must be a number"),
@@ -147,3 +148,10 @@ def test_a_level_picks_a_target_where_there_is_no_grid(compose: Compose, tmp_pat
     with pytest.raises(Exception, match=r"sparsity_level=6 must be between 0 and 5"):
         _ = compose(*outside, "sparsity_level=6").target_zeros
     assert compose("model=vdl", "sparsity_level=2").target_zeros is None
+
+
+def test_no_target_stands_in_for_a_grid_of_k(compose: Compose):
+    settings = ("model=topk", "data=imagenet_patches")
+    with pytest.raises(Exception, match=r"level=2 picks k .* model=topk has none: set model\.enc"):
+        _ = compose(*settings, "sparsity_level=2").target_zeros
+    assert compose(*settings, "model.encoder.k=8").target_zeros is None
