@@ -58,6 +58,7 @@ def words(rules: Rules) -> dict[str, str]:
         "growth": f"{rules.growth:g}",
         "gabor_share": _percent(rules.gabor_share),
         "rivals_of_filters": _named(rules.rivals_of_filters),
+        "weight_ratio": f"{rules.largest_weight_ratio:g}",
         "collapse_epochs": f"{rules.collapse_epochs}",
     }
 
@@ -191,8 +192,8 @@ CLAIMS = (
         "features",
         "WDL's encoder filters are noisier than those of SDL and VDL, the more so as λ grows.",
         "The median over filters of atoms in use of their mean frequency is higher than that of "
-        "{rivals_of_filters} at the smallest λ above 0 and at the largest, and it grows by more "
-        "between them: {intervals}.",
+        "{rivals_of_filters} at WDL's smallest λ above 0 and at its largest, or at theirs within a "
+        "factor {weight_ratio}, and it grows by more between them: {intervals}.",
         features.filters_are_noisier,
         "mnist",
     ),

@@ -57,6 +57,7 @@ class Rules:
         pixel_classifiers: methods on pixels that they are compared with.
         families_with_strokes: families whose atoms are compared over λ.
         rivals_of_filters: families whose encoder filters WDL's are compared with.
+        largest_weight_ratio: of a rival's λ to WDL's at which they are.
         growth: factor by which the extent of atoms must grow with λ.
         gabor_share: share of atoms that must be Gabor-like.
         collapse_epochs: over which collapse is followed, at least.
@@ -80,6 +81,7 @@ class Rules:
     pixel_classifiers: Sequence[str]
     families_with_strokes: Sequence[str]
     rivals_of_filters: Sequence[str]
+    largest_weight_ratio: float
     growth: float
     gabor_share: float
     collapse_epochs: int

@@ -388,6 +388,23 @@ def test_filters_are_noisier_and_the_more_so_at_large_weights(rules):
     assert features.filters_are_noisier(alone, rules).word is OPEN
 
 
+def test_filters_are_compared_at_equal_weights(rules):
+    """A rival that is trained at far smaller λ as well is taken where WDL is."""
+    tables = [atoms("wdl", weights=(0.01, 0.02), median_filter_frequency=(0.3, 0.4))]
+    for rival in ("sdl", "vdl"):
+        tables += [
+            atoms(rival, weights=(0.001, 0.02), median_filter_frequency=(0.9, 0.25)),
+            atoms(rival, weights=(0.012, 0.1), median_filter_frequency=(0.2, 0.1)),
+        ]
+    summary = pd.concat([result.more["summary"] for result in tables])
+    result = StudyResult(MNIST, {"summary": summary})
+    assert features.filters_are_noisier(result, rules).word is HOLDS
+    far = summary[summary["sparsity_weight"] != 0.012]
+    found = features.filters_are_noisier(StudyResult(MNIST, {"summary": far}), rules)
+    assert found.word is OPEN
+    assert "missing its value" in found.shown
+
+
 STROKES = ("sdl", "vdl", "sdl_nl", "vdl_nl")
 
 

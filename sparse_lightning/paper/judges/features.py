@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs, over_seeds
+from sparse_lightning.paper.judges.evidence import least_epochs, over_seeds
 from sparse_lightning.paper.statistics import Finding, Rules, Sample, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
@@ -50,27 +51,41 @@ def atoms_are_finer_at_small_weights(result: StudyResult, rules: Rules) -> Findi
 def filters_are_noisier(result: StudyResult, rules: Rules) -> Finding:
     """Mean frequency of WDL's encoder filters, at both ends of λ, and what it gains between them.
 
-    Noise has a higher mean frequency than what is smooth.
+    Noise has a higher mean frequency than what is smooth. Rivals are taken at the λ nearest to
+    WDL's: frequencies change along λ, and families are trained over different ranges of it.
     """
-    ends, _ = _ends(result, ["wdl", *rules.rivals_of_filters])
-    if "wdl" not in ends:
-        return Finding(Word.OPEN, "wdl: missing a second λ")
+    ends, missing = _ends(result, ["wdl"])
+    if missing:
+        return missing[0]
+    weights, summary = [_weight(models) for models in ends["wdl"]], _sparse(result)
+    pairs = {
+        family: [
+            _nearest(summary[summary["family"] == family], weight, rules.largest_weight_ratio)
+            for weight in weights
+        ]
+        for family in ("wdl", *rules.rivals_of_filters)
+    }
     findings = []
     parts = (
-        ("the smallest λ", lambda pair: pair[0].set_index("seed")[FILTERS]),
-        ("the largest λ", lambda pair: pair[1].set_index("seed")[FILTERS]),
-        ("the largest λ less the smallest", lambda pair: _gain(*pair)),
+        (f"λ = {weights[0]:g}", lambda pair: pair[0].set_index("seed")[FILTERS]),
+        (f"λ = {weights[1]:g}", lambda pair: pair[1].set_index("seed")[FILTERS]),
+        (f"λ = {weights[1]:g} less λ = {weights[0]:g}", lambda pair: _gain(*pair)),
     )
     for name, of in parts:
         samples = {
             family: over_seeds(of(pair), min(_epochs(models) for models in pair))
-            for family, pair in ends.items()
+            for family, pair in pairs.items()
         }
-        rivals = {rival: samples.get(rival, ABSENT) for rival in rules.rivals_of_filters}
-        title = f"mean frequency of WDL's filters at {name}"
-        number = len(parts) * len(rivals)
-        findings.append(_above(title, samples["wdl"], rivals, number, result, rules))
+        ours = samples.pop("wdl")
+        title, number = f"mean frequency of WDL's filters at {name}", len(parts) * len(samples)
+        findings.append(_above(title, ours, samples, number, result, rules))
     return together(findings)
+
+
+def _nearest(models: pd.DataFrame, weight: float, largest_ratio: float) -> pd.DataFrame:
+    """The models whose λ is nearest to a weight, none where that is further than by a factor."""
+    distance = np.log(models["sparsity_weight"] / weight).abs()
+    return models[(distance == distance.min()) & (distance <= np.log(largest_ratio))]
 
 
 def _gain(small: pd.DataFrame, large: pd.DataFrame) -> pd.Series:
