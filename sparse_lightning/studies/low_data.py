@@ -20,13 +20,12 @@ There are three arms:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
@@ -34,29 +33,35 @@ from sparse_lightning.errors import SettingError, require_positive
 from sparse_lightning.files import digest
 from sparse_lightning.studies.authors_protocol import (
     AdamProtocol,
-    first_of_each_class,
     has_authors_split,
     in_authors_order,
     linear_by_adam,
     lista_by_adam,
 )
-from sparse_lightning.studies.classifiers import (
-    Outcome,
-    ScratchSettings,
-    Split,
-    lista_from_scratch,
-    logistic_regression,
-    nearest_neighbours,
-)
+from sparse_lightning.studies.classifiers import ScratchSettings
 from sparse_lightning.studies.coding import all_codes, all_inputs, all_labels, fingerprint
+from sparse_lightning.studies.labelled import (
+    ALL,
+    SPLITS,
+    Labelled,
+    Method,
+    chosen,
+    classify,
+    first_chosen,
+)
+from sparse_lightning.studies.pixel_classifiers import (
+    Penalties,
+    linear,
+    linear_baselines,
+    other_baselines,
+    scaled,
+)
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
-ALL = "all"
 VALIDATED, UNVALIDATED = "validation labels", "no validation labels"
 AUTHORS = "authors' protocol"
-SPLITS = ("train", "val", "test")
 
 
 def low_data(
@@ -113,7 +118,7 @@ def low_data(
         )
     draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
-    ours = Labelled(labels, draws, _chosen)
+    ours = Labelled(labels, draws, chosen)
     samples = digest([fingerprint(data), *(found.tolist() for found in labels.values())])
     arms = {
         VALIDATED: Penalties(tuple(inverse_penalties), patience),
@@ -124,20 +129,20 @@ def low_data(
         known = trained.columns | {"method": trained.columns["family"]}
         known["zeros"] = _zeros(trained, data, samples, cache)
         for arm, penalties in arms.items():
-            linear = Method(
-                functools.partial(_linear, penalties=penalties),
-                lambda t=trained: _scaled(_codes(t, data, samples, cache)),
+            method = Method(
+                functools.partial(linear, penalties=penalties),
+                lambda t=trained: scaled(_codes(t, data, samples, cache)),
                 [trained.digest, *penalties],
             )
-            found = _classify(linear, ours, cache, samples)
+            found = classify(method, ours, cache, samples)
             rows += [known | {"arm": arm} | row for row in found]
     settings = ScratchSettings(**(lista or {}))
     inputs = {split: all_inputs(data, split) for split in SPLITS}
-    of_arm = {arm: _linear_baselines(inputs, penalties, pca_dim) for arm, penalties in arms.items()}
-    of_arm[VALIDATED] |= _other_baselines(inputs, tuple(num_neighbours), settings, scratch_draws)
+    of_arm = {arm: linear_baselines(inputs, penalties, pca_dim) for arm, penalties in arms.items()}
+    of_arm[VALIDATED] |= other_baselines(inputs, tuple(num_neighbours), settings, scratch_draws)
     methods = [(arm, *named) for arm, found in of_arm.items() for named in found.items()]
     for arm, name, method in tqdm(methods, desc="pixels classified", unit="method"):
-        found = _classify(method, ours, cache, samples)
+        found = classify(method, ours, cache, samples)
         rows += [{"data": data.title, "arm": arm, "method": name} | row for row in found]
     if has_authors_split(data):
         protocol = AdamProtocol(**(authors or {}))
@@ -145,10 +150,10 @@ def low_data(
             trained_models, data, cache, samples, protocol, settings, scratch_draws
         )
         first = Labelled(
-            in_authors_order(labels, data.positions), dict.fromkeys(draws, 1), _first_chosen
+            in_authors_order(labels, data.positions), dict.fromkeys(draws, 1), first_chosen
         )
         for known, method in tqdm(methods, desc=AUTHORS, unit="method"):
-            rows += [known | row for row in _classify(method, first, cache, samples)]
+            rows += [known | row for row in classify(method, first, cache, samples)]
     table = pd.DataFrame(rows)
     return StudyResult(table, {"summary": summary(table, fixed_zeros)})
 
@@ -164,7 +169,7 @@ def _by_authors(
 ) -> list[tuple[dict, Method]]:
     """The methods of the authors' arm, each behind what its rows say of it."""
     order = functools.partial(in_authors_order, positions=data.positions)
-    linear = functools.partial(linear_by_adam, settings=protocol)
+    classifier = functools.partial(linear_by_adam, settings=protocol)
     dims = {"code_dim": scratch.code_dim, "num_layers": scratch.num_layers}
     lista = functools.partial(lista_by_adam, settings=protocol, **dims)
     own = [AUTHORS, asdict(protocol)]
@@ -173,11 +178,11 @@ def _by_authors(
         known = trained.columns | {"arm": AUTHORS, "method": trained.columns["family"]}
         known["zeros"] = _zeros(trained, data, samples, cache)
         features = functools.partial(_codes, trained, data, samples, cache)
-        method = Method(linear, lambda codes=features: order(codes()), [trained.digest, *own])
+        method = Method(classifier, lambda codes=features: order(codes()), [trained.digest, *own])
         methods.append((known, method))
     pixels = functools.cache(lambda: order({split: all_inputs(data, split) for split in SPLITS}))
     known = {"data": data.title, "arm": AUTHORS}
-    on_raw = Method(linear, pixels, ["raw", *own], own_draws=scratch_draws)
+    on_raw = Method(classifier, pixels, ["raw", *own], own_draws=scratch_draws)
     scratch_method = Method(lista, pixels, ["LISTA", *own, dims], own_draws=scratch_draws)
     return [
         *methods,
@@ -195,43 +200,6 @@ def _zeros(trained: TrainedModel, data: SplitDataModule, samples: str, cache: Re
     return cache.rows(["zeros of validation codes", trained.digest, samples], measure)[0]["zeros"]
 
 
-class Penalties(NamedTuple):
-    """How the penalty of `logistic_regression` is chosen."""
-
-    inverse: tuple[float, ...]
-    patience: int | None
-
-
-class Labelled(NamedTuple):
-    """Which samples are labelled.
-
-    Attributes:
-        labels: of each split, in the order in which a method gives features.
-        draws: how many, for each number of labels per class.
-        chosen: from training labels, labels per class and a seed to the rows of a draw.
-    """
-
-    labels: dict[str, np.ndarray]
-    draws: dict[str, int]
-    chosen: Callable[[np.ndarray, str, int], np.ndarray]
-
-
-class Method(NamedTuple):
-    """A way to classify.
-
-    Attributes:
-        classifier: from training samples, splits and a seed to an outcome.
-        features: gives the features of each split; only called where something is not known yet.
-        settings: what tells it from others, beside the data.
-        own_draws: how many, where the method begins at random and anew with each draw.
-    """
-
-    classifier: Callable[[Split, dict[str, Split], int], Outcome]
-    features: Callable[[], dict[str, np.ndarray]]
-    settings: list
-    own_draws: int | None = None
-
-
 def _codes(
     trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache
 ) -> dict[str, np.ndarray]:
@@ -242,122 +210,6 @@ def _codes(
         )
         for split in SPLITS
     }
-
-
-def _linear_baselines(
-    inputs: dict[str, np.ndarray], penalties: Penalties, pca_dim: int
-) -> dict[str, Method]:
-    """Linear classifiers that see pixels, by name."""
-    linear = functools.partial(_linear, penalties=penalties)
-    return {
-        "linear on raw": Method(linear, lambda: _scaled(inputs), ["raw", *penalties]),
-        "linear on PCA": Method(
-            linear, lambda: _scaled(_principal(inputs, pca_dim)), ["PCA", *penalties, pca_dim]
-        ),
-    }
-
-
-def _other_baselines(
-    inputs: dict[str, np.ndarray],
-    num_neighbours: tuple[int, ...],
-    scratch: ScratchSettings,
-    scratch_draws: int,
-) -> dict[str, Method]:
-    """Methods that see pixels and choose by validation labels, by name."""
-    return {
-        "LISTA + linear on raw": Method(
-            functools.partial(_scratch, settings=scratch),
-            lambda: inputs,
-            ["LISTA", asdict(scratch)],
-            own_draws=scratch_draws,
-        ),
-        "nearest neighbours on raw": Method(
-            functools.partial(_nearest, num_neighbours=num_neighbours),
-            lambda: inputs,
-            ["neighbours", num_neighbours],
-        ),
-    }
-
-
-def _linear(train: Split, splits: dict[str, Split], seed: int, penalties: Penalties) -> Outcome:
-    return logistic_regression(train, splits, *penalties)
-
-
-def _nearest(train: Split, splits: dict[str, Split], seed: int, num_neighbours) -> Outcome:
-    return nearest_neighbours(train, splits, num_neighbours)
-
-
-def _scratch(train: Split, splits: dict[str, Split], seed: int, settings) -> Outcome:
-    return lista_from_scratch(train, splits, settings, seed)
-
-
-def _scaled(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Divide by the root mean square over the training set, one number."""
-    size = float(np.sqrt(np.mean(features["train"] ** 2))) or 1.0
-    return {split: values / np.float32(size) for split, values in features.items()}
-
-
-def _principal(inputs: dict[str, np.ndarray], dim: int) -> dict[str, np.ndarray]:
-    """Principal components of the training images, whose labels it does not see."""
-    pca = PCA(min(dim, *inputs["train"].shape), random_state=0).fit(inputs["train"])
-    return {split: pca.transform(values).astype(np.float32) for split, values in inputs.items()}
-
-
-def draw_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Indices of ``per_class`` samples of each class, the fewer among the more for one seed.
-
-    Raises:
-        SettingError: a class has fewer.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    chosen = [order[labels[order] == label][:per_class] for label in np.unique(labels)]
-    smallest = min(map(len, chosen))
-    if smallest < per_class:
-        raise SettingError(
-            f"labels_per_class has {per_class}, and some class has {smallest} training samples: "
-            "take fewer labels, or more of data.num_train."
-        )
-    return np.sort(np.concatenate(chosen))
-
-
-def _chosen(labels: np.ndarray, per_class: str, seed: int) -> np.ndarray:
-    """Training samples of a draw; ``all`` are the same for every seed."""
-    return np.arange(len(labels)) if per_class == ALL else draw_labels(labels, int(per_class), seed)
-
-
-def _first_chosen(labels: np.ndarray, per_class: str, seed: int) -> np.ndarray:
-    """The first samples of each class, whatever the seed."""
-    every = per_class == ALL
-    return np.arange(len(labels)) if every else first_of_each_class(labels, int(per_class))
-
-
-def _classify(method: Method, labelled: Labelled, cache: ResultCache, samples: str) -> list[dict]:
-    """Rows of a method's outcome for every draw."""
-    labels, draws = labelled.labels, labelled.draws
-
-    @functools.cache
-    def splits() -> dict[str, Split]:
-        features = method.features()
-        return {split: Split(features[split], labels[split]) for split in SPLITS}
-
-    def outcomes(per_class: str, number: int) -> list[dict]:
-        rows = []
-        for seed in range(number):
-            chosen = labelled.chosen(labels["train"], per_class, seed)
-            train = Split(*(values[chosen] for values in splits()["train"]))
-            drawn = {"label_seed": seed, "labels": len(chosen)}
-            # What begins at random begins so once for each draw.
-            drawn |= {} if method.own_draws is None else {"seed": seed}
-            rows.append(drawn | method.classifier(train, splits(), seed)._asdict())
-        return rows
-
-    rows = []
-    for per_class, number in draws.items():
-        number = method.own_draws or number
-        key = ["low_data, draws", method.settings, samples, per_class, number]
-        found = cache.rows(key, functools.partial(outcomes, per_class, number))
-        rows += [{"labels_per_class": per_class} | row for row in found]
-    return rows
 
 
 def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:

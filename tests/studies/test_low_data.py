@@ -20,13 +20,8 @@ from sparse_lightning.studies.classifiers import (
     nearest_neighbours,
     top_error,
 )
-from sparse_lightning.studies.low_data import (
-    UNVALIDATED,
-    VALIDATED,
-    draw_labels,
-    low_data,
-    summary,
-)
+from sparse_lightning.studies.labelled import draw_labels
+from sparse_lightning.studies.low_data import UNVALIDATED, VALIDATED, low_data, summary
 from sparse_lightning.studies.result_cache import ResultCache
 
 SCRATCH = {"code_dim": 8, "steps": 40, "check_every": 10, "learning_rates": [1e-2]}
@@ -165,7 +160,7 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
     def computed_again(*args, **kwargs):
         raise AssertionError("this was known")
 
-    monkeypatch.setattr("sparse_lightning.studies.low_data.logistic_regression", computed_again)
+    monkeypatch.setattr("sparse_lightning.studies.pixel_classifiers.logistic_regression", computed_again)
     monkeypatch.setattr("sparse_lightning.studies.low_data.all_codes", computed_again)
     pd.testing.assert_frame_equal(
         low_data(trained_models, data, cache, **settings).table, first.table
