@@ -160,8 +160,9 @@ def test_every_method_is_measured_and_nothing_twice(tmp_path, monkeypatch):
     def computed_again(*args, **kwargs):
         raise AssertionError("this was known")
 
-    monkeypatch.setattr("sparse_lightning.studies.pixel_classifiers.logistic_regression", computed_again)
-    monkeypatch.setattr("sparse_lightning.studies.low_data.all_codes", computed_again)
+    studies = "sparse_lightning.studies"
+    monkeypatch.setattr(f"{studies}.pixel_classifiers.logistic_regression", computed_again)
+    monkeypatch.setattr(f"{studies}.low_data.all_codes", computed_again)
     pd.testing.assert_frame_equal(
         low_data(trained_models, data, cache, **settings).table, first.table
     )
