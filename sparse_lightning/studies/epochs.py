@@ -23,6 +23,23 @@ def recorded_epochs(trained: TrainedModel) -> pd.DataFrame | None:
     return metrics if math.isnan(epochs) else metrics[metrics["epoch"] < epochs]
 
 
+def halfway(trained: TrainedModel) -> TrainedModel | None:
+    """The model that training had after half of its epochs, as far as it was kept.
+
+    It is the best model, where that is no younger, else what ``callbacks=milestones`` kept of that
+    epoch. None where neither is there.
+    """
+    metrics = recorded_epochs(trained)
+    if metrics is None:
+        return None
+    metrics = metrics.set_index("epoch")
+    half = (int(metrics.index.max()) + 1) // 2
+    if metrics[trained.metric].idxmin() < half:
+        return trained
+    path = trained.run.folder / "milestones" / f"epoch={half - 1}.ckpt"
+    return TrainedModel(trained.run, path, by_name=True) if path.is_file() else None
+
+
 def validation_history(trained: TrainedModel) -> pd.DataFrame:
     """PSNR, or R² of data that are no images, and zeros of the best model up to each epoch.
 

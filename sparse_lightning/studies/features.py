@@ -28,15 +28,22 @@ from sparse_lightning.studies.coding import (
     largest_codes,
     require_images,
 )
+from sparse_lightning.studies.epochs import halfway
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import mean_frequency, orientation_share
-from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.result_cache import ResultCache, Rows
 from sparse_lightning.studies.strokes import extents, likeness
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
 ATOM, FILTER = "atom", "encoder filter"
 SCRAMBLED = "scrambled_"
+KEYS = ["data", "family", "sparsity_weight", "seed", "max_epochs", "run"]
+# Of a model's atoms in use; what the last half of training changed in them is told.
+MEASURES = [
+    "oriented", "gabor_like", "gabor_like_scrambled", "median_extent", "median_likeness",
+    "median_mean_frequency", "median_filter_frequency", "mean_extent",
+]  # fmt: skip
 
 
 def features(
@@ -75,33 +82,56 @@ def features(
         ``orientation_share``, ``mean_frequency`` and ``filter_frequency`` (that of the encoder
         filter, cycles per pixel), ``extent``, ``likeness`` (to the nearest image), the fields of
         `GaborFit`, also of the scrambled atom, and ``gabor_like`` and ``gabor_like_scrambled``;
-        ``summary``: one row per model, see `summary`; pictures of atoms and filters.
+        ``summary``: one row per model, see `summary` and `with_changes`; pictures of atoms and
+        filters.
     """
     require_images(data, "features")
     samples = fingerprint(data)
     images = _grey(as_pictures(all_inputs(data, "val", num_images), data.image_shape))
-    rows, index, pixels = [], [], []
-    seed = scramble_seed if gabors else None
+    rows, earlier, index, pixels = [], [], [], []
+    setting = [samples, num_images, scramble_seed if gabors else None, smoothing, part_level]
+    rule = [min(images.shape[1:]), gabor_threshold, envelope_width, least_cycles]
+
+    def drawn_by(trained: TrainedModel) -> Drawn:
+        return _drawn(trained, data, samples, num_images, cache)
+
+    def measured(trained: TrainedModel) -> Rows:
+        return _measure(drawn_by(trained), images, *setting[2:])
+
+    def measured_halfway(trained: TrainedModel) -> Rows:
+        half = halfway(trained)
+        if half is None:
+            return []
+        atoms = [trained.columns | row for row in measured(half)]
+        models = summary(_flagged(atoms, least_active, rule if gabors else None))
+        return models[[name for name in models if name in MEASURES]].to_dict("records")
+
     for trained in tqdm(trained_models, desc="features", unit="model"):
-        drawn = functools.partial(_drawn, trained, data, samples, num_images, cache)
-        measured = cache.rows(
-            ["atoms and filters", trained.digest, samples, num_images, seed, smoothing, part_level],
-            lambda d=drawn: _measure(d(), images, seed, smoothing, part_level),
-        )
-        rows += [trained.columns | row for row in measured]
+        own = functools.partial(measured, trained)
+        found = cache.rows(["atoms and filters", trained.digest, *setting], own)
+        rows += [trained.columns | row for row in found]
+        key = ["atoms after half of the epochs", trained.digest, *setting, *rule, least_active]
+        half = cache.rows(key, functools.partial(measured_halfway, trained))
+        earlier += [trained.columns | row for row in half]
         if trained.has_weights:
-            for kind, tiles in drawn().tiles.items():
+            for kind, tiles in drawn_by(trained).tiles.items():
                 index += [trained.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
                 pixels.append(tiles)
+    table = _flagged(rows, least_active, rule if gabors else None)
+    models = with_changes(summary(table), pd.DataFrame(earlier, columns=[*KEYS, *MEASURES]))
+    return StudyResult(table, {"summary": models}, Pictures.of(index, pixels))
+
+
+def _flagged(rows: Rows, least_active: float, gabor_rule: Sequence[float] | None) -> pd.DataFrame:
+    """Atoms with what is judged of each: whether it is used, and whether it is Gabor-like."""
     table = pd.DataFrame(rows)
     table["used"] = table["active"] >= least_active
-    if gabors:
-        rule = min(images.shape[1:]), gabor_threshold, envelope_width, least_cycles
-        table["gabor_like"] = are_gabor_like(table, *rule)
+    if gabor_rule is not None:
+        table["gabor_like"] = are_gabor_like(table, *gabor_rule)
         names = {SCRAMBLED + field.name: field.name for field in fields(GaborFit)}
         scrambled = table[list(names)].rename(columns=names)
-        table["gabor_like_scrambled"] = are_gabor_like(scrambled, *rule)
-    return StudyResult(table, {"summary": summary(table)}, Pictures.of(index, pixels))
+        table["gabor_like_scrambled"] = are_gabor_like(scrambled, *gabor_rule)
+    return table
 
 
 class Drawn(NamedTuple):
@@ -186,15 +216,28 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         extent is a whole number of pixels, and its median may be equal for all seeds. ``epochs``
         are those of the run.
     """
-    keys = ["data", "family", "sparsity_weight", "seed", "max_epochs", "run"]
     flags = table.assign(oriented=table["orientation_share"] >= 0.5, dead=table["active"] == 0)
-    used = flags[flags["used"]].groupby(keys)
+    used = flags[flags["used"]].groupby(KEYS)
     gabors = [name for name in ("gabor_like", "gabor_like_scrambled") if name in table]
     shares = used[["oriented", *gabors]].mean()
     measures = ["extent", "likeness", "mean_frequency", "filter_frequency"]
     medians = used[measures].median().add_prefix("median_")
     mean = used["extent"].mean().rename("mean_extent")
-    models = flags.groupby(keys)
+    models = flags.groupby(KEYS)
     epochs = models["epochs"].first()
     of_all = models[["dead", "used"]].mean()
     return of_all.join([epochs, shares, medians, mean]).reset_index()
+
+
+def with_changes(models: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """`summary`, and in columns ``change_...`` what the last half of the epochs changed.
+
+    Args:
+        models: one row per model.
+        earlier: the same of the models after half of their epochs, where these were kept (see
+            `halfway`); the change of others is NaN.
+    """
+    names = [name for name in MEASURES if name in models]
+    before = models[KEYS].merge(earlier, on=KEYS, how="left")
+    changes = models[names] - before[names].astype(float)
+    return models.join(changes.add_prefix("change_"))

@@ -291,11 +291,13 @@ def test_collapse_is_open_without_a_family_and_with_few_epochs(rules, family):
 
 
 def atoms(
-    family: str = "sdl", epochs: int = 100, weights=(0.005, 0.02), **columns: tuple[float, float]
-) -> StudyResult:
+    family: str = "sdl", epochs: int = 100, weights=(0.005, 0.02), change: float = 0.0,
+    **columns: tuple[float, float],
+) -> StudyResult:  # fmt: skip
     rows = [
         {"family": family, "sparsity_weight": weight, "seed": seed, "epochs": epochs,
-         **{name: values[i] + 0.01 * seed for name, values in columns.items()}}
+         **{name: values[i] + 0.01 * seed for name, values in columns.items()},
+         **{f"change_{name}": change for name in columns}}
         for i, weight in enumerate(weights)
         for seed in range(3)
     ]  # fmt: skip
@@ -308,6 +310,10 @@ def test_atoms_grow_in_extent_and_in_likeness(rules):
     rules = dataclasses.replace(rules, families_with_strokes=["sdl"])
     grown = atoms(mean_extent=(0.3, 0.6), median_likeness=(0.6, 0.8))
     assert features.atoms_grow(grown, rules).word is HOLDS
+    # Atoms that still move by as much may come to the other word; nothing known, they may as well.
+    for change in (5.0, math.nan):
+        moving = atoms(mean_extent=(0.3, 0.6), median_likeness=(0.6, 0.8), change=change)
+        assert features.atoms_grow(moving, rules).word is OPEN
     # By less than the factor asked for.
     small = atoms(mean_extent=(0.3, 0.31), median_likeness=(0.6, 0.8))
     assert features.atoms_grow(small, rules).word is FAILS

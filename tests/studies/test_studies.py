@@ -23,7 +23,7 @@ from sparse_lightning.studies.ablation import ablation
 from sparse_lightning.studies.coding import all_inputs, batches
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
-from sparse_lightning.studies.epochs import last_change, validation_history
+from sparse_lightning.studies.epochs import halfway, last_change, validation_history
 from sparse_lightning.studies.features import features, summary
 from sparse_lightning.studies.hinge_surface import hinge_surface
 from sparse_lightning.studies.result_cache import ResultCache
@@ -295,3 +295,36 @@ def test_gradient_on_the_line_is_the_slope_of_the_hinge():
     smooth = (line["z1"] - line["z2"]).abs().between(0.01, 0.7)
     np.testing.assert_allclose(line["gradient"][smooth], slope[smooth], atol=2e-3)
     assert (line["gradient"][(line["z1"] - line["z2"]).abs() > 0.71] == 0).all()
+
+
+def test_the_model_after_half_of_the_epochs(tmp_path: Path):
+    trained = TinyModel(run=str(tmp_path), epochs=10)
+    assert halfway(trained) is None, "nothing is on record"
+
+    def record(best: int) -> None:
+        energies = [float(abs(epoch - best)) for epoch in range(10)]
+        table = pd.DataFrame({"epoch": range(10), "val/energy": energies})
+        table.to_csv(tmp_path / "metrics.csv", index=False)
+
+    record(best=4)
+    assert halfway(trained) is trained
+    record(best=5)
+    assert halfway(trained) is None, "it was not kept"
+    (tmp_path / "milestones").mkdir()
+    (tmp_path / "milestones" / "epoch=4.ckpt").touch()
+    assert halfway(trained).checkpoint == tmp_path / "milestones" / "epoch=4.ckpt"
+
+
+def test_what_the_last_half_of_training_changed_in_atoms(monkeypatch):
+    data, trained, before = TinyData(), TinyModel(seed=0), TinyModel(seed=1)
+
+    def models(half) -> pd.Series:
+        monkeypatch.setattr("sparse_lightning.studies.features.halfway", lambda _: half)
+        return features([trained], data, ResultCache(), gabors=False).more["summary"].iloc[0]
+
+    earlier = features([before], data, ResultCache(), gabors=False).more["summary"].iloc[0]
+    found = models(before)
+    for name in ("mean_extent", "median_likeness", "median_filter_frequency"):
+        assert found[f"change_{name}"] == pytest.approx(found[name] - earlier[name])
+    assert models(trained)["change_mean_extent"] == 0
+    assert math.isnan(models(None)["change_mean_extent"])

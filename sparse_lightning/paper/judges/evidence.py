@@ -21,8 +21,8 @@ def least_epochs(result: StudyResult, rules: Rules) -> int:
     return max((epochs for title, epochs in least if result.data.startswith(title)), default=0)
 
 
-def over_seeds(values: pd.Series, epochs: float) -> Sample:
-    """A value that each model seed has once."""
+def over_seeds(values: pd.Series, epochs: float, change: float = 0.0) -> Sample:
+    """A value that each model seed has once; what the last half of the epochs changed in it."""
     # Rounding makes a small deviation of equal values, which would count as a spread.
     deviation = 0.0 if values.count() > 1 == values.nunique() else values.std()
-    return Sample(values.mean(), deviation, values.count(), 0.0, epochs)
+    return Sample(values.mean(), deviation, values.count(), change, epochs)

@@ -67,15 +67,12 @@ def filters_are_noisier(result: StudyResult, rules: Rules) -> Finding:
     }
     findings = []
     parts = (
-        (f"λ = {weights[0]:g}", lambda pair: pair[0].set_index("seed")[FILTERS]),
-        (f"λ = {weights[1]:g}", lambda pair: pair[1].set_index("seed")[FILTERS]),
+        (f"λ = {weights[0]:g}", lambda pair: _sample(pair[0], FILTERS)),
+        (f"λ = {weights[1]:g}", lambda pair: _sample(pair[1], FILTERS)),
         (f"λ = {weights[1]:g} less λ = {weights[0]:g}", lambda pair: _gain(*pair)),
     )
     for name, of in parts:
-        samples = {
-            family: over_seeds(of(pair), min(_epochs(models) for models in pair))
-            for family, pair in pairs.items()
-        }
+        samples = {family: of(pair) for family, pair in pairs.items()}
         ours = samples.pop("wdl")
         title, number = f"mean frequency of WDL's filters at {name}", len(parts) * len(samples)
         findings.append(_above(title, ours, samples, number, result, rules))
@@ -88,9 +85,11 @@ def _nearest(models: pd.DataFrame, weight: float, largest_ratio: float) -> pd.Da
     return models[(distance == distance.min()) & (distance <= np.log(largest_ratio))]
 
 
-def _gain(small: pd.DataFrame, large: pd.DataFrame) -> pd.Series:
-    """By seed."""
-    return large.set_index("seed")[FILTERS] - small.set_index("seed")[FILTERS]
+def _gain(small: pd.DataFrame, large: pd.DataFrame) -> Sample:
+    """Of filters, seed by seed."""
+    gained = large.set_index("seed")[FILTERS] - small.set_index("seed")[FILTERS]
+    change = _change(large, FILTERS) - _change(small, FILTERS)
+    return over_seeds(gained, min(_epochs(small), _epochs(large)), change)
 
 
 def _ends(
@@ -118,7 +117,12 @@ def _weight(models: pd.DataFrame) -> float:
 
 
 def _sample(models: pd.DataFrame, column: str, factor: float = 1.0) -> Sample:
-    return over_seeds(factor * models[column], _epochs(models))
+    return over_seeds(factor * models[column], _epochs(models), factor * _change(models, column))
+
+
+def _change(models: pd.DataFrame, column: str) -> float:
+    """Of the mean over seeds, by the last half of the epochs; NaN if that of a seed is unknown."""
+    return models[f"change_{column}"].mean(skipna=False)
 
 
 def _epochs(models: pd.DataFrame) -> float:
