@@ -20,7 +20,8 @@ There are three arms:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,6 +41,7 @@ from sparse_lightning.studies.authors_protocol import (
 )
 from sparse_lightning.studies.classifiers import ScratchSettings
 from sparse_lightning.studies.coding import all_codes, all_inputs, all_labels, fingerprint
+from sparse_lightning.studies.epochs import halfway
 from sparse_lightning.studies.labelled import (
     ALL,
     SPLITS,
@@ -71,6 +73,7 @@ def low_data(
     labels_per_class: Sequence[int | str] = (1, 2, 5, 10, 20, 50, 100, ALL),
     num_draws: Sequence[int] = (100, 100, 100, 100, 20, 20, 20, 1),
     scratch_draws: int = 10,
+    change_draws: int = 10,
     inverse_penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
     patience: int | None = 2,
     fixed_inverse_penalty: float = 1.0,
@@ -90,6 +93,8 @@ def low_data(
         num_draws: of the labels, for each of them, by the seeds 0, 1, …; of all labels there is
             one.
         scratch_draws: of methods that begin at random, which begin anew with each draw.
+        change_draws: of them, by which it is told what the last half of the epochs changed; of all
+            labels nothing is.
         inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
             number, their root mean square over the training set, so that C means the same for all.
         patience: values of C in a row that may be no better, see `logistic_regression`.
@@ -102,8 +107,9 @@ def low_data(
 
     Returns:
         ``table``: one row per ``arm``, method, model, number of labels and draw, with the errors
-        ``val_error``, ``top1`` and ``top3`` (0 to 1) and the ``zeros`` of a family's validation
-        codes; ``summary``: for each method and number of labels one λ, see `summary`.
+        ``val_error``, ``top1`` and ``top3`` (0 to 1), of some draws ``top1_before`` (of the model
+        after half of the epochs), and the ``zeros`` of a family's validation codes; ``summary``:
+        for each method and number of labels one λ, see `summary`.
 
     Raises:
         SettingError: data without labels, fewer samples of a class than are to be drawn, not one
@@ -124,71 +130,109 @@ def low_data(
         VALIDATED: Penalties(tuple(inverse_penalties), patience),
         UNVALIDATED: Penalties((fixed_inverse_penalty,), None),
     }
+    settings, protocol = ScratchSettings(**(lista or {})), AdamProtocol(**(authors or {}))
+    if has_authors_split(data):
+        first = Labelled(
+            in_authors_order(labels, data.positions), dict.fromkeys(draws, 1), first_chosen
+        )
     rows = []
+    codes = functools.partial(_codes, data=data, samples=samples, cache=cache)
+    of_codes = functools.partial(_classify_codes, cache=cache, samples=samples, draws=change_draws)
     for trained in tqdm(trained_models, desc="codes classified", unit="model"):
         known = trained.columns | {"method": trained.columns["family"]}
         known["zeros"] = _zeros(trained, data, samples, cache)
         for arm, penalties in arms.items():
-            method = Method(
-                functools.partial(linear, penalties=penalties),
-                lambda t=trained: scaled(_codes(t, data, samples, cache)),
-                [trained.digest, *penalties],
-            )
-            found = classify(method, ours, cache, samples)
-            rows += [known | {"arm": arm} | row for row in found]
-    settings = ScratchSettings(**(lista or {}))
+            method_of = functools.partial(_linear_on, codes=codes, penalties=penalties)
+            rows += [known | {"arm": arm} | row for row in of_codes(trained, method_of, ours)]
+        if has_authors_split(data):
+            method_of = functools.partial(_by_authors_on, codes=codes, protocol=protocol, data=data)
+            rows += [known | {"arm": AUTHORS} | row for row in of_codes(trained, method_of, first)]
     inputs = {split: all_inputs(data, split) for split in SPLITS}
     of_arm = {arm: linear_baselines(inputs, penalties, pca_dim) for arm, penalties in arms.items()}
     of_arm[VALIDATED] |= other_baselines(inputs, tuple(num_neighbours), settings, scratch_draws)
+    if has_authors_split(data):
+        of_arm[AUTHORS] = _by_authors_on_pixels(inputs, data, protocol, settings, scratch_draws)
     methods = [(arm, *named) for arm, found in of_arm.items() for named in found.items()]
     for arm, name, method in tqdm(methods, desc="pixels classified", unit="method"):
-        found = classify(method, ours, cache, samples)
+        found = classify(method, first if arm == AUTHORS else ours, cache, samples)
         rows += [{"data": data.title, "arm": arm, "method": name} | row for row in found]
-    if has_authors_split(data):
-        protocol = AdamProtocol(**(authors or {}))
-        methods = _by_authors(
-            trained_models, data, cache, samples, protocol, settings, scratch_draws
-        )
-        first = Labelled(
-            in_authors_order(labels, data.positions), dict.fromkeys(draws, 1), first_chosen
-        )
-        for known, method in tqdm(methods, desc=AUTHORS, unit="method"):
-            rows += [known | row for row in classify(method, first, cache, samples)]
     table = pd.DataFrame(rows)
     return StudyResult(table, {"summary": summary(table, fixed_zeros)})
 
 
-def _by_authors(
-    trained_models: Sequence[TrainedModel],
-    data: SplitDataModule,
+def _classify_codes(
+    trained: TrainedModel,
+    method_of: Callable[[TrainedModel], Method],
+    labelled: Labelled,
     cache: ResultCache,
     samples: str,
+    draws: int,
+) -> list[dict]:
+    """Rows of a model's codes for every draw.
+
+    Of the first few draws they have ``top1_before``, the error with the codes of the model after
+    half of the epochs.
+    """
+    method = method_of(trained)
+    few = {count: min(number, draws) for count, number in labelled.draws.items() if count != ALL}
+
+    def of_half() -> list[dict]:
+        half = halfway(trained)
+        if half is None:
+            return []
+        return classify(method_of(half), labelled._replace(draws=few), cache, samples)
+
+    key = ["low_data after half of the epochs", method.settings, samples, few]
+    before = {
+        (row["labels_per_class"], row["label_seed"]): row["top1"]
+        for row in cache.rows(key, of_half)
+    }
+    return [
+        row | {"top1_before": before.get((row["labels_per_class"], row["label_seed"]), math.nan)}
+        for row in classify(method, labelled, cache, samples)
+    ]
+
+
+def _linear_on(trained: TrainedModel, codes: Callable, penalties: Penalties) -> Method:
+    classifier = functools.partial(linear, penalties=penalties)
+    return Method(classifier, lambda: scaled(codes(trained)), [trained.digest, *penalties])
+
+
+def _by_authors_on(
+    trained: TrainedModel, codes: Callable, protocol: AdamProtocol, data: SplitDataModule
+) -> Method:
+    return Method(
+        functools.partial(linear_by_adam, settings=protocol),
+        lambda: in_authors_order(codes(trained), data.positions),
+        [trained.digest, AUTHORS, asdict(protocol)],
+    )
+
+
+def _by_authors_on_pixels(
+    inputs: dict[str, np.ndarray],
+    data: SplitDataModule,
     protocol: AdamProtocol,
     scratch: ScratchSettings,
     scratch_draws: int,
-) -> list[tuple[dict, Method]]:
-    """The methods of the authors' arm, each behind what its rows say of it."""
-    order = functools.partial(in_authors_order, positions=data.positions)
-    classifier = functools.partial(linear_by_adam, settings=protocol)
+) -> dict[str, Method]:
+    """The authors' classifiers of pixels, by name."""
     dims = {"code_dim": scratch.code_dim, "num_layers": scratch.num_layers}
-    lista = functools.partial(lista_by_adam, settings=protocol, **dims)
+    pixels = functools.cache(lambda: in_authors_order(inputs, data.positions))
     own = [AUTHORS, asdict(protocol)]
-    methods = []
-    for trained in trained_models:
-        known = trained.columns | {"arm": AUTHORS, "method": trained.columns["family"]}
-        known["zeros"] = _zeros(trained, data, samples, cache)
-        features = functools.partial(_codes, trained, data, samples, cache)
-        method = Method(classifier, lambda codes=features: order(codes()), [trained.digest, *own])
-        methods.append((known, method))
-    pixels = functools.cache(lambda: order({split: all_inputs(data, split) for split in SPLITS}))
-    known = {"data": data.title, "arm": AUTHORS}
-    on_raw = Method(classifier, pixels, ["raw", *own], own_draws=scratch_draws)
-    scratch_method = Method(lista, pixels, ["LISTA", *own, dims], own_draws=scratch_draws)
-    return [
-        *methods,
-        (known | {"method": "linear on raw"}, on_raw),
-        (known | {"method": "LISTA + linear on raw"}, scratch_method),
-    ]
+    return {
+        "linear on raw": Method(
+            functools.partial(linear_by_adam, settings=protocol),
+            pixels,
+            ["raw", *own],
+            own_draws=scratch_draws,
+        ),
+        "LISTA + linear on raw": Method(
+            functools.partial(lista_by_adam, settings=protocol, **dims),
+            pixels,
+            ["LISTA", *own, dims],
+            own_draws=scratch_draws,
+        ),
+    }
 
 
 def _zeros(trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache) -> float:
@@ -203,6 +247,7 @@ def _zeros(trained: TrainedModel, data: SplitDataModule, samples: str, cache: Re
 def _codes(
     trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache
 ) -> dict[str, np.ndarray]:
+    """Of each split."""
     return {
         split: cache.array(
             ["codes", trained.digest, samples, split, None],
@@ -225,17 +270,20 @@ def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
         Columns arm, method, labels_per_class, labels, sparsity_weight and zeros (NaN for pixels),
         the means of val_error, top1 and top3, their standard deviations top1_std and top3_std over
         model seeds (NaN for one), ``model_seeds`` (infinite for a method that has none; for one
-        that begins at random, how often it began), ``draws``
-        and ``epochs`` (of the shortest run; infinite for pixels).
+        that begins at random, how often it began), ``draws``, ``epochs`` (of the shortest run;
+        infinite for pixels) and ``change``: what the last half of the epochs changed in top1, the
+        mean over model seeds; NaN where that of a seed is unknown.
     """
     keys = ["arm", "method", "labels", "labels_per_class", "sparsity_weight"]
     errors = ["val_error", "top1", "top3", "zeros"]
     # Pixels have none of these, and grouping would drop their rows.
     known = table.reindex(
-        columns=table.columns.union(["sparsity_weight", "seed", "epochs", "zeros"])
+        columns=table.columns.union(["sparsity_weight", "seed", "epochs", "zeros", "top1_before"])
     )
+    known["change"] = known["top1"] - known["top1_before"]
     of_seed = known.groupby([*keys, "seed"], dropna=False)
-    per_seed = of_seed[errors].mean().assign(draws=of_seed.size(), epochs=of_seed["epochs"].min())
+    per_seed = of_seed[[*errors, "change"]].mean()
+    per_seed = per_seed.assign(draws=of_seed.size(), epochs=of_seed["epochs"].min())
     grouped = per_seed.reset_index().groupby(keys, dropna=False)
     seeds = grouped["seed"].count()
     result = grouped[errors].mean().join(grouped[["top1", "top3"]].std().add_suffix("_std"))
@@ -243,6 +291,7 @@ def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
         model_seeds=seeds.where(seeds > 0, np.inf),
         draws=grouped["draws"].min(),
         epochs=grouped["epochs"].agg(lambda epochs: epochs.min(skipna=False)),
+        change=grouped["change"].agg(lambda changes: changes.mean(skipna=False)),
     ).reset_index()
     result["epochs"] = result["epochs"].where(result["sparsity_weight"].notna(), np.inf)
     distance = (result["zeros"] - fixed_zeros).abs().fillna(0.0)

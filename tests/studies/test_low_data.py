@@ -249,3 +249,26 @@ def test_the_figure_says_what_its_bars_are():
 def test_data_without_labels_are_refused():
     with pytest.raises(SettingError, match="needs labels, and tiny has none"):
         low_data([TinyModel()], TinyData(labelled=False), ResultCache())
+
+
+def test_what_the_last_half_of_training_changed(monkeypatch):
+    data, trained, before = TinyData(), TinyModel(seed=0), TinyModel(seed=1)
+    settings = {"labels_per_class": [1, "all"], "num_draws": [3, 1], "scratch_draws": 1,
+                "pca_dim": 4, "lista": SCRATCH}  # fmt: skip
+    earlier = low_data([before], data, ResultCache(), **settings).table
+    monkeypatch.setattr("sparse_lightning.studies.low_data.halfway", lambda _: before)
+    result = low_data([trained], data, ResultCache(), change_draws=2, **settings)
+    rows, expected = (
+        table[table["method"] == "sdl"]
+        .set_index(["arm", "labels_per_class", "label_seed"])
+        .sort_index()
+        for table in (result.table, earlier)
+    )
+    known = rows["top1_before"].dropna()
+    assert {key[1:] for key in known.index} == {("1", 0), ("1", 1)}
+    pd.testing.assert_series_equal(known, expected["top1"][known.index], check_names=False)
+    keys = ["arm", "method", "labels_per_class"]
+    summarised = result.more["summary"].set_index(keys)["change"]
+    changes = (rows["top1"] - rows["top1_before"])[VALIDATED, "1"]
+    assert summarised[VALIDATED, "sdl", "1"] == pytest.approx(changes.mean())
+    assert np.isnan(summarised[VALIDATED, "sdl", "all"])

@@ -79,4 +79,5 @@ def _accuracy(row: NamedTuple, rules: Rules) -> Sample:
         return Sample.fixed(accuracy)
     # What sees pixels has no model: its replicates are draws of labels, and its own start.
     is_model = row.method not in rules.pixel_classifiers
-    return Sample(accuracy, 100 * row.top1_std, row.model_seeds, 0.0, row.epochs, is_model)
+    change = -100 * row.change if is_model else 0.0
+    return Sample(accuracy, 100 * row.top1_std, row.model_seeds, change, row.epochs, is_model)
