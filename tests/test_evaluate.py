@@ -132,6 +132,20 @@ def test_a_checkpoint_alone_or_several(compose_study, sweep: Path):
     assert set(kept.table["family"]) == {"do_nl"}
 
 
+def test_values_to_keep_may_differ_between_families(sweep: Path):
+    own = {
+        t.columns["family"]: t.columns["sparsity_weight"] for t in find_trained_models(runs=sweep)
+    }
+    kept = find_trained_models(runs=sweep, where={"sparsity_weight": {"sdl": [own["sdl"]]}})
+    assert {t.columns["family"] for t in kept} == {"sdl", "do_nl"}
+    kept = find_trained_models(runs=sweep, where={"sparsity_weight": {"sdl": [7.0]}})
+    assert {t.columns["family"] for t in kept} == {"do_nl"}
+    with pytest.raises(
+        SettingError, match=r"where\.sparsity_weight=\{'sdl': \[7\.0\], .* leaves no"
+    ):
+        find_trained_models(runs=sweep, where={"sparsity_weight": {"sdl": [7.0], "do_nl": [7.0]}})
+
+
 def test_what_is_known_is_not_computed_again(compose_study, sweep: Path, monkeypatch):
     config = compose_study("regret", f"runs={sweep}")
     first = evaluate(config)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -86,6 +87,25 @@ def test_a_family_has_one_solver_at_every_weight(scale, scale_of):
         for family in given["model"].split(","):
             solver = given.get("solver", "paper")
             assert solvers.setdefault((given["data"], family), solver) == solver
+
+
+def test_validation_chooses_from_equally_many_weights_of_each_family(scale_of):
+    config = scale_of("evening")
+    trained: dict[str, set[float]] = {}
+    for line in config.trainings:
+        given = dict(setting.split("=", 1) for setting in line)
+        weights = {float(weight) for weight in given["model.energy.sparsity_weight"].split(",")}
+        if given["data"] == "mnist":
+            for family in given["model"].split(","):
+                trained.setdefault(family, set()).update(weights)
+    chosen = yaml.safe_load(config.chosen_from.replace(":", ": "))
+    for study in ("mnist_denoising", "mnist_low_data"):
+        (families,) = (s for s in config.studies[study].settings if s.startswith("where.family"))
+        assert set(families.partition("=")[2].strip("[]").split(",")) <= chosen.keys()
+        assert f"where.sparsity_weight={config.chosen_from}" in config.studies[study].settings
+    for family, weights in chosen.items():
+        assert len(weights) == 3
+        assert set(weights) <= trained[family]
 
 
 def first_value(override: Override) -> str:

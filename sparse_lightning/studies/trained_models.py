@@ -182,7 +182,7 @@ def _title(run: Run) -> str:
 def find_trained_models(
     checkpoint: str | Sequence[str] | None = None,
     runs: str | Sequence[str] | None = None,
-    where: Mapping[str, Sequence | None] | None = None,
+    where: Mapping[str, Sequence | Mapping[str, Sequence] | None] | None = None,
     of_any_settings: bool = False,
 ) -> list[TrainedModel]:
     """The models of checkpoints, or of all finished runs below some folders.
@@ -193,8 +193,8 @@ def find_trained_models(
     Args:
         checkpoint: one file, or several.
         runs: one folder, or several.
-        where: values to keep of columns of `TrainedModel.columns`, such as ``{"family": ["sdl"]}``;
-            None for all.
+        where: values to keep of columns of `TrainedModel.columns`, such as ``{"family": ["sdl"]}``,
+            or by family, such as ``{"sparsity_weight": {"sdl": [0.01]}}``; None for all.
 
     Raises:
         SettingError: not exactly one of the two is given, nothing is found or kept, or models
@@ -209,14 +209,23 @@ def find_trained_models(
     for column, values in (where or {}).items():
         if values is None:
             continue
-        kept = [trained for trained in found if trained.columns[column] in list(values)]
+        kept = [trained for trained in found if _is_among(trained, column, values)]
         if not kept:
             known = sorted({trained.columns[column] for trained in found})
-            raise SettingError(f"where.{column}={list(values)} leaves no model: there are {known}.")
+            told = dict(values) if isinstance(values, Mapping) else list(values)
+            raise SettingError(f"where.{column}={told} leaves no model: there are {known}.")
         found = kept
     if not of_any_settings:
         _require_seeds_of_one_another(found)
     return found
+
+
+def _is_among(trained: TrainedModel, column: str, values: Sequence | Mapping) -> bool:
+    """Whether a model's column has one of the values, or of those of its family if it has any."""
+    if isinstance(values, Mapping):
+        family = trained.columns["family"]
+        return family not in values or trained.columns[column] in list(values[family])
+    return trained.columns[column] in list(values)
 
 
 def _require_seeds_of_one_another(trained_models: Sequence[TrainedModel]) -> None:
