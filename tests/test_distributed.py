@@ -103,8 +103,10 @@ def problem() -> tuple[LinearDecoder, Tensor]:
     return decoder, inputs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "paper" else pytest.mark.slow) for name in CASES],
+)
 def test_inference_in_two_processes_equals_one(name: str, tmp_path: Path):
     command = [sys.executable, "-c", PART]
     processes = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -179,3 +180,21 @@ def test_half_precision_is_raised_to_float32():
     prediction = torch.rand(SAMPLES, CODE_DIM).bfloat16()
     objective = Energy(0.1, 1.0, 0.5, 1.0).bind(decoder, inputs, prediction)
     assert objective.gradient(torch.rand(SAMPLES, CODE_DIM)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LinearDecoder(CODE_DIM, INPUT_DIM, has_bias=True),
+        lambda: MultiLayerDecoder(CODE_DIM, [10], INPUT_DIM),
+    ],
+)
+def test_half_precision_is_raised_before_anything_is_multiplied(make):
+    decoder, energy = make().bfloat16(), Energy(0.1, 1.0, 0.5, 1.0)
+    inputs = torch.randn(SAMPLES, INPUT_DIM).bfloat16()
+    prediction, codes = torch.rand(SAMPLES, CODE_DIM).bfloat16(), torch.rand(SAMPLES, CODE_DIM)
+    exact = energy.bind(copy.deepcopy(decoder).float(), inputs.float(), prediction.float())
+    found = energy.bind(decoder, inputs, prediction)
+    for one, other in zip(found.energies_and_gradient(codes), exact.energies_and_gradient(codes)):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)

@@ -55,6 +55,14 @@ def test_every_family(family: str, digits, tmp_path: Path, monkeypatch, capfd):
     assert codes.shape == (300, 16)
     assert codes.dtype == model.components_.dtype == np.float32
     assert codes.min() >= 0 < codes.max()
+    is_one = all(
+        torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
+        for norms in model.model_.decoder.column_norms()
+    )
+    assert is_one is (model.model_.constraint is not None)
+    if model.model_.encoder is not None:
+        theirs = model.model_.encode(torch.tensor(digits)).detach()
+        np.testing.assert_allclose(codes, theirs, atol=1e-6)
     rebuilt = model.inverse_transform(codes)
     if not family.endswith("_nl"):
         np.testing.assert_allclose(rebuilt, codes @ model.components_, atol=1e-5)
@@ -69,10 +77,12 @@ def test_every_family(family: str, digits, tmp_path: Path, monkeypatch, capfd):
     np.testing.assert_array_equal(again.components_, model.partial_fit(digits).components_)
 
 
-def test_inference_is_scikit_learns_positive_lasso(digits):
-    """Its α is λ d / 2."""
+@pytest.mark.parametrize("family", ["do", "vdl"])
+def test_inference_is_scikit_learns_positive_lasso(family, digits):
+    """Its α is λ d / 2; neither the encoder nor the hinge holds the codes."""
     numbers = {"alpha": 0.02, "solver": "adaptive", "max_epochs": 1, "random_state": 0}
-    model = SparseCoding(20, family="do", **numbers).fit(digits)
+    numbers["transform_algorithm"] = "inference"
+    model = SparseCoding(20, family=family, **numbers).fit(digits)
     expected = sparse_encode(
         digits.astype(float), model.components_.astype(float), algorithm="lasso_cd", positive=True,
         alpha=0.02 * 64 / 2, max_iter=10_000,
@@ -104,7 +114,7 @@ def test_pipelines_searches_and_names(digits):
     coding = SparseCoding(12, family="sdl", max_epochs=1, random_state=0)
     pipeline = make_pipeline(coding, LogisticRegression(max_iter=20))
     search = GridSearchCV(pipeline, {"sparsecoding__alpha": [0.001, 0.01]}, cv=2)
-    with pytest.warns() as _:
+    with pytest.warns(ConvergenceWarning):
         search.fit(digits, labels)
     assert search.best_score_ > 0.2
     frame = pd.DataFrame(digits, columns=[f"pixel {i}" for i in range(64)])

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from sparse_lightning import SparseAutoencoder, pretrained
+from sparse_lightning.data.mnist import MNIST
 from sparse_lightning.errors import CheckpointError
 from sparse_lightning.hub import PAGE_FILE
+from sparse_lightning.metrics import psnr_of
 from sparse_lightning.shared_model import WEIGHTS_FILE
 
 
@@ -40,3 +42,19 @@ def test_four_models_take_less_than_six_megabytes():
 def test_a_misspelt_name_is_told_the_names():
     with pytest.raises(CheckpointError, match="mnist-vdl-nl, patches-sdl"):
         SparseAutoencoder.from_pretrained("mnist-vdlnl")
+
+
+@pytest.mark.parametrize("name", [name for name in pretrained.names() if "mnist" in name])
+def test_a_shipped_model_has_the_numbers_of_its_card(name: str, mnist_root):
+    data = MNIST(mnist_root)
+    data.prepare_data()
+    data.setup("test")
+    test, model = data.splits["test"].tensors, SparseAutoencoder.from_pretrained(name)
+    card = (pretrained.FOLDER / name / PAGE_FILE).read_text(encoding="utf-8")
+    with torch.no_grad():
+        codes = model.encode(test.inputs)
+        errors = test.squared_errors(model.decode(codes) - test.inputs)
+    told = float(re.search(r"\| PSNR \| ([\d.]+) dB", card)[1])
+    assert float(psnr_of(errors).mean()) == pytest.approx(told, abs=0.02)
+    told = float(re.search(r"\| zeros \| ([\d.]+)%", card)[1])
+    assert 100 * float((codes == 0).double().mean()) == pytest.approx(told, abs=0.1)

@@ -20,7 +20,7 @@ from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.reproduce import reproduce
 
 
-@pytest.mark.parametrize("scale", ["small", "evening", "paper"])
+@pytest.mark.parametrize("scale", ["small", "evening", "hinge", "paper"])
 def test_scales_ask_for_what_exists(scale, compose, tmp_path: Path):
     register_resolvers()
     GlobalHydra.instance().clear()

@@ -110,8 +110,10 @@ def test_inference_runs_in_float32_whatever_training_does(compose_small: Compose
 def test_debug_trainer_and_determinism(compose_small: Compose):
     config = compose_small("model=vdl", "trainer=debug", "trainer.max_epochs=1")
     assert config.trainer.deterministic
-    assert train(config)["epochs"] == 1
-    torch.use_deterministic_algorithms(False)
+    try:
+        assert train(config)["epochs"] == 1
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_a_run_without_a_whole_epoch_says_so(compose_small: Compose):

@@ -7,6 +7,7 @@ import torch
 
 from sparse_lightning.errors import DataError
 from sparse_lightning.experiments.runs import Run, find_runs, record_settings
+from sparse_lightning.metrics import image_psnr
 from sparse_lightning.train import train
 
 
@@ -23,8 +24,19 @@ def test_a_run_is_read_back(compose_small, tmp_path):
     data = run.data()
     data.prepare_data()
     data.setup("test")
-    codes = torch.cat([run.model().encode(batch.inputs) for batch in data.test_dataloader()])
-    assert float((codes == 0).float().mean()) == pytest.approx(final["test/zeros"], abs=1e-6)
+    model, psnr, energy, zeros = run.model(), [], 0.0, 0
+    with torch.no_grad():
+        for batch in data.test_dataloader():
+            codes = model.encode(batch.inputs)
+            rebuilt = model.decode(codes)
+            psnr.append(image_psnr(batch.to_pixels(rebuilt), batch.to_pixels(batch.inputs)))
+            errors = (rebuilt - batch.inputs).square().mean(1)
+            # The codes are the encoder's, so that the encoder term is 0.
+            energy += float((errors + model.energy.sparsity_weight * codes.sum(1)).sum())
+            zeros += int((codes == 0).sum())
+    assert zeros / (100 * codes.shape[1]) == pytest.approx(final["test/zeros"], abs=1e-6)
+    assert float(torch.cat(psnr).mean()) == pytest.approx(final["test/psnr"], abs=1e-3)
+    assert energy / 100 == pytest.approx(final["test/energy"], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.solvers import FISTA, Adaptive, Solution, proximal_newton
+from sparse_lightning.solvers import FISTA, ISTA, Adaptive, Solution, proximal_newton
 from sparse_lightning.solvers.proximal_gradient import State
 
 HINGES = {"no hinge": (0.0, 0.0), "encoder": (0.0, 100.0), "hinge": (1e3, 1.0)}
@@ -147,3 +147,13 @@ def require_no_higher(model: SparseAutoencoder, inputs: Tensor, paper: FISTA) ->
     )
     ours, theirs = (float(exact.value(codes)) for codes in found)
     assert ours <= theirs * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("decoder", ["one hidden layer", "a user's own"])
+@pytest.mark.parametrize("solver", [FISTA(0.3, 100, 0.0), ISTA(0.3, 100, 0.0)])
+def test_networks_in_float32(decoder, solver):
+    given = problem(decoder, ENERGIES["SDL, WDL, none"], growth=1.0)
+    expected = solver(given.objective, given.start).codes
+    single = given.to(torch.float32)
+    found = solver(single.objective, single.start).codes
+    assert exact_energy(single, found) == pytest.approx(exact_energy(single, expected), rel=1e-4)

@@ -10,6 +10,7 @@ from problems import ENERGIES, Problem, literal_energy, problem
 from test_authors import INFERENCE, build_model, load, set_weights
 
 from sparse_lightning.solvers import FISTA, ISTA, Adaptive
+from sparse_lightning.solvers.adaptive import curvature_along_gradient
 from sparse_lightning.solvers.proximal_gradient import State
 
 
@@ -142,3 +143,22 @@ def test_a_solver_that_inherits_is_not_replaced():
     far = grown("one hidden layer", "DO", 0.5, 60.0)
     own, adaptive = (solver(far.objective, far.start) for solver in (Own(0.5), Adaptive(200, 1e-3)))
     assert not torch.equal(own.iterations, adaptive.iterations)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_the_bound_is_of_all_terms(energy):
+    given, weights = problem("linear", ENERGIES[energy]), ENERGIES[energy]
+    samples, components = given.start.shape
+    gram = float(torch.linalg.eigvalsh(given.objective.datafit.gram)[-1])
+    encoder = 2 * weights.encoder_weight / components
+    hinge = 2 * weights.variance_weight / (samples - 1)
+    bound = given.objective.lipschitz(given.start)
+    assert gram + encoder + hinge <= bound <= 1.1 * gram + encoder + hinge
+
+
+def test_the_first_guess_is_the_curvature_along_the_gradient():
+    given = problem("linear", ENERGIES["DO"])
+    gradient, gram = given.objective.gradient(given.start), given.objective.datafit.gram
+    expected = (gradient @ gram).norm(dim=1) / gradient.norm(dim=1)
+    found = curvature_along_gradient(given.objective, given.start).squeeze(1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)

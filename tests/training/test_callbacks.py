@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib.image
+import pandas as pd
+import torch
 from conftest import Compose
 
+from sparse_lightning.studies.epochs import halfway
+from sparse_lightning.studies.trained_models import find_trained_models
 from sparse_lightning.train import train
 
 
@@ -55,3 +59,21 @@ def test_patience_is_that_of_the_settings(compose_small: Compose):
     train(compose_small(*settings, "callbacks.early_stopping.patience=1"))
     final = train(compose_small(*settings, "callbacks.early_stopping.patience=3", "resume=true"))
     assert final["epochs"] == 4
+
+
+def test_milestones_are_what_studies_look_for(compose_small: Compose, tmp_path: Path):
+    config = compose_small(
+        "model=sdl",
+        "callbacks=milestones",
+        "callbacks.milestones.every_n_epochs=1",
+        "trainer.max_epochs=4",
+    )
+    final = train(config)
+    energies = pd.read_csv(tmp_path / "run" / "metrics.csv")["val/energy"]
+    assert final["val/energy"] == energies.min(), "results are of the best model, no milestone"
+    assert energies.idxmin() >= 2, "the case that is meant"
+    (trained,) = find_trained_models(runs=str(tmp_path / "run"))
+    half = halfway(trained)
+    assert half.checkpoint == tmp_path / "run" / "milestones" / "epoch=1.ckpt"
+    assert torch.load(half.checkpoint, weights_only=True)["epoch"] == 1
+    assert half.model.family == "sdl"
