@@ -97,7 +97,7 @@ def digest(content: Any) -> str:
 def write_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, and return its path."""
     with replaced_whole(path) as temporary:
-        figure.savefig(temporary, dpi=110, facecolor="white")
+        figure.savefig(temporary, format="png", dpi=110, facecolor="white")
     return path
 
 

@@ -1,16 +1,17 @@
 """What is measured of codes and reconstructions, as torchmetrics.
 
-Each metric adds up sums over batches, so that the result does not depend on how a set was cut
-into batches, nor on how many processes share it.
+Each metric adds up sums over batches, so that the result depends neither on how many processes
+share a set, nor on how it was cut into batches, but for the variance hinge, which each batch has
+once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from sparse_lightning.energy import TERMS
@@ -42,10 +43,19 @@ def psnr_of(squared_errors: Tensor) -> Tensor:
     return psnr.nan_to_num_(nan=math.nan, posinf=EXACT_PSNR, neginf=-math.inf)
 
 
-class ImagePSNR(Metric):
-    """Mean over images of `image_psnr`, in dB, from their mean squared errors."""
+class Sums(Metric):
+    """A metric whose sums keep their precision where the model takes another one."""
 
     full_state_update = False
+
+    def _apply(self, fn: Callable, exclude_state: Sequence[str] = "") -> nn.Module:
+        # Module.to(dtype), by which trainer.precision=bf16-true goes, is not torchmetrics' guard's.
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
+
+
+class ImagePSNR(Sums):
+    """Mean over images of `image_psnr`, in dB, from their mean squared errors."""
+
     higher_is_better = True
 
     def __init__(self) -> None:
@@ -61,7 +71,7 @@ class ImagePSNR(Metric):
         return {"psnr": self.total / self.count}
 
 
-class ExplainedVariance(Metric):
+class ExplainedVariance(Sums):
     r"""How much of inputs that are no images is rebuilt, pooled over rows.
 
     .. math:: R^2 = 1 - \frac{\sum_i \|x_i - \hat x_i\|^2}{\sum_i \|x_i - \bar x\|^2}, \qquad
@@ -81,8 +91,6 @@ class ExplainedVariance(Metric):
     Results of ``compute``:
         r2: :math:`R^2`; relative_error: e.
     """
-
-    full_state_update = False
 
     def __init__(self, input_dim: int) -> None:
         super().__init__()
@@ -113,14 +121,12 @@ class ExplainedVariance(Metric):
         }
 
 
-class EnergyTerms(Metric):
+class EnergyTerms(Sums):
     """Energy and each of its weighted terms per sample: batch sums over the number of samples.
 
     Args:
         further: names of terms that are measured besides, and are no part of the energy.
     """
-
-    full_state_update = False
 
     def __init__(self, further: Sequence[str] = ()) -> None:
         super().__init__()
@@ -139,7 +145,7 @@ class EnergyTerms(Metric):
         return {"energy": energy, **dict(zip(self.names, means, strict=True))}
 
 
-class CodeStatistics(Metric):
+class CodeStatistics(Sums):
     """How codes are used over a whole set.
 
     Args:
@@ -151,8 +157,6 @@ class CodeStatistics(Metric):
         code_l1: mean l1 norm of a code; code_std: mean over components of the standard deviation
         over the set; below_threshold: share of components whose standard deviation is under T.
     """
-
-    full_state_update = False
 
     def __init__(self, code_dim: int, variance_threshold: float = 0.5) -> None:
         super().__init__()
@@ -194,10 +198,8 @@ class CodeStatistics(Metric):
         }
 
 
-class InferenceEffort(Metric):
+class InferenceEffort(Sums):
     """Mean iterations of inference per sample, and the share of samples that converged."""
-
-    full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -112,7 +112,7 @@ def _adam(groups: list[dict], scales_losses: bool, **settings: Any) -> Adam:
     """
     parameters = [parameter for group in groups for parameter in group["params"]]
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
-    return Adam(groups, fused=on_cpu and not scales_losses, **settings)
+    return Adam(groups, fused=(on_cpu and not scales_losses) or None, **settings)
 
 
 def _constant(epoch: int) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 from sparse_lightning.errors import CheckpointError, SettingError
 
 REGISTRY: dict[str, type] = {}
-PLAIN = (bool, int, float, str, list, tuple, dict)
+PLAIN = (bool, int, float, str)
 NAME = "name"
 # No constructor has an argument of that name: it is a keyword of the language.
 MODULE = "import"
@@ -57,6 +57,10 @@ def describe(part: Any) -> Any:
     """
     if isinstance(part, np.generic):
         return part.item()
+    if isinstance(part, list | tuple):
+        return [describe(item) for item in part]
+    if isinstance(part, dict):
+        return {key: describe(value) for key, value in part.items()}
     if part is None or isinstance(part, PLAIN):
         return part
     kind = type(part)
@@ -111,8 +115,12 @@ def build(part: Any) -> Any:
         CheckpointError: a description of something that is not registered, or with settings that
             it does not have.
     """
-    if not isinstance(part, Mapping) or NAME not in part:
+    if isinstance(part, list | tuple):
+        return [build(item) for item in part]
+    if not isinstance(part, Mapping):
         return part
+    if NAME not in part:
+        return {key: build(value) for key, value in part.items()}
     settings = {key: build(value) for key, value in part.items() if key not in (NAME, MODULE)}
     kind = _registered(part)
     if kind is None:
@@ -143,9 +151,11 @@ def require_registered(descriptions: Mapping[str, Any]) -> None:
         descriptions: of parts (see `describe`), by the setting that each is of.
     """
     for setting, part in descriptions.items():
-        if not isinstance(part, Mapping) or NAME not in part:
+        if isinstance(part, list):
+            require_registered({f"{setting}[{i}]": item for i, item in enumerate(part)})
+        if not isinstance(part, Mapping):
             continue
-        if _registered(part) is None:
+        if NAME in part and _registered(part) is None:
             raise SettingError(
                 f"{setting}={part[NAME]} is not registered, so that no checkpoint of it could be "
                 f"loaded: put @register (of {OWN}) above the class in {part.get(MODULE)}."

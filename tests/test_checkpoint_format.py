@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import Compose
 
+from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.errors import CheckpointError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.train import train
@@ -42,3 +43,16 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path):
     with pytest.raises(CheckpointError, match="is not a checkpoint"):
         SparseAutoencoder.load_from_checkpoint(path)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"Na", b".", b"", b"PK"])
+def test_damage_of_any_kind_is_one_sentence(content, tmp_path: Path):
+    (path := tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of sparse_lightning"):
+        read_checkpoint(path)
+
+
+def test_a_bare_tensor_is_no_checkpoint(tmp_path: Path):
+    torch.save(torch.zeros(3), path := tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="is not a checkpoint of sparse_lightning"):
+        read_checkpoint(path)

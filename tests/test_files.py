@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +99,9 @@ def test_a_signal_while_a_checkpoint_is_written_is_no_full_disk(tmp_path, monkey
         WholeFiles().save_checkpoint({"weights": torch.zeros(10)}, path)
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_figure_is_a_picture_whatever_its_name(tmp_path: Path):
+    write_figure(Figure(figsize=(1, 1)), tmp_path / "speech")
+    assert (tmp_path / "speech").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["speech"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from sparse_lightning.data.batch import Batch
@@ -124,3 +125,11 @@ def test_effort():
     metric.update(Solution(torch.zeros(1, 2), torch.tensor([5]), torch.tensor([True])))
     found = {name: float(value) for name, value in metric.compute().items()}
     assert found == {"iterations": 52.0, "converged": 0.75}
+
+
+@pytest.mark.parametrize("metric", [ImagePSNR(), EnergyTerms(), CodeStatistics(3)])
+def test_sums_keep_their_precision_where_a_model_takes_half(metric):
+    nn.ModuleList([metric]).to(torch.bfloat16)
+    metric.reset()
+    sums = [value for value in metric.metric_state.values() if value.is_floating_point()]
+    assert {value.dtype for value in sums} == {torch.float64}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from problems import SignedL1
@@ -152,3 +153,16 @@ def test_a_users_part_must_be_registered_or_given(tmp_path: Path):
     for loaded in (given, registered):
         assert loaded.energy == model.energy
         assert torch.equal(loaded.infer(inputs).codes, expected)
+
+
+def test_parts_and_numbers_inside_lists_are_described_and_built():
+    described = describe([np.float64(0.5), {"one": np.int64(3)}, (FISTA(0.25), 7)])
+    assert described[:2] == [0.5, {"one": 3}]
+    assert type(described[0]) is float
+    assert build(described)[2] == [FISTA(0.25), 7]
+
+
+def test_a_part_inside_a_list_that_is_not_registered_is_named():
+    inner = {"name": "Nobody", "import": "elsewhere"}
+    with pytest.raises(SettingError, match=r"model\.parts\[1\]=Nobody is not registered"):
+        require_registered({"model.parts": [1, inner]})

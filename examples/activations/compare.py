@@ -152,7 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--title", default="Reconstruction against sparsity, test rows")
     given = parser.parse_args(arguments)
     result = StudyResult.read(given.study)
-    numbers = given.figure.with_suffix(".csv")
+    asked = f"{given.figure.stem}_passes{given.passes}_rows{given.rows or 'all'}.csv"
+    numbers = given.figure.with_name(asked)
     if not numbers.exists():
         learned = learn(given.activations, result, given.rows, given.passes)
         with replaced_whole(numbers) as temporary:

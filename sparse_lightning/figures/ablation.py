@@ -47,12 +47,15 @@ def histories(table: pd.DataFrame, data: str) -> Figure:
         axes.set_axis_off()
     for axes, (name, label) in zip(places, panels.items()):
         for family in families_in_order(table["family"]):
-            for weight, curve in curves.loc[family].groupby("sparsity_weight"):
+            weights = curves.loc[family].groupby("sparsity_weight")
+            for number, (weight, curve) in enumerate(weights):
                 axes.plot(
                     curve.index.get_level_values("epoch"),
                     curve[name],
                     label=f"{family_name(family)}, {sparsity_name(family, weight)}",
                     markersize=3,
+                    # A family's λ differ in how faint they are.
+                    alpha=1 - 0.7 * number / len(weights),
                     **family_style(family),
                 )
         axes.set(xlabel="epoch", ylabel=label)

@@ -28,9 +28,10 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
         name, title = _names(model, result.data)
         if result.pictures is not None:
             yield from _tiles(result.pictures.where(**model), name, title)
-        if "explained" in rows:
+        if "explained" in rows and rows["used"].any():
             yield f"gabors_{name}", gabor_scatter(rows[rows["used"]], title)
-    yield "atom_extents", atom_extents(result.table, result.data)
+    if result.table["used"].any():
+        yield "atom_extents", atom_extents(result.table, result.data)
 
 
 def _names(model: dict, data: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
-from sparse_lightning.quality import quality_of
+from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.study_result import StudyResult
 
 PARTS = {
@@ -35,11 +35,12 @@ def rate_distortion(table: pd.DataFrame, references: pd.DataFrame, data: str) ->
         _front(axes, points, quality.name, family_name(family), family_style(family))
     style = {"color": "0.4", "linestyle": "-.", "marker": "x"}
     _front(axes, references.dropna(subset=["bits"]), quality.name, "PCA", style)
-    axes.set(xlabel="bits per image", ylabel=quality.label)
+    sample = "image" if quality is PSNR else "row"
+    axes.set(xlabel=f"bits per {sample}", ylabel=quality.label)
     tidy(axes)
     axes.legend(fontsize=8, handlelength=3.5, title="best over λ and step", title_fontsize=8)
     figure.suptitle(
-        f"Reconstruction against the entropy of codes, test images of {data}", fontsize=10
+        f"Reconstruction against the entropy of codes, test {sample}s of {data}", fontsize=10
     )
     return figure
 

@@ -82,6 +82,10 @@ def _curve(axes: Axes, rows: pd.DataFrame, **style) -> None:
     name = quality_of(rows).name
     by_weight = rows.groupby("sparsity_weight")[["zeros", name]]
     mean, spread = by_weight.mean(), by_weight.std()
+    seeds = rows.groupby("sparsity_weight")["seed"].nunique()
+    if rows["seed"].nunique() > 1 and seeds.max() == 1:
+        # As where λ was sought: each is of one seed, and there are no means to join.
+        style = style | {"linestyle": "none"}
     axes.errorbar(
         100 * mean["zeros"],
         mean[name],

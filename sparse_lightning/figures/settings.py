@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
 from sparse_lightning.quality import quality_of
+from sparse_lightning.studies.settings import in_order
 from sparse_lightning.studies.study_result import StudyResult
 
 NAMES = {
@@ -56,7 +57,7 @@ def against_settings(effects: pd.DataFrame, data: str) -> Figure:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
-    values = list(dict.fromkeys(rows["value"]))
+    values = rows["value"].drop_duplicates().sort_values(key=in_order).tolist()
     for family in families_in_order(rows["family"]):
         own = rows[rows["family"] == family]
         axes.errorbar(

@@ -59,6 +59,7 @@ def agreement(summary: pd.DataFrame, data: str) -> Figure:
 
 
 def _nulls(axes: Axes, summary: pd.DataFrame, name: str) -> None:
-    """Means over all families: nulls depend on little but the number of atoms in use."""
-    for (column, label), style in zip(NULLS.get(name, {}).items(), (":", "-.")):
-        axes.axhline(summary[column].mean(), color="0.4", linestyle=style, label=label)
+    """From the least to the largest: a null depends on the number of atoms in use."""
+    for (column, label), shade in zip(NULLS.get(name, {}).items(), ("0.75", "0.45")):
+        low, high = summary[column].min(), summary[column].max()
+        axes.axhspan(low, high, color=shade, alpha=0.5, label=label)

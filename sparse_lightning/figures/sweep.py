@@ -57,10 +57,11 @@ def splitting_settings(summary: pd.DataFrame) -> list[str]:
 
 def _draw_family(axes: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     style = family_style(rows["family"].iloc[0])
-    for number, (key, curve) in enumerate(rows.groupby(names, sort=False, dropna=False)):
-        # Several curves of one family cannot all have its colour.
-        colour = style["color"] if number == 0 else f"C{(4 + number) % 10}"
-        _draw_curve(axes, curve, _label(key, names), colour, style["marker"])
+    groups = rows.groupby(names, sort=False, dropna=False)
+    for number, (key, curve) in enumerate(groups):
+        # Curves of one family have its colour, each one fainter than that before.
+        alpha = 1 - 0.8 * number / len(groups)
+        _draw_curve(axes, curve, _label(key, names), style["color"], style["marker"], alpha)
 
 
 def _label(values: tuple, names: list[str]) -> str:
@@ -71,7 +72,9 @@ def _label(values: tuple, names: list[str]) -> str:
     return ", ".join([family_name(family), *told])
 
 
-def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker: str) -> None:
+def _draw_curve(
+    axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker: str, alpha: float
+) -> None:
     curve = curve.sort_values("test/zeros_mean")
     name = f"test/{_quality(curve).name}"
     axes.errorbar(
@@ -81,6 +84,7 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker
         yerr=curve[f"{name}_std"],
         label=label,
         color=colour,
+        alpha=alpha,
         linestyle="--" if curve["decoder"].isin(LINEAR).all() else "-",
         marker=marker,
         markersize=4,

@@ -17,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 from sparse_lightning.checkpoint_format import read_checkpoint
+from sparse_lightning.errors import DataError
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.files import replaced_whole
 from sparse_lightning.hub import PAGE_FILE
@@ -83,7 +84,13 @@ def make(run: Run, name: str) -> Path:
     trainer = lightning.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False)
     (numbers,) = trainer.test(shipped, datamodule=data, verbose=False)
     data.setup("test")
+    if run.config.data_name == "imagenet_patches" and run.config.data.root is not None:
+        raise DataError(
+            f"{run.folder} was trained on photographs in data.root={run.config.data.root}, whose "
+            "licence is not known: take a run on the sample photographs."
+        )
     inputs, licence = DATA[run.config.data_name]
+    commit, *changed = (run.results["commit"] or "unknown").partition("-")
     card = CARD.format(
         name=name,
         family=run.config.model.family.upper().replace("_", "-"),
@@ -100,7 +107,7 @@ def make(run: Run, name: str) -> Path:
         epoch=read_checkpoint(run.best_checkpoint)["epoch"] + 1,
         epochs=run.results["epochs"],
         version=run.results["version"],
-        commit=run.results["commit"][:7],
+        commit=commit[:7] + "".join(changed),
         inputs=inputs,
         data=licence,
     )

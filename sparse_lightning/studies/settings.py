@@ -107,12 +107,12 @@ def effects(table: pd.DataFrame, varied: Sequence[str]) -> pd.DataFrame:
             found = found.rename_axis("value").reset_index()
             found.insert(0, "setting", name)
             found.insert(0, "family", family)
-            parts.append(found.sort_values("value", key=_in_order))
+            parts.append(found.sort_values("value", key=in_order))
     columns = ["family", "setting", "value", "seeds"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _in_order(values: pd.Series) -> pd.Series:
+def in_order(values: pd.Series) -> pd.Series:
     """Numbers by size; texts as they are."""
     numbers = pd.to_numeric(values, errors="coerce")
     return values if numbers.isna().any() else numbers

@@ -66,7 +66,7 @@ def best_checkpoint(trainer: lightning.Trainer) -> str:
 def tested_best(
     trainer: lightning.Trainer, model: SparseAutoencoder, data: SplitDataModule, table: MetricsTable
 ) -> Results | None:
-    """Test the model of lowest validation energy; None in all processes but the first.
+    """Test the best model, by the training rule's metric; None in all processes but the first.
 
     Where no checkpoint is kept, the model of the last epoch is tested.
 
