@@ -31,9 +31,10 @@ DOCS = Path(__file__).parent
 RECORD = DOCS / "results" / "long_vdl_nl.parquet"
 STEP_SIZE = 0.5
 RUNS = {
-    "lambda0.01-seed31": ("λ = 0.01, safeguarded", "tab:blue", "-"),
+    "lambda0.01-seed31": ("λ = 0.01, 1/L for a sample", "tab:blue", "--"),
     "lambda0.02-seed11": ("λ = 0.02, safeguarded", "tab:orange", "-"),
-    "lambda0.02-seed11-literal": ("λ = 0.02, literal", "tab:red", "--"),
+    "lambda0.02-seed11-alone": ("λ = 0.02, 1/L for a sample", "tab:green", "--"),
+    "lambda0.02-seed11-literal": ("λ = 0.02, literal", "tab:red", ":"),
 }
 PANELS = {
     "val/psnr": "validation PSNR (dB)",

@@ -46,7 +46,8 @@ class Decoder(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A class with a ``forward`` of its own does not inherit another one's data fit."""
         super().__init_subclass__(**kwargs)
-        if "forward" in vars(cls) and "datafit" not in vars(cls):
+        owner = next(kind for kind in cls.__mro__ if "datafit" in vars(kind))
+        if "forward" in vars(cls) and owner is not cls and issubclass(owner, Decoder):
             cls.datafit = Decoder.datafit  # type: ignore[method-assign]
 
     def datafit(self, inputs: Tensor) -> DataFit:

@@ -107,7 +107,8 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
     if config.get("data") is not None:
         return trained.model, _other_data(config, trained.model, state), trained.digest
     data = shared_data([trained])
-    _require_same_contents(trained, data, state)
+    if isinstance(data, Arrays):
+        _require_same_contents(trained, data, state)
     return trained.model, data, trained.digest
 
 

@@ -295,6 +295,10 @@ class Objective:
             code_shape=None,
         )
 
+    def without_hinge(self) -> Objective:
+        """The objective less the hinge, which bends downwards and needs no shorter step."""
+        return replace(self, energy=replace(self.energy, variance_weight=0.0), frozen=None)
+
     def prepared_for(self, gradients: int) -> Objective:
         """The objective, faster at so many gradients to come where preparing it pays."""
         datafit = self.datafit.prepared_for(gradients)

@@ -58,7 +58,7 @@ def describe(part: Any) -> Any:
     if isinstance(part, np.generic):
         return part.item()
     if isinstance(part, list | tuple):
-        return [describe(item) for item in part]
+        return type(part)(describe(item) for item in part)
     if isinstance(part, dict):
         return {key: describe(value) for key, value in part.items()}
     if part is None or isinstance(part, PLAIN):
@@ -116,7 +116,7 @@ def build(part: Any) -> Any:
             it does not have.
     """
     if isinstance(part, list | tuple):
-        return [build(item) for item in part]
+        return type(part)(build(item) for item in part)
     if not isinstance(part, Mapping):
         return part
     if NAME not in part:
@@ -151,7 +151,7 @@ def require_registered(descriptions: Mapping[str, Any]) -> None:
         descriptions: of parts (see `describe`), by the setting that each is of.
     """
     for setting, part in descriptions.items():
-        if isinstance(part, list):
+        if isinstance(part, list | tuple):
             require_registered({f"{setting}[{i}]": item for i, item in enumerate(part)})
         if not isinstance(part, Mapping):
             continue

@@ -159,7 +159,7 @@ def test_parts_and_numbers_inside_lists_are_described_and_built():
     described = describe([np.float64(0.5), {"one": np.int64(3)}, (FISTA(0.25), 7)])
     assert described[:2] == [0.5, {"one": 3}]
     assert type(described[0]) is float
-    assert build(described)[2] == [FISTA(0.25), 7]
+    assert build(described)[2] == (FISTA(0.25), 7)
 
 
 def test_a_part_inside_a_list_that_is_not_registered_is_named():

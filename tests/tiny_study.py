@@ -51,7 +51,7 @@ class TinyModel:
             optimizer=AdamSettings(1e-3, 1e-4),
             family=family,
         ).eval()
-        self.run = SimpleNamespace(folder=Path(columns.get("run", "run")))
+        self.run = SimpleNamespace(folder=Path(columns.get("run", "run")), results=None)
         self.digest, self.has_weights, self.metric = f"{family}{seed}", True, "val/energy"
         self.columns = {
             "data": "tiny", "family": family, "sparsity_weight": 0.05, "seed": seed, "run": "run",

@@ -5,10 +5,10 @@
 
 The first command is the package's own study. The second fits dictionaries to training rows with
 scikit-learn, whose codes are not negative either, and draws both. What scikit-learn found is kept
-in ``speech.csv``, and taken from there the next time. The problem of
-``MiniBatchDictionaryLearning`` is that of a linear decoder with columns of norm 1, without an
-encoder: the least of ‖x − D z‖² / d + λ ‖z‖₁ over D and z ≥ 0 (Mairal, Bach, Ponce & Sapiro,
-"Online dictionary learning for sparse coding", ICML 2009).
+beside the figure, in a file named by passes and rows, and taken from there the next time. The
+problem of ``MiniBatchDictionaryLearning`` is that of a linear decoder with columns of norm 1,
+without an encoder: the least of ‖x − D z‖² / d + λ ‖z‖₁ over D and z ≥ 0 (Mairal, Bach, Ponce &
+Sapiro, "Online dictionary learning for sparse coding", ICML 2009).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("activations", type=Path, help="the folder of x.npy and groups.npy")
     parser.add_argument("study", type=Path, help="the folder that study=regret wrote")
-    parser.add_argument("figure", type=Path, help="the figure; numbers go beside it as .csv")
+    parser.add_argument("figure", type=Path, help="the figure; numbers go beside it")
     parser.add_argument("--rows", type=int, help="training rows for scikit-learn; all, if left out")
     parser.add_argument("--passes", type=int, default=2, help="of scikit-learn over the rows")
     parser.add_argument("--title", default="Reconstruction against sparsity, test rows")

@@ -73,8 +73,8 @@ def _named(families: Iterable[str]) -> str:
 
 def _listed(values: Iterable) -> str:
     """Such as ``1, 2 and 5``."""
-    *others, last = map(str, values)
-    return f"{', '.join(others)} and {last}" if others else last
+    told = [*map(str, values)]
+    return " and ".join(filter(None, [", ".join(told[:-1]), *told[-1:]]))
 
 
 CLAIMS = (

@@ -14,7 +14,8 @@ So the step is safeguarded:
   that the step is not stable goes on with a step of :math:`1/L`.
 - A first step that is many times too long throws a sample far away. Where a few samples of a batch
   show that, FISTA leaves the batch to `Adaptive`, whose first step is short enough. The choice is
-  made for the whole batch: there a sample's code may depend on its batch.
+  made for the whole batch: there a sample's code may depend on its batch. Processes that share a
+  batch choose alike with the hinge, and each for its own part without it.
 
 Where none of this happens nothing changes, unless some sample does not converge: then the samples
 whose energy rose keep their initial codes; with the hinge, all do or none. ``safeguard=False`` is
@@ -139,10 +140,10 @@ class FISTA(ISTA):
     def _is_far_from_stable(self, objective: SolvableObjective, codes: Tensor) -> bool:
         """Judged by the curvature of a few samples along their gradients."""
         few = codes[:FEW_SAMPLES]
-        if len(few) < len(codes):
-            rows = torch.arange(len(few), device=codes.device)
-            objective = objective.restrict(rows, codes[FEW_SAMPLES:])
-        curvature = curvature_along_gradient(objective, few)
+        rows = torch.arange(len(few), device=codes.device)
+        # A component that no sample uses would make the hinge look as steep as a wall.
+        smooth = objective.without_hinge().restrict(rows, codes[FEW_SAMPLES:])
+        curvature = curvature_along_gradient(smooth, few)
         sums = torch.stack([curvature.sum(), curvature.new_tensor(len(few))])
         total, count = objective.total(sums)
         return bool(self.step_size * total > FAR_FROM_STABLE * count)

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from sparse_lightning.experiments.runs import TABLE_FILE
+from sparse_lightning.experiments.table import DATA, FOUND_WEIGHT
 from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.trained_models import TrainedModel
 
@@ -20,7 +21,10 @@ def recorded_epochs(trained: TrainedModel) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     metrics, epochs = pd.read_csv(path), trained.columns["epochs"]
-    return metrics if math.isnan(epochs) else metrics[metrics["epoch"] < epochs]
+    # Results of earlier versions count the epochs of the run alone, and not those behind it.
+    is_old = DATA not in (trained.run.results or {})
+    before = int(metrics["epoch"].min()) if is_old and len(metrics) else 0
+    return metrics if math.isnan(epochs) else metrics[metrics["epoch"] < before + epochs]
 
 
 def halfway(trained: TrainedModel) -> TrainedModel | None:
@@ -30,11 +34,13 @@ def halfway(trained: TrainedModel) -> TrainedModel | None:
     epoch. None where neither is there.
     """
     metrics = recorded_epochs(trained)
-    if metrics is None:
+    if metrics is None or metrics.empty or trained.metric not in metrics:
         return None
     metrics = metrics.set_index("epoch")
     half = (int(metrics.index.max()) + 1) // 2
-    if metrics[trained.metric].idxmin() < half:
+    # Energies of different λ are no measure of one another.
+    weight = metrics.get(FOUND_WEIGHT, pd.Series(0.0, metrics.index))
+    if metrics[trained.metric][weight == weight.iloc[-1]].idxmin() < half:
         return trained
     path = trained.run.folder / "milestones" / f"epoch={half - 1}.ckpt"
     return TrainedModel(trained.run, path, by_name=True) if path.is_file() else None
@@ -56,7 +62,7 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
     names = (quality_of(metrics).name, "zeros")
     energy = metrics[trained.metric]
     # Only runs with target_zeros have this column.
-    weight = metrics.get("val/sparsity_weight", pd.Series(0.0, metrics.index))
+    weight = metrics.get(FOUND_WEIGHT, pd.Series(0.0, metrics.index))
     is_best = energy == energy.groupby(weight).cummin()
     history = metrics[[f"val/{name}" for name in names]].set_axis(names, axis="columns")
     return history.where(is_best).ffill().assign(epochs=metrics["epoch"].astype(int) + 1)

@@ -110,7 +110,8 @@ def features(
         own = functools.partial(measured, trained)
         found = cache.rows(["atoms and filters", trained.digest, *setting], own)
         rows += [trained.columns | row for row in found]
-        key = ["atoms after half of the epochs", trained.digest, *setting, *rule, least_active]
+        key = ["atoms after half of the epochs", trained.digest, trained.columns["epochs"]]
+        key += [*setting, *rule, least_active]
         half = cache.rows(key, functools.partial(measured_halfway, trained))
         earlier += [trained.columns | row for row in half]
         if trained.has_weights:

@@ -183,6 +183,7 @@ def _classify_codes(
         return classify(method_of(half), labelled._replace(draws=few), cache, samples)
 
     key = ["low_data after half of the epochs", method.settings, samples, few]
+    key += [trained.columns["epochs"]]
     before = {
         (row["labels_per_class"], row["label_seed"]): row["top1"]
         for row in cache.rows(key, of_half)

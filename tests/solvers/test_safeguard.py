@@ -135,6 +135,15 @@ def test_curvature_is_measured_along_the_last_move():
     assert (unmoved.measured_curvature(state.last_gradient, 1e-3) == 0).all()
 
 
+def test_a_component_that_no_sample_uses_is_no_curvature():
+    """The hinge is as steep as a wall there, downwards."""
+    near = grown("one hidden layer", "VDL", 0.5, 1.0)
+    start = near.start.clone()
+    start[:, 0] = 0.0
+    assert not FISTA(0.5)._is_far_from_stable(near.objective, start)
+    assert 0.5 * float(curvature_along_gradient(near.objective, start).mean()) > 8
+
+
 class Own(FISTA):
     """A solver of one's own that inherits all of FISTA."""
 

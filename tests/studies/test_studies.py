@@ -246,7 +246,7 @@ def test_atoms_that_are_hardly_used_do_not_count():
 
 class TrainedBefore(TinyModel):
     def __init__(self, folder: Path, **columns) -> None:
-        self.run = type("Run", (), {"folder": folder})
+        self.run = type("Run", (), {"folder": folder, "results": None})
         known = {"family": "none", "sparsity_weight": 0.1, "seed": 0, "run": str(folder)}
         self.columns = known | {"epochs": math.nan} | columns
 
@@ -313,6 +313,27 @@ def test_the_model_after_half_of_the_epochs(tmp_path: Path):
     (tmp_path / "milestones").mkdir()
     (tmp_path / "milestones" / "epoch=4.ckpt").touch()
     assert halfway(trained).checkpoint == tmp_path / "milestones" / "epoch=4.ckpt"
+
+
+def test_halves_of_runs_that_sought_lambda_or_began_from_another(tmp_path: Path):
+    trained = TinyModel(run=str(tmp_path), epochs=10)
+
+    def record(**columns) -> None:
+        table = pd.DataFrame({"epoch": range(10)} | columns)
+        table.to_csv(tmp_path / "metrics.csv", index=False)
+
+    # The least energy is of a λ that was left again.
+    weights = [0.1] * 6 + [0.3] * 4
+    energies = [0.1] * 6 + [0.9, 0.8, 0.7, 0.6]
+    record(**{"val/energy": energies, "val/sparsity_weight": weights})
+    assert halfway(trained) is None
+    record(**{"val/psnr": energies})
+    assert halfway(trained) is None, "nothing was validated"
+    # Results of an earlier version, of ten epochs behind another run's hundred.
+    record(**{"val/energy": energies, "val/psnr": energies, "val/zeros": energies})
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    table.assign(epoch=table["epoch"] + 100).to_csv(tmp_path / "metrics.csv", index=False)
+    assert len(validation_history(trained)) == 10
 
 
 def test_what_the_last_half_of_training_changed_in_atoms(monkeypatch):

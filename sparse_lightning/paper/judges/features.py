@@ -161,7 +161,7 @@ def atoms_are_gabors(result: StudyResult, rules: Rules) -> Finding:
         key: [_sample(models, column) for column in ("gabor_like", "gabor_like_scrambled")]
         for key, models in groups
     }
-    judged = [sample for pair in samples.values() for sample in pair]
+    judged = [ours for ours, _ in samples.values()]
     missing = [name for name in rules.families_with_strokes if name not in set(summary["family"])]
     findings = [Finding(Word.OPEN, f"{family}: missing") for family in missing]
     for (family, weight), (ours, scrambled) in samples.items():
