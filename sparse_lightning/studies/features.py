@@ -92,7 +92,7 @@ def features(
     setting = [samples, num_images, scramble_seed if gabors else None, smoothing, part_level]
     rule = [min(images.shape[1:]), gabor_threshold, envelope_width, least_cycles]
 
-    def drawn_by(trained: TrainedModel) -> Drawn:
+    def drawn_by(trained: TrainedModel) -> _Drawn:
         return _drawn(trained, data, samples, num_images, cache)
 
     def measured(trained: TrainedModel) -> Rows:
@@ -135,7 +135,7 @@ def _flagged(rows: Rows, least_active: float, gabor_rule: Sequence[float] | None
     return table
 
 
-class Drawn(NamedTuple):
+class _Drawn(NamedTuple):
     """Codes of validation images (n, l), and tiles by their kind."""
 
     codes: np.ndarray
@@ -148,7 +148,7 @@ def _drawn(
     samples: str,
     num_images: int | None,
     cache: ResultCache,
-) -> Drawn:
+) -> _Drawn:
     codes = cache.array(
         ["codes", trained.digest, samples, "val", num_images],
         lambda: all_codes(trained.model, data, "val", num_images),
@@ -158,7 +158,7 @@ def _drawn(
     filters = None if encoder is None else encoder.filters()
     if filters is not None:
         tiles[FILTER] = _tiles(filters, data)
-    return Drawn(codes, tiles)
+    return _Drawn(codes, tiles)
 
 
 def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
@@ -171,7 +171,7 @@ def _grey(tiles: np.ndarray) -> np.ndarray:
 
 
 def _measure(
-    drawn: Drawn,
+    drawn: _Drawn,
     images: np.ndarray,
     scramble_seed: int | None,
     smoothing: float,
