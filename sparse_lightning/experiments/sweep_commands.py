@@ -56,6 +56,22 @@ def commands(
     return found
 
 
+def exit_code(command: Sequence[str]) -> int:
+    """Run Python with these arguments to its end, also where this process is interrupted.
+
+    A sweep that was killed would leave its workers behind: it is told, and waited for.
+    """
+    with subprocess.Popen([sys.executable, *command]) as process:
+        try:
+            return process.wait()
+        except BaseException as error:
+            # Ctrl-C reaches both.
+            if not isinstance(error, KeyboardInterrupt):
+                process.terminate()
+            process.wait()
+            raise
+
+
 def run_all(sweeps: Sequence[Sequence[str]]) -> None:
     """Run sweeps one after another, all of them also where one fails.
 
@@ -64,7 +80,7 @@ def run_all(sweeps: Sequence[Sequence[str]]) -> None:
     """
     failed = []
     for sweep in sweeps:
-        if subprocess.run([sys.executable, *sweep], check=False).returncode != 0:
+        if exit_code(sweep) != 0:
             failed.append(sweep)
     if failed:
         raise SweepError(

@@ -7,8 +7,6 @@ import math
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from rich.console import Console
 
 from sparse_lightning.errors import SweepError
 from sparse_lightning.experiments.runs import Run
+from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.files import digest, replaced_whole, write_json
 from sparse_lightning.paper.report import Section, claims_table, write_report
 from sparse_lightning.paper.statistics import Rules
@@ -58,7 +57,7 @@ def run_study(
     if done.get("key") != key:
         Console().rule(title)
         began = time.monotonic()
-        if subprocess.run([sys.executable, *command[1:]], check=False).returncode != 0:
+        if exit_code(command[1:]) != 0:
             raise SweepError(f"Study {title} failed: {shlex.join(command)} says why.")
         # A study that is taken up again is quick; what it took the first time counts as well.
         seconds = time.monotonic() - began + done.get("seconds", 0.0)

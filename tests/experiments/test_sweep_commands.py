@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,31 @@ def test_finished_trainings_are_skipped_and_failures_named(tmp_path: Path, mnist
     assert "Sweep of 1 jobs" in printed
     assert "1 finished, 1 waiting" in printed
     assert "solver.step_size=5000 is too large" in printed
+
+
+CHILD = """
+import signal, sys, time
+def end(*_):
+    print("saved", flush=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, end)
+print("begun", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import sys
+from sparse_lightning.experiments.sweep_commands import exit_code
+from sparse_lightning.signals import terminated_in_order
+with terminated_in_order():
+    exit_code(["-c", sys.argv[1]])
+"""
+
+
+def test_a_command_is_told_of_the_end_and_waited_for():
+    """A sweep that is killed leaves its workers behind."""
+    program = [sys.executable, "-c", PARENT, CHILD]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "begun\n"
+        parent.terminate()
+        assert parent.stdout.read() == "saved\n"
+    assert parent.returncode == 143

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,12 +34,12 @@ def test_trainings_of_two_commits_are_refused(tmp_path: Path, other):
 def test_a_study_is_done_again_with_other_code(tmp_path: Path, monkeypatch):
     code, ran = {"commit": "a"}, []
 
-    def run(command, check):
+    def run(command):
         ran.append(command)
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
     monkeypatch.setattr(reproduction, "code_identity", lambda: code)
-    monkeypatch.setattr(reproduction.subprocess, "run", run)
+    monkeypatch.setattr(reproduction, "exit_code", run)
     study = OmegaConf.create({"data": None, "settings": ["study=regret"], "figures": []})
     for commit, times in (("a", 1), ("a", 1), ("b", 2)):
         code["commit"] = commit
