@@ -168,9 +168,9 @@ def test_all_in_one(examples, compose: Compose, arrays: Path, tmp_path: Path):
 
 
 def test_a_part_that_no_checkpoint_could_name_is_refused_before_training(
-    examples, compose: Compose
+    examples, compose: Compose, tmp_path: Path
 ):
-    config = compose(SEARCH_PATH, "model=k_largest", "trainer=cpu", "data.root=unread")
+    config = compose(SEARCH_PATH, "model=k_largest", "trainer=cpu", f"data.root={tmp_path}")
     del registry.REGISTRY["KLargest"]
     with pytest.raises(SettingError, match=r"model\.encoder=KLargest is not registered.*@register"):
         train(config)
