@@ -55,5 +55,5 @@ class TinyModel:
         self.digest, self.has_weights, self.metric = f"{family}{seed}", True, "val/energy"
         self.columns = {
             "data": "tiny", "family": family, "sparsity_weight": 0.05, "seed": seed, "run": "run",
-            "max_epochs": 5, "epochs": 5,
+            "max_epochs": 5, "epochs": 5, "solver": "FISTA",
         } | columns  # fmt: skip

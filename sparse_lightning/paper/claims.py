@@ -166,9 +166,9 @@ CLAIMS = (
     Claim(
         "features",
         "Atoms go from strokes to whole digits as λ grows.",
-        "For every family the mean extent of atoms in use is larger at the largest λ than {growth} "
-        "times that at the smallest λ above 0, and the median atom is more like the digit nearest "
-        "to it: {intervals}.",
+        "For every family the mean extent of atoms in use is larger at the larger of two λ, named "
+        "before the runs, than {growth} times that at the smaller, and the median atom is more "
+        "like the digit nearest to it: {intervals}.",
         features.atoms_grow,
         "mnist",
     ),
@@ -184,7 +184,7 @@ CLAIMS = (
         "features",
         "On natural image patches a smaller λ gives atoms of higher frequency.",
         "For every family the median over atoms in use of their mean frequency is higher at the "
-        "smallest λ above 0 than at the largest: {intervals}.",
+        "smaller of two λ, named before the runs, than at the larger: {intervals}.",
         features.atoms_are_finer_at_small_weights,
         "imagenet_patches",
     ),
@@ -192,8 +192,8 @@ CLAIMS = (
         "features",
         "WDL's encoder filters are noisier than those of SDL and VDL, the more so as λ grows.",
         "The median over filters of atoms in use of their mean frequency is higher than that of "
-        "{rivals_of_filters} at WDL's smallest λ above 0 and at its largest, or at theirs within a "
-        "factor {weight_ratio}, and it grows by more between them: {intervals}.",
+        "{rivals_of_filters} at two λ of WDL's, named before the runs, or at the rivals' nearest "
+        "within a factor {weight_ratio}, and it grows faster with ln λ between them: {intervals}.",
         features.filters_are_noisier,
         "mnist",
     ),

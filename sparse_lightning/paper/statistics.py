@@ -7,13 +7,15 @@ Seeds are independent replicates. The difference of two families' means has the 
 where both variances are the one pooled over the families that are judged, with
 :math:`\nu = \sum_f (n_f - 1)`. Where two deviations differ too much for one variance, each keeps
 its own, and ν is that of Welch and Satterthwaite. So it does where the replicates of one are no
-seeds of a model. A family whose deviation differs too much from one of the two is not in the pool.
+seeds of a model. A family that is much quieter than one of the two is not in the pool: it would
+promise a precision that the two do not have.
 
 Values that are equal for every seed, as shares of whole pixels may be, tell nothing of their
 spread: the interval is then the whole line.
 
 Evidence that is missing decides nothing: too few seeds, too few epochs, a value that was not
-measured, or a verdict that the change of the last doubling of epochs would turn.
+measured, families that different solvers have trained, without a control, or a verdict that the
+change of the last doubling of epochs would turn.
 """
 
 from __future__ import annotations
@@ -58,6 +60,10 @@ class Rules:
         families_with_strokes: families whose atoms are compared over λ.
         rivals_of_filters: families whose encoder filters WDL's are compared with.
         largest_weight_ratio: of a rival's λ to WDL's at which they are.
+        alike_solvers: solvers by which a control has found a family's results alike; families that
+            others have trained are not compared.
+        ends_of_weights: the two λ at which a family's atoms and filters are judged, by how titles
+            of the data begin and by family.
         growth: factor by which the extent of atoms must grow with λ.
         gabor_share: share of atoms that must be Gabor-like.
         collapse_epochs: over which collapse is followed, at least.
@@ -82,6 +88,8 @@ class Rules:
     families_with_strokes: Sequence[str]
     rivals_of_filters: Sequence[str]
     largest_weight_ratio: float
+    alike_solvers: Sequence[str]
+    ends_of_weights: Mapping[str, Mapping[str, Sequence[float]]]
     growth: float
     gabor_share: float
     collapse_epochs: int
@@ -99,6 +107,8 @@ class Sample:
         epochs: of training.
         of_models: whether the replicates are seeds of a model, whose variance is pooled with that
             of other models.
+        solver: that found the codes in training; None for what has none.
+        lack: what else keeps it from being evidence.
     """
 
     mean: float
@@ -107,6 +117,8 @@ class Sample:
     change: float = 0.0
     epochs: float = math.inf
     of_models: bool = True
+    solver: str | None = None
+    lack: str | None = None
 
     @classmethod
     def fixed(cls, value: float) -> Sample:
@@ -115,6 +127,8 @@ class Sample:
 
     def missing(self, rules: Rules, least_epochs: int = 0) -> str | None:
         """What keeps it from being evidence, None if nothing does."""
+        if self.lack:
+            return self.lack
         if math.isnan(self.mean):
             return "its value"
         if self.seeds < rules.least_seeds:
@@ -126,6 +140,13 @@ class Sample:
         if math.isnan(self.change):
             return "the change of the last doubling of epochs"
         return None
+
+    def missing_beside(self, other: Sample, rules: Rules, least_epochs: int = 0) -> str | None:
+        """What keeps it from being evidence in a comparison with another."""
+        solvers = {self.solver, other.solver} - {None}
+        if len(solvers) == 2 and not solvers <= {*rules.alike_solvers}:
+            return f"a control of its solver, {self.solver} in place of {other.solver}"
+        return self.missing(rules, least_epochs)
 
 
 @dataclass(frozen=True)
@@ -177,32 +198,33 @@ def difference(
     Args:
         ours, theirs: both evidence.
         judged: all families that are, these two among them; the variance is pooled over those
-            whose deviations are like both.
+            that are not much quieter than either.
         confidence: of the two-sided interval.
-        largest_ratio: of deviations that are alike; of others Welch's form is used.
+        largest_ratio: of the deviations of the two, above which Welch's form is used; and by which
+            a quieter family stays out of the pool.
 
     Returns:
-        The interval; the whole line where the variance is exactly 0.
+        The interval; the whole line where neither of the two has a spread.
     """
     pair = [sample for sample in (ours, theirs) if sample.seeds < math.inf]
     middle = ours.mean - theirs.mean
     if not pair:
         return Interval(middle, middle)
+    noisiest = max(sample.deviation for sample in pair)
+    if noisiest == 0:
+        return Interval(-math.inf, math.inf)
 
-    def is_like_both(sample: Sample) -> bool:
-        deviations = [sorted([sample.deviation, one.deviation]) for one in pair]
-        return all(largest <= largest_ratio * smallest for smallest, largest in deviations)
+    def is_too_quiet(sample: Sample) -> bool:
+        return largest_ratio * sample.deviation < noisiest
 
-    if not all(is_like_both(sample) and sample.of_models for sample in pair):
+    if any(is_too_quiet(sample) or not sample.of_models for sample in pair):
         parts = [sample.deviation**2 / sample.seeds for sample in pair]
         terms = [part**2 / (sample.seeds - 1) for part, sample in zip(parts, pair)]
         variance, freedom = sum(parts), sum(parts) ** 2 / (sum(terms) or math.nan)
     else:
-        spread = Spread.pooled([sample for sample in judged if is_like_both(sample)])
+        spread = Spread.pooled([sample for sample in judged if not is_too_quiet(sample)])
         variance = spread.variance * sum(1 / sample.seeds for sample in pair)
         freedom = spread.freedom
-    if variance == 0:
-        return Interval(-math.inf, math.inf)
     half = stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance)
     return Interval(middle - half, middle + half)
 
@@ -252,7 +274,9 @@ def above(
     lacking = ours.missing(rules, least_epochs)
     if lacking:
         return Finding(Word.OPEN, f"{name}: missing {lacking}")
-    lacks = {rival: theirs.missing(rules, least_epochs) for rival, theirs in rivals.items()}
+    lacks = {
+        rival: theirs.missing_beside(ours, rules, least_epochs) for rival, theirs in rivals.items()
+    }
     evidence = {rival: theirs for rival, theirs in rivals.items() if not lacks[rival]}
     pool = [s for s in judged or (ours, *rivals.values()) if not s.missing(rules, least_epochs)]
     corrected = 1 - (1 - rules.confidence) / (comparisons or max(1, len(rivals)))
@@ -303,8 +327,8 @@ def on_par(
         rules: constants.
         least_epochs: that make a model evidence.
     """
-    for sample in (ours, theirs):
-        if lacking := sample.missing(rules, least_epochs):
+    for sample, other in ((ours, theirs), (theirs, ours)):
+        if lacking := sample.missing_beside(other, rules, least_epochs):
             return Finding(Word.OPEN, f"{name}: missing {lacking}")
     levels = (rules.parity_confidence, rules.confidence)
     narrow, wide = (

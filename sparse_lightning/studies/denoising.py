@@ -12,6 +12,8 @@ clipped to the range of pixels, and the PCA-Wiener filter.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -24,9 +26,9 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint, require_images
 from sparse_lightning.studies.denoisers import BASELINES, PATCHES, choose_setting, denoise
-from sparse_lightning.studies.epochs import last_change
+from sparse_lightning.studies.epochs import halfway
 from sparse_lightning.studies.references import PrincipalComponents
-from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.result_cache import ResultCache, Rows
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
@@ -59,8 +61,9 @@ def denoising(
 
     Returns:
         ``table``: one row per model, σ and split (``val``, to choose λ by, and ``test``), with
-        ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB and the shares of ``zeros`` in
-        the codes of clean images and ``zeros_noisy`` in those of noisy ones; ``peers``: likewise
+        ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB, the shares of ``zeros`` in
+        the codes of clean images and ``zeros_noisy`` in those of noisy ones, and ``change``: what
+        the last half of the epochs changed in psnr_denoised (NaN if unknown); ``peers``: likewise
         for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
         `best_denoisers`; pictures of those models.
     """
@@ -68,13 +71,25 @@ def denoising(
     samples = fingerprint(data)
     rows = []
     settings = [samples, list(noise_levels), noise_seed, num_images]
+
+    def measure(trained: TrainedModel) -> Rows:
+        return _measure(trained, data, noise_levels, noise_seed, num_images)
+
+    def measure_halfway(trained: TrainedModel) -> Rows:
+        half = halfway(trained)
+        return [] if half is None else measure(half)
+
     for trained in tqdm(trained_models, desc="denoising", unit="model"):
-        measured = cache.rows(
-            ["rebuilt from noise", trained.digest, *settings],
-            lambda t=trained: _measure(t, data, noise_levels, noise_seed, num_images),
+        own = [trained.digest, *settings]
+        measured = cache.rows(["rebuilt from noise", *own], functools.partial(measure, trained))
+        earlier = cache.rows(
+            ["rebuilt from noise after half of the epochs", trained.columns["epochs"], *own],
+            functools.partial(measure_halfway, trained),
         )
-        known = trained.columns | {"change": last_change(trained)}
-        rows += [known | row for row in measured]
+        before = {(row["split"], row["noise"]): row["psnr_denoised"] for row in earlier}
+        for row in measured:
+            change = row["psnr_denoised"] - before.get((row["split"], row["noise"]), math.nan)
+            rows.append(trained.columns | row | {"change": change})
     table = pd.DataFrame(rows)
     references = cache.rows(
         ["denoising references", *settings],
@@ -119,7 +134,7 @@ def _measure(
     noise_levels: Sequence[float],
     seed: int,
     count: int | None,
-) -> list[dict]:
+) -> Rows:
     rows = []
     for split in ("val", "test"):
         for level in noise_levels:
@@ -207,8 +222,8 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns noise, family, sparsity_weight, and the means over seeds of each PSNR in dB and of
         the shares of zeros, psnr_denoised_std, seeds, ``psnr_denoised_val`` (of validation images),
-        ``epochs`` (of the shortest run) and ``change``: what the last doubling of epochs changed in
-        the PSNR of clean validation images, in dB; NaN if unknown.
+        ``epochs`` (of the shortest run) and ``change``: what the last half of the epochs changed in
+        psnr_denoised, in dB; NaN if unknown.
     """
     keys = ["noise", "family", "sparsity_weight"]
     columns = ["psnr_clean", "psnr_noisy", "psnr_denoised", "zeros", "zeros_noisy"]

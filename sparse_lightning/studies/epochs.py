@@ -66,14 +66,3 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
     is_best = energy == energy.groupby(weight).cummin()
     history = metrics[[f"val/{name}" for name in names]].set_axis(names, axis="columns")
     return history.where(is_best).ffill().assign(epochs=metrics["epoch"].astype(int) + 1)
-
-
-def last_change(trained: TrainedModel) -> float:
-    """What the last doubling of epochs changed in validation PSNR, in dB; NaN if unknown.
-
-    Both are those of the best model until then.
-    """
-    history = validation_history(trained).set_index("epochs")
-    values = history[quality_of(history).name]
-    last = values.index.max() if len(values) else 0
-    return float(values[last] - values[last // 2]) if last // 2 in values.index else math.nan

@@ -81,11 +81,13 @@ def over_seeds(curves: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Mean over seeds.
 
     Returns:
-        The keys, psnr in dB, std (unbiased; NaN for one seed) and seeds, how many curves reach.
+        The keys, psnr in dB, std (unbiased; NaN for one seed), ``seeds``, how many curves reach,
+        and ``curves``, how many there are.
     """
     name = quality_of(curves).name
     grouped = curves.groupby(keys)[name]
-    return grouped.agg(**{name: "mean", "std": "std", "seeds": "count"}).reset_index()
+    measures = {name: "mean", "std": "std", "seeds": "count", "curves": "size"}
+    return grouped.agg(**measures).reset_index()
 
 
 def against_epochs(

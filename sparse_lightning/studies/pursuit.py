@@ -9,6 +9,7 @@ weights by least squares. Its codes have signs.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,15 +49,29 @@ def of_classics(
 
     Returns:
         Columns method, active (atoms that a code may use), psnr in dB or r2, zeros.
+
+    Warns:
+        UserWarning: the methods are left out, since there are fewer training samples than atoms.
     """
 
     @functools.cache
-    def atoms(method: str, num_active: int) -> np.ndarray:
-        train = all_inputs(data, "train", settings.num_images)
-        return fitted_dictionary(method, train, num_atoms, num_active, settings)
+    def train() -> np.ndarray:
+        return all_inputs(data, "train", settings.num_images)
 
+    @functools.cache
+    def atoms(method: str, num_active: int) -> np.ndarray:
+        return fitted_dictionary(method, train(), num_atoms, num_active, settings)
+
+    methods = [] if settings is None else settings.installed()
+    if methods and len(train()) < num_atoms:
+        warnings.warn(
+            f"{' and '.join(methods)} are left out: they begin with {num_atoms} training samples, "
+            f"and have {len(train())} (study.compute.classics.num_images at most).",
+            stacklevel=2,
+        )
+        methods = []
     rows = []
-    for method in [] if settings is None else settings.installed():
+    for method in methods:
         for number in settings.num_active:
             key = ["classics", method, num_atoms, number]
             key += [fingerprint(data), num_images, settings.key()]

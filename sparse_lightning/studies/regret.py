@@ -168,9 +168,9 @@ def models_in_short(table: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of what a family's own codes rebuild, and of how sparse they are.
 
     Returns:
-        Columns family, sparsity_weight, psnr (dB) or r2, zeros, dead_units, seeds.
+        Columns family, solver, sparsity_weight, psnr (dB) or r2, zeros, dead_units, seeds.
     """
-    grouped = own_codes(table).groupby(["family", "sparsity_weight"])
+    grouped = own_codes(table).groupby(["family", "solver", "sparsity_weight"])
     means = grouped[[quality_of(table).name, "zeros", "dead_units"]].mean()
     return means.assign(seeds=grouped.size()).reset_index()
 
@@ -188,7 +188,7 @@ def psnr_at_zeros(
 
     Returns:
         Columns zeros, family, psnr (mean over the seeds whose curve reaches there, in dB), std
-        (unbiased; NaN for one seed), seeds, ``epochs`` and ``change``: what the last doubling of
+        (unbiased; NaN for one seed), seeds, ``curves`` (of all seeds), ``epochs`` and ``change``: what the last doubling of
         epochs changed, see `last_doubling`.
     """
     found = curves_at_zeros(own_codes(table), at_zeros, largest_gap, CURVE)

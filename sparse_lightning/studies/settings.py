@@ -48,7 +48,7 @@ def settings(trained_models: Sequence[TrainedModel]) -> StudyResult:
         )
     results = pd.DataFrame([_results(trained) for trained in trained_models])
     columns = pd.DataFrame([trained.columns for trained in trained_models])
-    table = columns.join(chosen[varied]).join(results)
+    table = columns.drop(columns=varied, errors="ignore").join(chosen[varied]).join(results)
     return StudyResult(table, {"effects": effects(table, varied)})
 
 

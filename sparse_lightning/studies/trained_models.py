@@ -138,11 +138,13 @@ class TrainedModel:
 
         ``sparsity_weight`` is what a family's curve runs over: λ, or k where the encoder keeps the
         k largest components. ``epochs`` are those that were done, which early stopping can make
-        fewer than ``max_epochs``; NaN if the run has not ended.
+        fewer than ``max_epochs``; NaN if the run has not ended. ``solver`` found the codes in
+        training.
         """
         return {
             "data": _title(self.run),
             **{name: self.note[name] for name in NOTED},
+            "solver": _solver(self.run),
             "seed": self.run.config.seed,
             "max_epochs": self.run.settings.get(EPOCHS),
             "epochs": (self.run.results or {}).get("epochs", math.nan),
@@ -177,6 +179,11 @@ def _title(run: Run) -> str:
         return run.data().title
     except DataError:  # Another package's, known by name alone.
         return run.config.data_name
+
+
+def _solver(run: Run) -> str:
+    """The name of its class, which says more than its settings do."""
+    return str(OmegaConf.select(run.config, "model.solver._target_")).rpartition(".")[2]
 
 
 def find_trained_models(

@@ -12,7 +12,7 @@ from scipy import stats
 
 from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret
 from sparse_lightning.paper.judges.evidence import over_seeds
-from sparse_lightning.paper.statistics import Finding, Word
+from sparse_lightning.paper.statistics import Finding, Rules, Word
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
 
@@ -21,9 +21,16 @@ MNIST = pd.DataFrame({"data": ["MNIST"]})
 OTHERS = {"sdl": 16.0, "vdl": 16.1, "wdl": 15.0, "sdl_nl": 16.2, "wdl_nl": 15.5}
 
 
+@pytest.fixture(scope="module")
+def rules(rules: Rules) -> Rules:
+    """With the two λ of `atoms` as the ends of every family."""
+    ends = dict.fromkeys([*OTHERS, "vdl_nl"], (0.005, 0.02))
+    return dataclasses.replace(rules, ends_of_weights={"MNIST": ends})
+
+
 def at_zeros(**families: float) -> StudyResult:
     rows = [
-        {"zeros": zeros, "family": family, "psnr": psnr, "std": 0.1, "seeds": 3, "epochs": 100,
+        {"zeros": zeros, "family": family, "psnr": psnr, "std": 0.1, "seeds": 3, "curves": 3, "epochs": 100,
          "change": 0.02}
         for family, psnr in families.items()
         for zeros in (0.9, 0.95)
@@ -53,6 +60,29 @@ def test_reconstructs_best(rules):
     assert "wdl: missing its value" in lacking.shown
 
 
+def test_a_family_is_no_evidence_where_the_curve_of_a_seed_does_not_reach(rules):
+    whole = at_zeros(vdl_nl=17.0, **OTHERS)
+    found = regret.reconstructs_best(changed(whole, "sdl", 0.95, curves=5), rules)
+    assert found.word is OPEN
+    assert "sdl: missing curves that reach (3 of 5)" in found.shown
+
+
+def test_families_of_other_solvers_are_compared_after_a_control_alone(rules):
+    solvers = dict.fromkeys([*OTHERS, "vdl_nl"], "FISTA") | {"sdl_nl": "Adaptive"}
+    table = pd.DataFrame({"family": solvers.keys(), "solver": solvers.values()})
+    result = StudyResult(table.assign(data="MNIST"), at_zeros(vdl_nl=17.0, **OTHERS).more)
+    found = regret.reconstructs_best(result, rules)
+    assert found.word is OPEN
+    assert "sdl_nl: missing a control of its solver, Adaptive in place of FISTA" in found.shown
+    controlled = dataclasses.replace(rules, alike_solvers=["FISTA", "Adaptive"])
+    assert regret.reconstructs_best(result, controlled).word is HOLDS
+    # Other rivals refute as before.
+    worse = StudyResult(result.table, at_zeros(vdl_nl=14.0, **OTHERS).more)
+    assert regret.reconstructs_best(worse, rules).word is FAILS
+    result.table["solver"] = result.table["solver"].where(result.table["family"] != "sdl", "ISTA")
+    assert regret.linear_on_par(result, rules).word is OPEN
+
+
 def test_codes_by_inference_stand_apart(rules):
     with_them = at_zeros(vdl_nl=17.0, do=18.0, do_nl=19.0, **OTHERS)
     assert regret.reconstructs_best(with_them, rules).word is HOLDS
@@ -72,7 +102,7 @@ def test_half_of_the_evidence_refutes_and_does_not_confirm(rules, psnr, word):
     half = changed(at_zeros(vdl_nl=psnr, **OTHERS), "vdl_nl", 0.95, psnr=math.nan, seeds=0)
     found = regret.reconstructs_best(half, rules)
     assert found.word is word
-    assert "VDL-NL at 95 % zeros: missing its value" in found.shown
+    assert "VDL-NL at 95 % zeros: missing curves that reach (0 of 3)" in found.shown
 
 
 @pytest.mark.parametrize(
@@ -303,7 +333,7 @@ def atoms(
 ) -> StudyResult:  # fmt: skip
     rows = [
         {"family": family, "sparsity_weight": weight, "seed": seed, "epochs": epochs,
-         **{name: values[i] + 0.01 * seed for name, values in columns.items()},
+         **{name: values[i] + (0.01 + 0.001 * i) * seed for name, values in columns.items()},
          **{f"change_{name}": change for name in columns}}
         for i, weight in enumerate(weights)
         for seed in range(3)
@@ -336,9 +366,22 @@ def test_atoms_grow_in_extent_and_in_likeness(rules):
     # Two parts of one claim share the error of a refutation.
     two, one = (dataclasses.replace(rules, families_with_strokes=own) for own in (
         ["sdl", "vdl"], ["sdl"]))  # fmt: skip
-    smaller = atoms(mean_extent=(0.5, 0.569), median_likeness=(0.6, 0.8))
+    smaller = atoms(mean_extent=(0.5, 0.568), median_likeness=(0.6, 0.8))
     assert features.atoms_grow(smaller, one).word is FAILS
     assert features.atoms_grow(smaller, two).word is OPEN
+
+
+def test_atoms_are_judged_at_the_weights_that_were_named(rules):
+    """What is finished so far may have other ends."""
+    rules = dataclasses.replace(rules, families_with_strokes=["sdl"])
+    so_far = atoms(weights=(0.01, 0.02), mean_extent=(0.59, 0.6), median_likeness=(0.6, 0.8))
+    found = features.atoms_grow(so_far, rules)
+    assert (found.word, found.shown) == (OPEN, "sdl: missing λ = 0.005")
+    small = atoms(weights=(0.005,), mean_extent=(0.3,), median_likeness=(0.6,))
+    both = pd.concat([so_far.more["summary"], small.more["summary"]])
+    assert features.atoms_grow(StudyResult(MNIST, {"summary": both}), rules).word is HOLDS
+    unnamed = dataclasses.replace(rules, ends_of_weights={})
+    assert features.atoms_grow(so_far, unnamed).word is OPEN
 
 
 def test_atoms_are_gabors_more_often_than_scrambled_ones(rules):
@@ -374,12 +417,14 @@ def test_models_without_a_penalty_are_no_end_of_lambda(rules):
     assert features.atoms_grow(dense, rules).word is OPEN
     assert features.atoms_are_finer_at_small_weights(dense, rules).word is OPEN
     dense = atoms("wdl", weights=(0.0, 0.02), **columns)
-    assert features.filters_are_noisier(dense, rules).shown == "wdl: missing a second λ"
+    assert features.filters_are_noisier(dense, rules).shown == "wdl: missing λ = 0.005"
 
 
 def test_seeds_that_are_equal_but_for_rounding_tell_nothing_of_their_spread():
     values = pd.Series([0.1] * 3)
     assert over_seeds(values, 100).deviation == 0
+    assert over_seeds(pd.Series([0.3, 0.1 + 0.2, 0.3]), 100).deviation == 0
+    assert over_seeds(pd.Series([0.3, 0.3 + 1e-6, 0.3]), 100).deviation > 0
     assert math.isnan(over_seeds(values[:1], 100).deviation)
 
 
@@ -402,6 +447,8 @@ def test_filters_are_noisier_and_the_more_so_at_large_weights(rules):
 
 def test_filters_are_compared_at_equal_weights(rules):
     """A rival that is trained at far smaller λ as well is taken where WDL is."""
+    ends = {"MNIST": {"wdl": (0.01, 0.02)}}
+    rules = dataclasses.replace(rules, ends_of_weights=ends)
     tables = [atoms("wdl", weights=(0.01, 0.02), median_filter_frequency=(0.3, 0.4))]
     for rival in ("sdl", "vdl"):
         tables += [
@@ -415,6 +462,19 @@ def test_filters_are_compared_at_equal_weights(rules):
     found = features.filters_are_noisier(StudyResult(MNIST, {"summary": far}), rules)
     assert found.word is OPEN
     assert "missing its value" in found.shown
+
+
+def test_filters_grow_faster_per_unit_of_the_logarithm(rules):
+    """WDL gains more than its rivals only since its two λ are further apart."""
+    ends = {"MNIST": {"wdl": (0.01, 0.02)}}
+    rules = dataclasses.replace(rules, ends_of_weights=ends)
+    tables = [atoms("wdl", weights=(0.01, 0.02), median_filter_frequency=(0.5, 0.57))]
+    for rival in ("sdl", "vdl"):
+        tables.append(atoms(rival, weights=(0.014, 0.02), median_filter_frequency=(0.3, 0.36)))
+    summary = pd.concat([result.more["summary"] for result in tables])
+    found = features.filters_are_noisier(StudyResult(MNIST, {"summary": summary}), rules)
+    assert found.word is FAILS
+    assert f"{0.07 / math.log(2):.2f}" in found.shown
 
 
 STROKES = ("sdl", "vdl", "sdl_nl", "vdl_nl")

@@ -80,6 +80,17 @@ def test_quiet_families_do_not_tell_the_spread_of_a_noisy_one(rules):
     assert above("A", ours, asked | {"b": sample(0.0, 0.017)}, rules).word is HOLDS
 
 
+def test_a_pair_that_is_quiet_by_chance_does_not_choose_its_pool(rules):
+    """Families that are judged with it tell how much a seed changes."""
+    ours, rival = sample(16.10, 0.02), sample(16.00, 0.02)
+    others = {name: sample(15.0, 0.1) for name in "cdef"}
+    assert above("A", ours, {"b": rival}, rules).word is HOLDS
+    found = above("A", ours, {"b": rival} | others, rules)
+    half = stats.t.ppf(0.975, 12) * math.sqrt((4 * 0.01 + 2 * 0.0004) / 6 * 2 / 3)
+    assert f"b: {0.1 - half:+.2f} to {0.1 + half:+.2f}" in found.shown
+    assert found.word is OPEN
+
+
 def test_the_variance_is_pooled_over_all_families_that_the_claim_judges(rules):
     ours, rival = sample(15.2), {"reference": Sample.fixed(15.0)}
     assert above("A", ours, rival, rules).word is OPEN

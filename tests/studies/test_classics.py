@@ -87,6 +87,13 @@ def test_settings_are_checked(monkeypatch):
         assert ClassicSettings().installed() == [ONLINE]
 
 
+def test_dictionaries_of_more_atoms_than_samples_are_left_out():
+    data = TinyData()
+    with pytest.warns(UserWarning, match=r"are left out: they begin with 1000 training samples, "):
+        table = pursuit.of_classics(1000, data, ResultCache(), 5, ClassicSettings())
+    assert table.empty
+
+
 def test_a_dictionary_that_needs_no_number_is_fitted_once(monkeypatch):
     fitted = []
 

@@ -23,7 +23,7 @@ from sparse_lightning.studies.ablation import ablation
 from sparse_lightning.studies.coding import all_inputs, batches
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
-from sparse_lightning.studies.epochs import halfway, last_change, validation_history
+from sparse_lightning.studies.epochs import halfway, validation_history
 from sparse_lightning.studies.features import features, summary
 from sparse_lightning.studies.hinge_surface import hinge_surface
 from sparse_lightning.studies.result_cache import ResultCache
@@ -120,6 +120,23 @@ def test_table_one_takes_the_weight_that_denoises_validation_images_best():
     assert best["change"] == pytest.approx(0.2)
 
 
+def test_what_the_last_half_of_training_changed_in_denoising(monkeypatch):
+    trained, half = TinyModel(), TinyModel(seed=1)
+
+    def table(earlier: TinyModel | None) -> pd.DataFrame:
+        monkeypatch.setattr("sparse_lightning.studies.denoising.halfway", lambda _: earlier)
+        data, cache = TinyData(), ResultCache()
+        return denoising([trained], data, cache, (0.5, 1.0), num_peer_images=2, num_shown=1).table
+
+    found = table(half)
+    monkeypatch.setattr("sparse_lightning.studies.denoising.halfway", lambda _: None)
+    before = denoising([half], TinyData(), ResultCache(), (0.5, 1.0), num_peer_images=2).table
+    expected = found["psnr_denoised"] - before["psnr_denoised"]
+    assert found["change"].to_list() == pytest.approx(expected.to_list())
+    assert found["change"].abs().min() > 0
+    assert table(None)["change"].isna().all()
+
+
 def test_references_of_denoising():
     data = TinyData()
     result = denoising([TinyModel()], data, ResultCache(), (0.5,), num_peer_images=10, num_shown=2)
@@ -143,20 +160,18 @@ def test_references_of_denoising():
     assert "clipped\nnoisy" in [label.get_text() for label in labels]
 
 
-def test_the_last_doubling_of_a_model(tmp_path: Path):
+def test_the_history_of_a_model_is_that_of_the_best_so_far(tmp_path: Path):
     trained = TinyModel(run=str(tmp_path))
-    assert math.isnan(last_change(trained))
+    assert validation_history(trained).empty
     history = pd.DataFrame(
         {"epoch": range(5), "val/psnr": [1.0, 3.0, 4, 5, 7], "val/zeros": 0.5,
          "val/energy": [9.0, 5, 4, 3, 2]}
     )  # fmt: skip
     history.to_csv(tmp_path / "metrics.csv", index=False)
-    # From the second epoch to the fifth.
-    assert last_change(trained) == 4.0
+    assert validation_history(trained)["psnr"].to_list() == [1, 3, 4, 5, 7]
     # The model of the fourth epoch is kept, and studies measure it.
     history["val/energy"] = [9.0, 5, 4, 2, 3]
     history.to_csv(tmp_path / "metrics.csv", index=False)
-    assert last_change(trained) == 2.0
     assert validation_history(trained)["psnr"].to_list() == [1, 3, 4, 5, 5]
     # While λ is sought, energies of one λ say nothing of those of another.
     history["val/sparsity_weight"] = [0.1, 0.1, 0.1, 0.1, 0.2]
@@ -165,10 +180,8 @@ def test_the_last_doubling_of_a_model(tmp_path: Path):
     # While a finished run is given more epochs, its model is that of the fewer.
     shorter = TinyModel(run=str(tmp_path), epochs=4)
     assert validation_history(shorter)["epochs"].to_list() == [1, 2, 3, 4]
-    assert last_change(shorter) == 2.0
-    assert last_change(TinyModel(run=str(tmp_path), epochs=math.nan)) == 4.0
-    history[:1].to_csv(tmp_path / "metrics.csv", index=False)
-    assert math.isnan(last_change(trained))
+    unknown = TinyModel(run=str(tmp_path), epochs=math.nan)
+    assert validation_history(unknown)["epochs"].to_list() == [1, 2, 3, 4, 5]
 
 
 # Features.

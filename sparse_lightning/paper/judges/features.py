@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from sparse_lightning.paper.judges.evidence import least_epochs, over_seeds
+from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs, of_title, over_seeds, solvers
 from sparse_lightning.paper.statistics import Finding, Rules, Sample, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
@@ -15,8 +16,8 @@ FREQUENCY, FILTERS = "median_mean_frequency", "median_filter_frequency"
 
 
 def atoms_grow(result: StudyResult, rules: Rules) -> Finding:
-    """Extent and likeness to images of atoms, at the smallest and the largest λ of a family."""
-    ends, findings = _ends(result, rules.families_with_strokes)
+    """Extent and likeness to images of atoms, at the ends of a family's λ."""
+    ends, findings = _ends(result, rules, rules.families_with_strokes)
     parts = (("mean_extent", rules.growth), ("median_likeness", 1.0))
     for column, factor in parts:
         samples = {
@@ -34,8 +35,8 @@ def atoms_grow(result: StudyResult, rules: Rules) -> Finding:
 
 
 def atoms_are_finer_at_small_weights(result: StudyResult, rules: Rules) -> Finding:
-    """Mean frequency of atoms, at the smallest and the largest λ of a family."""
-    ends, findings = _ends(result, rules.families_with_strokes)
+    """Mean frequency of atoms, at the ends of a family's λ."""
+    ends, findings = _ends(result, rules, rules.families_with_strokes)
     samples = {
         family: [_sample(models, FREQUENCY) for models in pair] for family, pair in ends.items()
     }
@@ -49,12 +50,13 @@ def atoms_are_finer_at_small_weights(result: StudyResult, rules: Rules) -> Findi
 
 
 def filters_are_noisier(result: StudyResult, rules: Rules) -> Finding:
-    """Mean frequency of WDL's encoder filters, at both ends of λ, and what it gains between them.
+    """Mean frequency of WDL's encoder filters, at both ends of λ, and its slope between them.
 
     Noise has a higher mean frequency than what is smooth. Rivals are taken at the λ nearest to
-    WDL's: frequencies change along λ, and families are trained over different ranges of it.
+    WDL's: frequencies change along λ, and families are trained over different ranges of it. The
+    slope is per unit of ln λ, since the nearest λ are not equally far apart.
     """
-    ends, missing = _ends(result, ["wdl"])
+    ends, missing = _ends(result, rules, ["wdl"])
     if missing:
         return missing[0]
     weights, summary = [_weight(models) for models in ends["wdl"]], _sparse(result)
@@ -69,10 +71,14 @@ def filters_are_noisier(result: StudyResult, rules: Rules) -> Finding:
     parts = (
         (f"λ = {weights[0]:g}", lambda pair: _sample(pair[0], FILTERS)),
         (f"λ = {weights[1]:g}", lambda pair: _sample(pair[1], FILTERS)),
-        (f"λ = {weights[1]:g} less λ = {weights[0]:g}", lambda pair: _gain(*pair)),
+        (f"λ = {weights[0]:g} to {weights[1]:g}, per unit of ln λ", lambda pair: _slope(*pair)),
     )
+    solver_of = solvers(result)
     for name, of in parts:
-        samples = {family: of(pair) for family, pair in pairs.items()}
+        samples = {
+            family: replace(of(pair), solver=solver_of.get(family))
+            for family, pair in pairs.items()
+        }
         ours = samples.pop("wdl")
         title, number = f"mean frequency of WDL's filters at {name}", len(parts) * len(samples)
         findings.append(_above(title, ours, samples, number, result, rules))
@@ -85,25 +91,37 @@ def _nearest(models: pd.DataFrame, weight: float, largest_ratio: float) -> pd.Da
     return models[(distance == distance.min()) & (distance <= np.log(largest_ratio))]
 
 
-def _gain(small: pd.DataFrame, large: pd.DataFrame) -> Sample:
-    """Of filters, seed by seed."""
+def _slope(small: pd.DataFrame, large: pd.DataFrame) -> Sample:
+    """Of filters over ln λ, seed by seed; no value where the two are of one λ, or one is not there.
+    """
+    if small.empty or large.empty or _weight(small) == _weight(large):
+        return ABSENT
+    span = np.log(_weight(large) / _weight(small))
     gained = large.set_index("seed")[FILTERS] - small.set_index("seed")[FILTERS]
     change = _change(large, FILTERS) - _change(small, FILTERS)
-    return over_seeds(gained, min(_epochs(small), _epochs(large)), change)
+    return over_seeds(gained / span, min(_epochs(small), _epochs(large)), change / span)
 
 
 def _ends(
-    result: StudyResult, families: Sequence[str]
+    result: StudyResult, rules: Rules, families: Sequence[str]
 ) -> tuple[dict[str, tuple[pd.DataFrame, pd.DataFrame]], list[Finding]]:
-    """Of each family its models of the smallest and of the largest λ, and what is missing."""
+    """Of each family its models at the two λ of the rules, and what is missing."""
     summary, ends, missing = _sparse(result), {}, []
+    weights_of = of_title(rules.ends_of_weights, result.data, {})
     for family in families:
-        models = summary[summary["family"] == family]
-        weights = models["sparsity_weight"]
-        if weights.nunique() < 2:
-            missing.append(Finding(Word.OPEN, f"{family}: missing a second λ"))
-            continue
-        ends[family] = models[weights == weights.min()], models[weights == weights.max()]
+        weights = weights_of.get(family, ())
+        models = [
+            summary[(summary["family"] == family) & np.isclose(summary["sparsity_weight"], weight)]
+            for weight in weights
+        ]
+        if len(models) != 2:
+            missing.append(Finding(Word.OPEN, f"{family}: missing the two λ to compare"))
+        elif any(found.empty for found in models):
+            lacking = [w for w, found in zip(weights, models) if found.empty]
+            told = " and ".join(f"{weight:g}" for weight in lacking)
+            missing.append(Finding(Word.OPEN, f"{family}: missing λ = {told}"))
+        else:
+            ends[family] = (models[0], models[1])
     return ends, missing
 
 

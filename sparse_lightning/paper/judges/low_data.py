@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs
+from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs, solvers
 from sparse_lightning.paper.statistics import Finding, Rules, Sample, above, together
 from sparse_lightning.studies.low_data import UNVALIDATED, VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
@@ -69,10 +69,11 @@ def _accuracies(result: StudyResult, rules: Rules, arm: str, count: int) -> dict
     """By method, in %."""
     summary: pd.DataFrame = result.more["summary"].astype({"labels_per_class": str})
     rows = summary[(summary["arm"] == arm) & (summary["labels_per_class"] == str(count))]
-    return {row.method: _accuracy(row, rules) for row in rows.itertuples()}
+    solver_of = solvers(result)
+    return {row.method: _accuracy(row, rules, solver_of.get(row.method)) for row in rows.itertuples()}
 
 
-def _accuracy(row: NamedTuple, rules: Rules) -> Sample:
+def _accuracy(row: NamedTuple, rules: Rules, solver: str | None) -> Sample:
     """In %; of a method without model seeds it is what it is, on the draws that all share."""
     accuracy = 100 * (1 - row.top1)
     if row.model_seeds == math.inf:
@@ -80,4 +81,6 @@ def _accuracy(row: NamedTuple, rules: Rules) -> Sample:
     # What sees pixels has no model: its replicates are draws of labels, and its own start.
     is_model = row.method not in rules.pixel_classifiers
     change = -100 * row.change if is_model else 0.0
-    return Sample(accuracy, 100 * row.top1_std, row.model_seeds, change, row.epochs, is_model)
+    return Sample(
+        accuracy, 100 * row.top1_std, row.model_seeds, change, row.epochs, is_model, solver
+    )

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs
+from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs, solvers
 from sparse_lightning.paper.statistics import Finding, Rules, Sample, above, on_par, together
 from sparse_lightning.studies.study_result import StudyResult
 
 
 def _at_zeros(result: StudyResult, at: float) -> dict[str, Sample]:
-    """Interpolated PSNR by family."""
-    table = result.more["at_zeros"]
-    return {
-        row.family: Sample(row.psnr, row.std, row.seeds, row.change, row.epochs)
-        for row in table[np.isclose(table["zeros"], at)].itertuples()
-    }
+    """Interpolated PSNR by family.
+
+    It is no evidence where the curve of a seed does not reach: those that do are the sparser ones.
+    """
+    table, solver_of = result.more["at_zeros"], solvers(result)
+    values = {}
+    for row in table[np.isclose(table["zeros"], at)].itertuples():
+        is_whole = row.seeds == row.curves
+        lack = None if is_whole else f"curves that reach ({row.seeds:g} of {row.curves:g})"
+        values[row.family] = Sample(
+            row.psnr,
+            row.std,
+            row.seeds,
+            row.change,
+            row.epochs,
+            solver=solver_of.get(row.family),
+            lack=lack,
+        )
+    return values
 
 
 def reconstructs_best(result: StudyResult, rules: Rules, by_inference: bool = False) -> Finding:
