@@ -22,7 +22,7 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from sparse_lightning.errors import FOR_THE_USER, SettingError
+from sparse_lightning.errors import FOR_THE_USER, NoModelsError, SettingError
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
 from sparse_lightning.experiments.settings import known_image_shape
 from sparse_lightning.files import storage_message
@@ -225,7 +225,7 @@ register_resolvers()
 def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run a job under Hydra; an error meant for the user becomes one sentence and exit code 1.
 
-    SIGTERM ends it with exit code 143, SIGINT with 130.
+    A study without models ends with exit code 3. SIGTERM ends a job with 143, SIGINT with 130.
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
@@ -242,6 +242,9 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
         message = None if shows_traceback else user_message(error, config_name)
         if message is None:
             raise
+        if any(isinstance(cause, NoModelsError) for cause in _causes(error)):
+            print(f"\nerror: {message}", file=sys.stderr)
+            sys.exit(NoModelsError.exit_code)
         sys.exit(f"\nerror: {message}")
 
 

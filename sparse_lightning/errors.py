@@ -13,6 +13,12 @@ class SettingError(ValueError):
     """A setting that cannot work: the message names it, its value and what to do."""
 
 
+class NoModelsError(SettingError):
+    """No trained model is there that a study asks for. A command ends with this exit code."""
+
+    exit_code = 3
+
+
 class InputError(ValueError):
     """Inputs or codes that cannot be what they are given as."""
 

@@ -41,9 +41,10 @@ def reproduce(config: DictConfig) -> None:
     )
     from sparse_lightning.paper.statistics import Rules
 
-    runs = [run for run in find_runs(trained) if run.is_finished]
-    require_one_commit(runs)
-    digests = digests_of(runs)
+    runs = find_runs(trained)
+    finished = [run for run in runs if run.is_finished]
+    require_one_commit(finished)
+    digests = digests_of(finished)
     sections = [
         run_study(title, study, digests, folder, own) for title, study in config.studies.items()
     ]

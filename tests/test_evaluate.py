@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from wandb_records import records
 
 from sparse_lightning.checkpoint_format import FORMAT_KEY
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
-from sparse_lightning.errors import CheckpointError, DataError, SettingError
-from sparse_lightning.evaluate import evaluate
+from sparse_lightning.errors import CheckpointError, DataError, NoModelsError, SettingError
+from sparse_lightning.evaluate import evaluate, main
 from sparse_lightning.experiments import fingerprint
 from sparse_lightning.experiments.runs import Run, record_settings
 from sparse_lightning.files import write_json
@@ -307,6 +308,16 @@ def test_wandb_gets_tables_and_images(compose_study, tmp_path: Path):
 def test_a_mistake_gets_one_sentence(overrides, expected, compose_study, sweep: Path):
     with pytest.raises(SettingError, match=expected):
         evaluate(compose_study("regret", *(text.format(sweep=sweep) for text in overrides)))
+
+
+def test_a_command_without_models_says_so_by_its_exit_code(sweep: Path, tmp_path, monkeypatch):
+    words = ["study=regret", f"runs={sweep}", "where.family=[vdl]", f"hydra.run.dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *words])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == NoModelsError.exit_code
 
 
 def test_mixed_data_are_refused(compose_study, sweep: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_lightning.paper.claims import CLAIMS
-from sparse_lightning.paper.statistics import Rules, Word
+from sparse_lightning.paper.statistics import Finding, Rules, Word
 from sparse_lightning.studies.study_result import StudyResult
 
 STYLE = """
@@ -28,6 +28,9 @@ code, pre { background: #f4f4f4; font-size: 0.85em; overflow-x: auto; white-spac
 """
 
 
+NOT_TRAINED = Finding(Word.OPEN, "no training that the study asks for is finished")
+
+
 @dataclass(frozen=True)
 class Section:
     """One study of the report.
@@ -40,6 +43,7 @@ class Section:
         figures: patterns of the names of figures to show, without ``.png``.
         command: that made it.
         seconds: that it took.
+        has_models: whether there was a model to look at, or none is needed.
     """
 
     title: str
@@ -49,9 +53,12 @@ class Section:
     figures: Sequence[str]
     command: str
     seconds: float
+    has_models: bool = True
 
     def pictures(self) -> list[Path]:
         """The figures to show, in the order of the patterns."""
+        if not self.has_models:
+            return []
         found = sorted(self.folder.glob("*.png"))
         chosen = [
             path
@@ -100,7 +107,7 @@ def claims_table(sections: Sequence[Section], rules: Rules) -> pd.DataFrame:
     for section in sections:
         for claim in CLAIMS:
             if claim.study == section.study and claim.data in (None, section.data):
-                found = claim.judge(section.result, rules)
+                found = claim.judge(section.result, rules) if section.has_models else NOT_TRAINED
                 told = claim.says, claim.rule_by(rules), found.shown, str(found.word)
                 rows.append((section.title, *told))
     return pd.DataFrame(rows, columns=["study", "claim", "rule", "these runs", "verdict"])
@@ -122,6 +129,8 @@ def _badge(verdict: str) -> str:
 
 def _section(section: Section, claims: pd.DataFrame) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
+    if not section.has_models:
+        parts.append(f"<p>{NOT_TRAINED.shown.capitalize()}.</p>")
     for claim in claims.to_dict("records"):
         parts.append(
             f"<p><b>{html.escape(claim['claim'])}</b> {_badge(claim['verdict'])}<br>"
@@ -135,7 +144,7 @@ def _section(section: Section, claims: pd.DataFrame) -> str:
             f'<figure><img alt="{name}" src="data:image/png;base64,{encoded}">'
             f"<figcaption>{name}</figcaption></figure>"
         )
-    for name, table in section.result.more.items():
+    for name, table in section.result.more.items() if section.has_models else ():
         if len(table) <= 100:
             shown = table.drop(columns="run", errors="ignore")
             text = shown.to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")

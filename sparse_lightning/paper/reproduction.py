@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 import shutil
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from sparse_lightning.errors import SweepError
+from sparse_lightning.errors import NoModelsError, SweepError
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.files import digest, replaced_whole, write_json
@@ -41,6 +40,12 @@ def run_study(
         digests: of the model of each training, by the training's folder.
         folder: of trainings and studies.
         before: what stands in the command before the settings.
+
+    Returns:
+        Where it is; without models, where no training that it asks for is finished yet.
+
+    Raises:
+        SweepError: it failed.
     """
     out = folder / "studies" / title
     settings = list(study.settings)
@@ -54,19 +59,24 @@ def run_study(
     # A training that was done again, with other code, is another.
     key = digest([command, code_identity(), looked_at])
     done = _done(out)
+    kind = next(s.removeprefix("study=") for s in settings if s.startswith("study="))
+    shown = title, kind, study.data, out, list(study.figures), shlex.join(command)
+    without_models = Section(*shown, seconds=0.0, has_models=False)
+    if study.data is not None and not looked_at:
+        return without_models
     if done.get("key") != key:
         Console().rule(title)
         began = time.monotonic()
-        if exit_code(command[1:]) != 0:
+        code = exit_code(command[1:])
+        if code == NoModelsError.exit_code:
+            return without_models
+        if code != 0:
             raise SweepError(f"Study {title} failed: {shlex.join(command)} says why.")
         # A study that is taken up again is quick; what it took the first time counts as well.
         seconds = time.monotonic() - began + done.get("seconds", 0.0)
         done = {"key": key, "seconds": round(seconds, 1)}
         write_json(out / DONE_FILE, done)
-    kind = next(s.removeprefix("study=") for s in settings if s.startswith("study="))
-    return Section(
-        title, kind, study.data, out, list(study.figures), shlex.join(command), done["seconds"]
-    )
+    return Section(*shown, done["seconds"])
 
 
 def digests_of(runs: Sequence[Run]) -> dict[Path, str]:
@@ -100,6 +110,17 @@ def cpu_hours(runs: Sequence[Run]) -> str:
     return ", ".join(f"{family} {spent:.1f}" for family, spent in hours.items())
 
 
+def unfinished(runs: Sequence[Run]) -> str:
+    """A sentence that names the trainings that no study looks at, empty without any."""
+    names = [
+        run.folder.name
+        + ("" if run.diverged_at_epoch is None else f" (diverged in epoch {run.diverged_at_epoch})")
+        for run in runs
+        if not run.is_finished
+    ]
+    return f" Not finished, and in no table: {', '.join(names)}." if names else ""
+
+
 def _done(folder: Path) -> dict:
     path = folder / DONE_FILE
     return json.loads(path.read_text()) if path.is_file() else {}
@@ -112,17 +133,16 @@ def write_pages(
 
     Args:
         sections: of the report, in order.
-        runs: trainings that the report counts.
+        runs: all trainings; the report counts those that are finished, and names the others.
         folder: where everything goes.
         heading: title of the report.
         rules: by which claims are judged.
     """
-    seconds = sum(run.results["seconds"] for run in runs)
+    finished = [run for run in runs if run.is_finished]
     studied = sum(section.seconds for section in sections)
     about = (
-        f"{len(runs)} trainings, {seconds / 60:.0f} minutes of training in all, on "
-        f"{os.cpu_count()} CPU cores; {studied / 60:.0f} minutes of studies. "
-        f"CPU hours of training: {cpu_hours(runs)}."
+        f"{len(finished)} trainings; CPU hours: {cpu_hours(finished) or 0}. "
+        f"{studied / 60:.0f} minutes of studies.{unfinished(runs)}"
     )
     claims = claims_table(sections, rules)
     with replaced_whole(folder / "report.html") as temporary:

@@ -22,7 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
-from sparse_lightning.errors import CheckpointError, DataError, SettingError, StorageError
+from sparse_lightning.errors import (
+    CheckpointError,
+    DataError,
+    NoModelsError,
+    SettingError,
+    StorageError,
+)
 from sparse_lightning.experiments.early_checks import as_list, require_models
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,
@@ -204,8 +210,9 @@ def find_trained_models(
             or by family, such as ``{"sparsity_weight": {"sdl": [0.01]}}``; None for all.
 
     Raises:
-        SettingError: not exactly one of the two is given, nothing is found or kept, or models
-            that a study would take for seeds of one another differ in more than the seed.
+        SettingError: not exactly one of the two is given, or models that a study would take for
+            seeds of one another differ in more than the seed.
+        NoModelsError: nothing is found or kept.
         CheckpointError: a file that is missing or no checkpoint.
     """
     require_models(checkpoint, runs)
@@ -220,7 +227,7 @@ def find_trained_models(
         if not kept:
             known = sorted({trained.columns[column] for trained in found})
             told = dict(values) if isinstance(values, Mapping) else list(values)
-            raise SettingError(f"where.{column}={told} leaves no model: there are {known}.")
+            raise NoModelsError(f"where.{column}={told} leaves no model: there are {known}.")
         found = kept
     if not of_any_settings:
         _require_seeds_of_one_another(found)
@@ -272,7 +279,7 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
         warnings.warn(f"runs={folder}: {told}.", stacklevel=2)
     if not finished:
         advice = told if diverged else "check the path"
-        raise SettingError(f"runs={folder} holds no finished run: {advice}.")
+        raise NoModelsError(f"runs={folder} holds no finished run: {advice}.")
     return [TrainedModel(run, run.best_checkpoint) for run in finished]
 
 

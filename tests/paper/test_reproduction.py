@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
 from sparse_lightning.errors import SweepError
+from sparse_lightning.experiments.records import DIVERGED_AT, FAILURE_FILE
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_settings
 from sparse_lightning.files import write_json
 from sparse_lightning.paper import reproduction
-from sparse_lightning.paper.reproduction import cpu_hours, require_one_commit
+from sparse_lightning.paper.reproduction import cpu_hours, require_one_commit, write_pages
 
 
 def trained(folder: Path, family: str, **results: object) -> Run:
@@ -45,6 +47,33 @@ def test_a_study_is_done_again_with_other_code(tmp_path: Path, monkeypatch):
         code["commit"] = commit
         reproduction.run_study("regret", study, {}, tmp_path)
         assert len(ran) == times
+
+
+@pytest.mark.parametrize(("data", "code"), [("mnist", None), (None, 3)])
+def test_a_study_without_models_is_told_and_stops_nothing(
+    tmp_path: Path, monkeypatch, rules, data, code
+):
+    monkeypatch.setattr(reproduction, "exit_code", lambda command: code)
+    settings = ["study=denoising", "where.family=[vdl]"]
+    study = OmegaConf.create({"data": data, "settings": settings, "figures": ["*"]})
+    found = reproduction.run_study("denoising", study, {}, tmp_path)
+    assert not found.has_models
+    report = write_pages([found], [], tmp_path, "Title", rules).read_text()
+    assert "No training that the study asks for is finished" in report
+    claims = pd.read_csv(tmp_path / "claims.csv")
+    assert set(claims["verdict"]) == {"open"}
+    assert len(claims) == 3
+
+
+def test_trainings_that_are_in_no_table_are_named(tmp_path: Path, rules):
+    runs = [trained(tmp_path / "whole", "sdl", cpu_seconds=3600)]
+    for name in ("begun", "fallen"):
+        record_settings(OmegaConf.create({"model": {"family": "sdl"}}), tmp_path / name)
+        runs.append(Run(tmp_path / name))
+    write_json(tmp_path / "fallen" / FAILURE_FILE, {DIVERGED_AT: 7})
+    report = write_pages([], runs, tmp_path, "Title", rules).read_text()
+    assert "1 trainings; CPU hours: sdl 1.0." in report
+    assert "Not finished, and in no table: begun, fallen (diverged in epoch 7)." in report
 
 
 def test_digests_build_no_model(tmp_path: Path):
