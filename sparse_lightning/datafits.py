@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparse_lightning.errors import InputError
+
 
 def mean_squares(values: Tensor) -> Tensor:
     """The mean square of each sample, (n, d) -> (n,)."""
@@ -245,14 +247,24 @@ class AutogradDataFit(DataFit):
     inputs: Tensor
 
     def value(self, codes: Tensor) -> Tensor:
-        return mean_squares(self.decoder(codes) - self.inputs)
+        return self._errors(codes, self.inputs)
+
+    def _errors(self, codes: Tensor, inputs: Tensor) -> Tensor:
+        rebuilt = self.decoder(codes)
+        if rebuilt.shape != inputs.shape:
+            # They would broadcast, and each code would be fitted to other inputs as well.
+            raise InputError(
+                f"{type(self.decoder).__name__} rebuilds inputs of shape {tuple(inputs.shape)} in "
+                f"the shape {tuple(rebuilt.shape)}: let its forward return (n, d)."
+            )
+        return mean_squares(rebuilt - inputs)
 
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         # Lightning validates in inference mode, whose tensors autograd refuses: leave it, copy.
         with torch.inference_mode(False), torch.enable_grad():
             inputs = self.inputs.clone()
             values, pullback = torch.func.vjp(
-                lambda codes: mean_squares(self.decoder(codes) - inputs), codes.detach().clone()
+                lambda codes: self._errors(codes, inputs), codes.detach().clone()
             )
             (gradient,) = pullback(torch.ones_like(values))
         return values.detach(), gradient.detach()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,6 +29,7 @@ from sparse_lightning.datafits import (
 )
 from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_count, require_positive
+from sparse_lightning.overrides import overrides
 from sparse_lightning.registry import plain_numbers, register
 
 Columns = tuple[Tensor, tuple[int, ...]]
@@ -44,10 +45,9 @@ class Decoder(nn.Module):
     input_dim: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A class with a ``forward`` of its own does not inherit another one's data fit."""
+        """A class with another ``forward`` does not inherit the data fit of the one before."""
         super().__init_subclass__(**kwargs)
-        owner = next(kind for kind in cls.__mro__ if "datafit" in vars(kind))
-        if "forward" in vars(cls) and owner is not cls and issubclass(owner, Decoder):
+        if overrides(cls, "forward", beyond="datafit"):
             cls.datafit = Decoder.datafit  # type: ignore[method-assign]
 
     def datafit(self, inputs: Tensor) -> DataFit:
@@ -147,6 +147,13 @@ class LinearDecoder(Decoder):
         return QuadraticDataFit.of(inputs, _for_inference(self.weight))
 
 
+def _are_linear(layers: Iterable[nn.Module], has_bias: bool = False) -> bool:
+    """Whether layers are what a decoder made them: a subclass may have put others in."""
+    return all(
+        isinstance(layer, nn.Linear) and (layer.bias is not None) == has_bias for layer in layers
+    )
+
+
 @register
 class MultiLayerDecoder(Decoder):
     r"""A relu network: :math:`D(z) = W_K\,\mathrm{relu}(\dots \mathrm{relu}(W_1 z + b_1) \dots)`.
@@ -176,8 +183,11 @@ class MultiLayerDecoder(Decoder):
         return self.output(codes)
 
     def datafit(self, inputs: Tensor) -> DataFit:
-        layers = [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
-        hidden = [(_for_inference(layer.weight), at_least_float32(layer.bias)) for layer in layers]
+        if not _are_linear(self.hidden, has_bias=True) or not _are_linear([self.output]):
+            return super().datafit(inputs)
+        hidden = [
+            (_for_inference(layer.weight), at_least_float32(layer.bias)) for layer in self.hidden
+        ]
         return ReluNetworkDataFit(hidden, LeastSquares(inputs, _for_inference(self.output.weight)))
 
 
@@ -208,8 +218,9 @@ class LinearNetworkDecoder(Decoder):
         return self.layers(codes.to(next(self.parameters()).dtype))
 
     def datafit(self, inputs: Tensor) -> DataFit:
-        layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        product, *others = (at_least_float32(layer.weight) for layer in layers)
+        if not _are_linear(self.layers):
+            return super().datafit(inputs)
+        product, *others = (at_least_float32(layer.weight) for layer in self.layers)
         for weight in others:
             product = weight @ product
         return QuadraticDataFit.of(inputs, with_normal_squares(product))

@@ -12,10 +12,13 @@ Gated LISTA (Wu et al. 2020) adds gates to its layers. The encoders of sparse au
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from sparse_lightning.errors import SettingError, require_count
+from sparse_lightning.overrides import overrides
 from sparse_lightning.penalties import L1, Penalty
 from sparse_lightning.registry import register
 
@@ -34,6 +37,13 @@ class Encoder(nn.Module):
     code_dim: int
     is_signed: bool = False
     subtracts_decoder_bias: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with another ``forward`` trains by it, and not by that of the one before."""
+        super().__init_subclass__(**kwargs)
+        method = "encode_with_preactivations"
+        if overrides(cls, "forward", beyond=method):
+            cls.encode_with_preactivations = Encoder.encode_with_preactivations  # type: ignore[method-assign]
 
     def encode_with_preactivations(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (n, l) of a training batch, and what they are the active part of, (n, l)."""

@@ -4,8 +4,9 @@ The families are those of the command line: their parts and numbers are composed
 `SparseCoding.fit` is a loop over the model's own training step. The loop writes no file, and does
 not change the state of numpy's and torch's random generators.
 
-The code of a row does not depend on the other rows: the variance hinge, which couples the samples
-of a batch, is used in `SparseCoding.fit` and never in `SparseCoding.transform`.
+The code of a row does not depend on the other rows, but within the tolerance of some solvers (see
+``solver``): the variance hinge, which couples the samples of a batch, is used in `SparseCoding.fit`
+and never in `SparseCoding.transform`.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         batch_size: rows of a mini-batch, at most all of them; None for that of the data
             configuration. A single row that is left over joins the batch before.
         solver: ``paper`` (FISTA with the paper's step, safeguarded), ``adaptive`` or ``ista``. With
-            a hidden layer ``adaptive`` uses one Hessian for the rows of a call: codes of a part of
-            the rows then agree with those of all to its tolerance only.
+            a hidden layer ``adaptive`` uses one Hessian for the rows of a call, and ``paper`` leaves
+            rows to it for which the step is many times too long: codes of a part of the rows then
+            agree with those of all to the tolerance only.
         transform_algorithm: ``encoder``, one pass of the encoder; ``inference``, the minimum of the
             formula above, from the encoder's codes or from 0; ``auto``, the encoder where the
             family has one, else inference.
@@ -147,17 +149,17 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Warns:
             ConvergenceWarning: ``target_zeros`` was not reached.
         """
-        inputs = self._validated(X, reset=True)
-        self._begin(inputs)
-        learner, epochs = self._learner, self._config.max_epochs
-        searched = 0
-        if learner.controller is not None:
+        config = self._settings()
+        epochs, searched = config.max_epochs, 0
+        if config.target_zeros is not None:
             if epochs < LEAST_EPOCHS:
                 raise SettingError(
                     f"max_epochs={epochs} is too short for target_zeros={self.target_zeros}, which "
                     f"freezes alpha before the last third: take at least {LEAST_EPOCHS}."
                 )
             searched = search_epochs(epochs)
+        inputs = self._begin(X, config)
+        learner = self._learner
         for epoch in range(epochs):
             self._learn(inputs, is_searching=epoch < searched)
         self._end()
@@ -172,10 +174,10 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         With ``target_zeros`` each call adjusts λ, unless `fit` has found it before.
         """
-        is_first = not hasattr(self, "_learner")
-        inputs = self._validated(X, reset=is_first)
-        if is_first:
-            self._begin(inputs)
+        if hasattr(self, "_learner"):
+            inputs = self._tensor(self._validated(X, self._config, reset=False), self._dtype)
+        else:
+            inputs = self._begin(X, self._settings())
         self._learn(inputs, is_searching=not self._learner.is_frozen)
         self._end()
         return self
@@ -184,7 +186,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Codes (n, l) of rows (n, d), in the floating type of the rows."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=DTYPES, reset=False)
-        codes = self._codes(self._tensor(rows))
+        codes = self._codes(self._tensor(rows, self._dtype))
         return codes.numpy().astype(rows.dtype, copy=False)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
@@ -197,7 +199,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"{self._n_features_out}."
             )
         with torch.no_grad():
-            rebuilt = self.model_.decoder(self._tensor(codes))
+            rebuilt = self.model_.decoder(self._tensor(codes, self._dtype))
         return rebuilt.numpy().astype(codes.dtype, copy=False)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -224,14 +226,9 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     # Learning.
 
-    def _validated(self, X: Any, reset: bool) -> Tensor:
-        if reset:
-            self._config = self._settings()
-        has_hinge = self._config.model.energy.variance_weight > 0
-        rows = validate_data(
-            self, X, dtype=DTYPES, reset=reset, ensure_min_samples=2 if has_hinge else 1
-        )
-        return torch.tensor(rows) if reset else self._tensor(rows)
+    def _validated(self, X: Any, config: DictConfig, reset: bool) -> np.ndarray:
+        fewest = 2 if config.model.energy.variance_weight > 0 else 1
+        return validate_data(self, X, dtype=DTYPES, reset=reset, ensure_min_samples=fewest)
 
     def _settings(self) -> DictConfig:
         """The settings that the command line would have, with the parameters in their places."""
@@ -290,21 +287,32 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 "above 0, or None."
             )
 
-    def _begin(self, inputs: Tensor) -> None:
-        """New weights for rows of this width and type."""
+    def _begin(self, X: Any, config: DictConfig) -> Tensor:
+        """New weights for rows of this width and type; the rows.
+
+        What was learned before stays where something is refused.
+        """
+        controller = _controller(config)
+        inputs = self._tensor(self._validated(X, config, reset=True), None)
         if self.random_state is None:
             seed = secrets.randbelow(2**31)
         else:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with open_dict(self._config):
-            self._config.model.decoder.input_dim = inputs.shape[1]
+        with open_dict(config):
+            config.model.decoder.input_dim = inputs.shape[1]
         with LOCK, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            model = instantiate(self._config.model)
-        self.model_ = model.to(inputs.dtype)
-        self._learner = Learner(self.model_, seed, _controller(self._config))
+            model = instantiate(config.model).to(inputs.dtype)
+        self._config, self.model_ = config, model
+        self._learner = Learner(model, seed, controller)
         self._total, self._count = np.zeros(inputs.shape[1]), 0
         self.n_iter_ = self.n_steps_ = 0
+        # Until something is learned it is not fitted.
+        vars(self).pop("components_", None)
+        return inputs
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "components_")
 
     def _learn(self, inputs: Tensor, is_searching: bool) -> None:
         """One epoch, and the next λ where that is sought."""
@@ -332,7 +340,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """What is known after learning."""
         self.model_.eval()
         self.alpha_ = self.model_.energy.sparsity_weight
-        self.mean_ = (self._total / self._count).astype(self._numpy_dtype)
+        numpy_type = torch.empty((), dtype=self._dtype).numpy().dtype
+        self.mean_ = (self._total / self._count).astype(numpy_type)
         scale = 1.0
         if self._is_deep:
             largest = self._learner.largest
@@ -372,12 +381,17 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return float((self._codes(inputs[rows]) == 0).double().mean())
 
     @property
-    def _numpy_dtype(self) -> np.dtype:
-        return torch.empty((), dtype=next(self.model_.parameters()).dtype).numpy().dtype
+    def _dtype(self) -> torch.dtype:
+        return next(self.model_.parameters()).dtype
 
-    def _tensor(self, rows: np.ndarray) -> Tensor:
-        """Rows in the model's type. A copy, since those of a memory map cannot be written to."""
-        return torch.tensor(rows, dtype=next(self.model_.parameters()).dtype)
+    @staticmethod
+    def _tensor(rows: np.ndarray, dtype: torch.dtype | None) -> Tensor:
+        """Rows in a type, or in their own.
+
+        A copy, since those of a memory map cannot be written to; and torch takes no negative
+        strides.
+        """
+        return torch.tensor(np.ascontiguousarray(rows), dtype=dtype)
 
 
 @dataclass

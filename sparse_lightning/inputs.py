@@ -115,9 +115,10 @@ def _as_floats(values: Any, decoder: Any, what: str) -> Tensor:
     parameter = next(iter(getattr(decoder, "parameters", tuple)()), None)
     if parameter is None:
         return values
-    # Half types are those of training; inference is finer.
-    is_fine = parameter.dtype in (torch.float32, torch.float64)
-    return values.to(parameter.device, parameter.dtype if is_fine else values.dtype)
+    if parameter.dtype in (torch.float32, torch.float64):
+        return values.to(parameter.device, parameter.dtype)
+    # Half types are those of training; inference is in single precision.
+    return values.to(parameter.device, torch.float32)
 
 
 def _is_floating(array: np.ndarray) -> bool:

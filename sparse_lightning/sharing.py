@@ -76,7 +76,8 @@ class Shareable(nn.Module):
                 such as ``mnist-vdl-nl``, or ``owner/model`` on the Hub.
             revision: branch, tag or commit on the Hub.
             token: for a model that is not public, where none is stored.
-            **parts: parts to use in place of those in the file.
+            **parts: parts to use in place of those in the file, whose weights they take; None
+                for no encoder or constraint.
 
         Raises:
             CheckpointError: there is no such model, or its files are damaged or of another kind.
@@ -87,10 +88,17 @@ class Shareable(nn.Module):
         try:
             shared.require_sizes(parts)
             model = cls(**{**shared.parts, "family": shared.family, **parts})
+            # A given part takes the file's weights, and one that has none of its own leaves them.
+            given, own = tuple(f"{name}." for name in parts), model.state_dict()
+            weights = {
+                key: value
+                for key, value in shared.weights.items()
+                if key in own or not key.startswith(given)
+            }
             for key, weight in model.named_parameters():
-                if shared.weights[key].is_floating_point():
-                    weight.data = weight.data.to(shared.weights[key].dtype)
-            model.load_state_dict(shared.weights)
+                if key in weights and weights[key].is_floating_point():
+                    weight.data = weight.data.to(weights[key].dtype)
+            model.load_state_dict(weights)
         except CheckpointError:
             raise
         except Exception as error:  # What a file says may fail in any constructor.

@@ -191,6 +191,8 @@ class EndToEnd(TrainingRule):
         if not self.projects_gradients:
             return
         for weight, dims in model.decoder.column_groups():
+            if weight.grad is None:  # Frozen.
+                continue
             squares = weight.detach().square().sum(dims, keepdim=True)
             along = (weight.grad * weight.detach()).sum(dims, keepdim=True)
             weight.grad -= weight.detach() * torch.where(squares > 0, along / squares, 0.0)

@@ -21,6 +21,7 @@ from sparse_lightning.datafits import (
     with_normal_squares,
 )
 from sparse_lightning.decoders import Decoder, MultiLayerDecoder
+from sparse_lightning.errors import InputError
 
 
 def datafits_of(decoder: Decoder, inputs: Tensor) -> list[DataFit]:
@@ -32,6 +33,21 @@ def datafits_of(decoder: Decoder, inputs: Tensor) -> list[DataFit]:
         gram_form = QuadraticDataFit.of(inputs, decoder.output.weight.detach())
         found.append(replace(found[1], top=gram_form))
     return found
+
+
+def test_a_decoder_that_returns_another_shape_is_refused():
+    """(n, 1, d) less (n, d) would be (n, n, d): each code against all inputs."""
+
+    class Channels(Decoder):
+        code_dim, input_dim = 4, 6
+
+        def forward(self, codes: Tensor) -> Tensor:
+            return codes.sum(-1)[:, None, None].expand(-1, 1, 6)
+
+    datafit, codes = Channels().datafit(torch.randn(3, 6)), torch.rand(3, 4)
+    for called in (datafit.value, datafit.value_and_gradient):
+        with pytest.raises(InputError, match=r"Channels .* in the shape \(3, 1, 6\)"):
+            called(codes)
 
 
 def literal(decoder: Decoder, inputs: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -204,3 +204,51 @@ def test_inference_sees_the_forward_pass_of_a_subclass(base):
     codes, inputs = torch.rand(3, 4), torch.rand(3, 6)
     errors = (decoder(codes) - inputs).square().mean(1)
     torch.testing.assert_close(decoder.datafit(inputs).value(codes), errors)
+
+
+class Doubled:
+    """Mixed in before a decoder, it changes what the decoder draws."""
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return 2 * super().forward(codes)
+
+
+def with_relu_inside(decoder: LinearNetworkDecoder) -> LinearNetworkDecoder:
+    decoder.layers.insert(1, nn.ReLU())
+    return decoder
+
+
+def with_output_bias(decoder: MultiLayerDecoder) -> MultiLayerDecoder:
+    decoder.output = nn.Linear(6, 7)
+    return decoder
+
+
+def with_norm_inside(decoder: MultiLayerDecoder) -> MultiLayerDecoder:
+    decoder.hidden.insert(1, nn.LayerNorm(6))
+    return decoder
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        type("Mixed", (Doubled, LinearDecoder), {})(5, 7),
+        type("Below", (type("Mixed", (Doubled, MultiLayerDecoder), {}),), {})(5, [6], 7),
+        with_relu_inside(LinearNetworkDecoder(5, [6], 7)),
+        with_output_bias(MultiLayerDecoder(5, [6], 7)),
+        with_norm_inside(MultiLayerDecoder(5, [6], 7)),
+    ],
+    ids=["mixed in", "below a mixed one", "relu", "output bias", "layer norm"],
+)
+def test_inference_sees_what_the_decoder_draws(decoder):
+    inputs, codes = torch.randn(3, 7), torch.rand(3, 5)
+    expected = (decoder(codes) - inputs).square().mean(1)
+    torch.testing.assert_close(decoder.datafit(inputs).value(codes), expected)
+
+
+def test_a_data_fit_that_is_mixed_in_is_kept():
+    class Own:
+        def datafit(self, inputs: Tensor) -> str:
+            return "own"
+
+    mixed = type("Mixed", (Own, LinearDecoder), {})
+    assert mixed(5, 7).datafit(torch.zeros(1, 7)) == "own"

@@ -13,14 +13,14 @@ from conftest import FAMILIES
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import sparse_encode
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sparse_lightning import SparseCoding
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.estimator import split_evenly
 
 # With an encoder and the hinge; and with neither.
@@ -183,3 +183,48 @@ def test_verbose_prints_a_line_for_each_epoch(digits, capsys):
     assert [line.split(":")[0] for line in lines] == ["epoch 1", "epoch 2"]
     assert "zeros 0." in lines[1]
     assert lines[1].endswith("alpha 0.01")
+
+
+def test_rows_and_columns_in_reverse_order(digits):
+    coding = SparseCoding(family="sdl", **TINY).fit(digits[::-1])
+    assert np.array_equal(coding.transform(digits[::-1])[::-1], coding.transform(digits))
+    codes = coding.transform(digits)
+    assert np.array_equal(
+        coding.inverse_transform(codes[::-1])[::-1], coding.inverse_transform(codes)
+    )
+
+
+def test_a_refused_fit_leaves_what_was_learned(digits):
+    new = SparseCoding(family="sdl", target_zeros=0.9, **TINY)
+    with pytest.raises(SettingError, match="max_epochs=2 is too short"):
+        new.fit(digits)
+    with pytest.raises(NotFittedError):
+        new.transform(digits)
+    coding = SparseCoding(family="sdl", **TINY).fit(digits)
+    before = coding.transform(digits)
+    for settings in ({"target_zeros": 9, "max_epochs": 5}, {"family": "vdl_nl", "hidden_dim": -1}):
+        with pytest.raises(SettingError):
+            clone(coding).set_params(**settings).fit(digits)
+        with pytest.raises(SettingError):
+            coding.set_params(**settings).fit(digits)
+        assert np.array_equal(coding.transform(digits), before)
+        coding.set_params(target_zeros=None, max_epochs=2, family="sdl", hidden_dim=None)
+    broken = digits.copy()
+    broken[0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        coding.set_params(family="do_nl").fit(broken)
+    coding.set_params(family="sdl")
+    assert np.array_equal(coding.transform(digits), before)
+
+
+def test_a_fit_that_ends_early_is_not_fitted(digits, monkeypatch):
+    coding = SparseCoding(family="sdl", **TINY).fit(digits)
+
+    def fall(*arguments):
+        raise DivergenceError("fallen")
+
+    monkeypatch.setattr("sparse_lightning.estimator.Learner.epoch", fall)
+    with pytest.raises(DivergenceError):
+        coding.fit(digits)
+    with pytest.raises(NotFittedError):
+        coding.transform(digits)

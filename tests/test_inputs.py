@@ -70,6 +70,8 @@ def test_half_precision_of_inputs_and_of_models(model: SparseAutoencoder, dtype)
     half = model.to(dtype)
     assert half.infer(INPUTS).codes.dtype == torch.float32
     assert half.encode(INPUTS).isfinite().all()
+    wide = INPUTS.double()
+    assert half.infer(wide).codes.dtype == half.infer(wide.numpy()).codes.dtype == torch.float32
     assert half.double().infer(INPUTS).codes.dtype == torch.float64
 
 

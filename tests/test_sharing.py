@@ -67,6 +67,11 @@ def test_a_model_that_is_read_again_is_the_same(decoder, encoder, dtype, tmp_pat
 def test_a_part_can_be_given_in_place_of_that_in_the_file(folder: Path):
     energy = Energy(0.5, encoder_weight=1.0)
     assert SparseAutoencoder.from_pretrained(folder, energy=energy).energy == energy
+    alone = SparseAutoencoder.from_pretrained(folder, energy=Energy(0.01), encoder=None)
+    assert torch.equal(
+        alone.decoder.weight, SparseAutoencoder.from_pretrained(folder).decoder.weight
+    )
+    assert alone.encoder is None
     with pytest.raises(CheckpointError, match="holds no model that can be made"):
         SparseAutoencoder.from_pretrained(folder, decoder=LinearDecoder(6, 11))
 

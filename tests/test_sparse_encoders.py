@@ -238,3 +238,21 @@ def test_stacked_encoders_have_the_codes_that_they_have_one_by_one(name):
 def test_bad_settings(make, message):
     with pytest.raises(SettingError, match=message):
         make()
+
+
+class Scaled(TopKEncoder):
+    """It sees what it is given times 3."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(3 * inputs)
+
+
+def test_a_subclass_trains_by_its_own_forward():
+    encoder, inputs = Scaled(INPUT_DIM, CODE_DIM, 2), torch.randn(4, INPUT_DIM)
+    codes, preactivations = encoder.encode_with_preactivations(inputs)
+    assert torch.equal(codes, encoder(inputs))
+    assert preactivations is codes
+    # One whose pre-activations are its own still has them.
+    torch.testing.assert_close(
+        TopKEncoder.encode_with_preactivations(encoder, inputs)[1], encoder.input(inputs)
+    )

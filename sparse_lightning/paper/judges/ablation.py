@@ -52,9 +52,7 @@ def _outgrows(
     """Whether a norm falls (sign −1) or grows (+1), and more so than that of the rivals."""
 
     def sample(family: str, values: pd.DataFrame) -> Sample:
-        return over_seeds(
-            sign * values[name], values["epochs"].min(), solver=solver_of.get(family)
-        )
+        return over_seeds(sign * values[name], values["epochs"].min(), solver=solver_of.get(family))
 
     samples = {
         rival: sample(rival, others[rival]) if rival in others else ABSENT for rival in rivals

@@ -8,7 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs, of_title, over_seeds, solvers
+from sparse_lightning.paper.judges.evidence import (
+    ABSENT,
+    least_epochs,
+    of_title,
+    over_seeds,
+    solvers,
+)
 from sparse_lightning.paper.statistics import Finding, Rules, Sample, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
@@ -92,8 +98,7 @@ def _nearest(models: pd.DataFrame, weight: float, largest_ratio: float) -> pd.Da
 
 
 def _slope(small: pd.DataFrame, large: pd.DataFrame) -> Sample:
-    """Of filters over ln λ, seed by seed; no value where the two are of one λ, or one is not there.
-    """
+    """Of filters over ln λ, seed by seed; no value where the two are of one λ, or one is not there."""
     if small.empty or large.empty or _weight(small) == _weight(large):
         return ABSENT
     span = np.log(_weight(large) / _weight(small))

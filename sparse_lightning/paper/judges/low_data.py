@@ -70,7 +70,9 @@ def _accuracies(result: StudyResult, rules: Rules, arm: str, count: int) -> dict
     summary: pd.DataFrame = result.more["summary"].astype({"labels_per_class": str})
     rows = summary[(summary["arm"] == arm) & (summary["labels_per_class"] == str(count))]
     solver_of = solvers(result)
-    return {row.method: _accuracy(row, rules, solver_of.get(row.method)) for row in rows.itertuples()}
+    return {
+        row.method: _accuracy(row, rules, solver_of.get(row.method)) for row in rows.itertuples()
+    }
 
 
 def _accuracy(row: NamedTuple, rules: Rules, solver: str | None) -> Sample:
