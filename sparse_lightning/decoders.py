@@ -147,11 +147,12 @@ class LinearDecoder(Decoder):
         return QuadraticDataFit.of(inputs, _for_inference(self.weight))
 
 
-def _are_linear(layers: Iterable[nn.Module], has_bias: bool = False) -> bool:
-    """Whether layers are what a decoder made them: a subclass may have put others in."""
-    return all(
-        isinstance(layer, nn.Linear) and (layer.bias is not None) == has_bias for layer in layers
-    )
+def _linear(layers: Iterable[nn.Module], has_bias: bool = False) -> list[nn.Linear] | None:
+    """The layers, None where they are not what a decoder made: a subclass may have put in others."""
+    every = list(layers)
+    found = [layer for layer in every if isinstance(layer, nn.Linear)]
+    is_as_made = all((layer.bias is not None) == has_bias for layer in found)
+    return found if is_as_made and len(found) == len(every) else None
 
 
 @register
@@ -183,11 +184,10 @@ class MultiLayerDecoder(Decoder):
         return self.output(codes)
 
     def datafit(self, inputs: Tensor) -> DataFit:
-        if not _are_linear(self.hidden, has_bias=True) or not _are_linear([self.output]):
+        layers, output = _linear(self.hidden, has_bias=True), _linear([self.output])
+        if layers is None or output is None:
             return super().datafit(inputs)
-        hidden = [
-            (_for_inference(layer.weight), at_least_float32(layer.bias)) for layer in self.hidden
-        ]
+        hidden = [(_for_inference(layer.weight), at_least_float32(layer.bias)) for layer in layers]
         return ReluNetworkDataFit(hidden, LeastSquares(inputs, _for_inference(self.output.weight)))
 
 
@@ -218,9 +218,10 @@ class LinearNetworkDecoder(Decoder):
         return self.layers(codes.to(next(self.parameters()).dtype))
 
     def datafit(self, inputs: Tensor) -> DataFit:
-        if not _are_linear(self.layers):
+        layers = _linear(self.layers)
+        if layers is None:
             return super().datafit(inputs)
-        product, *others = (at_least_float32(layer.weight) for layer in self.layers)
+        product, *others = (at_least_float32(layer.weight) for layer in layers)
         for weight in others:
             product = weight @ product
         return QuadraticDataFit.of(inputs, with_normal_squares(product))

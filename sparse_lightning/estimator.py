@@ -81,9 +81,9 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         batch_size: rows of a mini-batch, at most all of them; None for that of the data
             configuration. A single row that is left over joins the batch before.
         solver: ``paper`` (FISTA with the paper's step, safeguarded), ``adaptive`` or ``ista``. With
-            a hidden layer ``adaptive`` uses one Hessian for the rows of a call, and ``paper`` leaves
-            rows to it for which the step is many times too long: codes of a part of the rows then
-            agree with those of all to the tolerance only.
+            a hidden layer ``adaptive`` uses one Hessian for the rows of a call, and ``paper``
+            leaves rows to it for which the step is many times too long: codes of a part of the rows
+            then agree with those of all to the tolerance only.
         transform_algorithm: ``encoder``, one pass of the encoder; ``inference``, the minimum of the
             formula above, from the encoder's codes or from 0; ``auto``, the encoder where the
             family has one, else inference.

@@ -188,8 +188,8 @@ def psnr_at_zeros(
 
     Returns:
         Columns zeros, family, psnr (mean over the seeds whose curve reaches there, in dB), std
-        (unbiased; NaN for one seed), seeds, ``curves`` (of all seeds), ``epochs`` and ``change``: what the last doubling of
-        epochs changed, see `last_doubling`.
+        (unbiased; NaN for one seed), seeds, ``curves`` (of all seeds), ``epochs`` and ``change``:
+        what the last doubling of epochs changed, see `last_doubling`.
     """
     found = curves_at_zeros(own_codes(table), at_zeros, largest_gap, CURVE)
     summary = over_seeds(found, ["zeros", "family"])

@@ -30,8 +30,8 @@ def rules(rules: Rules) -> Rules:
 
 def at_zeros(**families: float) -> StudyResult:
     rows = [
-        {"zeros": zeros, "family": family, "psnr": psnr, "std": 0.1, "seeds": 3, "curves": 3, "epochs": 100,
-         "change": 0.02}
+        {"zeros": zeros, "family": family, "psnr": psnr, "std": 0.1, "seeds": 3, "curves": 3,
+         "epochs": 100, "change": 0.02}
         for family, psnr in families.items()
         for zeros in (0.9, 0.95)
     ]  # fmt: skip

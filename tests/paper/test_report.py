@@ -25,8 +25,8 @@ def section(folder: Path) -> Section:
         "vdl": 9.0,
     }
     rows = [
-        {"zeros": zeros, "family": family, "psnr": psnr, "std": 0.1, "seeds": 3, "curves": 3, "epochs": 100,
-         "change": 0.01}
+        {"zeros": zeros, "family": family, "psnr": psnr, "std": 0.1, "seeds": 3, "curves": 3,
+         "epochs": 100, "change": 0.01}
         for family, psnr in families.items()
         for zeros in (0.9, 0.95)
     ]  # fmt: skip

@@ -98,7 +98,7 @@ def _nearest(models: pd.DataFrame, weight: float, largest_ratio: float) -> pd.Da
 
 
 def _slope(small: pd.DataFrame, large: pd.DataFrame) -> Sample:
-    """Of filters over ln λ, seed by seed; no value where the two are of one λ, or one is not there."""
+    """Of filters over ln λ, seed by seed; absent where one of two different λ is."""
     if small.empty or large.empty or _weight(small) == _weight(large):
         return ABSENT
     span = np.log(_weight(large) / _weight(small))
