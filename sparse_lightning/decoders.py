@@ -148,7 +148,7 @@ class LinearDecoder(Decoder):
 
 
 def _linear(layers: Iterable[nn.Module], has_bias: bool = False) -> list[nn.Linear] | None:
-    """The layers, None where they are not what a decoder made: a subclass may have put in others."""
+    """The layers, None where a subclass has put in others than a decoder makes."""
     every = list(layers)
     found = [layer for layer in every if isinstance(layer, nn.Linear)]
     is_as_made = all((layer.bias is not None) == has_bias for layer in found)
