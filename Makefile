@@ -55,7 +55,6 @@ bench: install ## speed, side by side, under 20 minutes; peers with pip install 
 	$(RUN) -m benchmarks.inference
 	$(RUN) -m benchmarks.lasso
 	$(RUN) -m benchmarks.dictionary_learning
-	$(RUN) -m benchmarks.growth
 	$(RUN) -m benchmarks.patches
 	$(RUN) -m benchmarks.memory
 	$(RUN) -m benchmarks.sweep

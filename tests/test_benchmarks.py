@@ -14,7 +14,6 @@ from sparse_lightning import FISTA
 
 QUICK = {
     "dictionary_learning": "SparseCoding, DO",
-    "growth": "one hidden layer",
     "inference": "sdl",
     "lasso": "this package, adaptive",
     "memory": "peak of anonymous memory",

@@ -21,6 +21,7 @@ from urllib.error import URLError
 import torch
 import torchvision
 from torch import Tensor
+from torchvision.datasets.utils import check_integrity
 
 from sparse_lightning.data.batch import TensorSlices
 from sparse_lightning.data.module import SplitDataModule
@@ -160,12 +161,10 @@ class MNIST(SplitDataModule):
 
     def _damaged_archives(self, folder: Path) -> list[str]:
         resources = getattr(torchvision.datasets, self.name).resources
-        archives = {name: folder / name for name, _ in resources if (folder / name).is_file()}
         return [
             name
             for name, md5 in resources
-            if name in archives
-            and hashlib.md5(archives[name].read_bytes(), usedforsecurity=False).hexdigest() != md5
+            if (folder / name).is_file() and not check_integrity(folder / name, md5)
         ]
 
     def _dataset(self, train: bool, download: bool = False) -> torchvision.datasets.MNIST:

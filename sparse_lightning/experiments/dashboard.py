@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 
 from sparse_lightning.quality import PSNR, R2, Quality
 
@@ -23,41 +22,22 @@ ENERGY = "model.energy."
 WEIGHTS = {"λ": "sparsity_weight", "β": "variance_weight", "γ": "encoder_weight"}
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A metric, or several, over epochs.
-
-    Attributes:
-        title: with the unit.
-        metrics: their names in the logs.
-    """
-
-    title: str
-    metrics: tuple[str, ...]
-
-    def panel(self) -> parts.LinePlot:
-        return parts.LinePlot(
-            title=self.title, x="epoch", y=list(self.metrics), max_runs_to_show=50
-        )
-
-
 TERMS = ("energy", "reconstruction", "sparsity", "variance", "encoder")
+# Sections of curves over epochs: titles with their units, and metrics.
 CURVES = {
     # Of training: in validation the codes are the encoder's, and its term is 0.
-    "Energy and its terms, training": [
-        Curve(f"{term} (per sample)", (f"train/{term}",)) for term in TERMS
-    ],
-    "Codes": [
-        Curve("zeros (fraction)", ("val/zeros",)),
-        Curve("dead units", ("val/dead_units",)),
-        Curve("standard deviation of the codes", ("val/code_std",)),
-        Curve("units below the variance threshold (fraction)", ("val/below_threshold",)),
-        Curve("mean norm of the decoder's columns", ("train/column_norm",)),
-    ],
-    "Inference": [
-        Curve("iterations per sample", ("train/iterations",)),
-        Curve("samples that converged (fraction)", ("train/converged",)),
-    ],
+    "Energy and its terms, training": {f"{term} (per sample)": f"train/{term}" for term in TERMS},
+    "Codes": {
+        "zeros (fraction)": "val/zeros",
+        "dead units": "val/dead_units",
+        "standard deviation of the codes": "val/code_std",
+        "units below the variance threshold (fraction)": "val/below_threshold",
+        "mean norm of the decoder's columns": "train/column_norm",
+    },
+    "Inference": {
+        "iterations per sample": "train/iterations",
+        "samples that converged (fraction)": "train/converged",
+    },
 }
 PICTURES = ("atoms", "encoder_filters", "reconstructions")
 
@@ -78,7 +58,10 @@ def workspace(
         workspaces.Section("Regret, no images", is_open=False, panels=_regret_panels(R2)),
     ]
     for name, curves in CURVES.items():
-        panels = [curve.panel() for curve in curves]
+        panels = [
+            parts.LinePlot(title=title, x="epoch", y=[metric], max_runs_to_show=50)
+            for title, metric in curves.items()
+        ]
         sections.append(workspaces.Section(name, is_open=True, panels=panels))
     pictures = [
         parts.MediaBrowser(title=name, media_keys=[f"figures/{name}"], num_columns=4)

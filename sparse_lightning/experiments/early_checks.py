@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.patch_pipeline.photographs import require_folder
 from sparse_lightning.errors import CheckpointError, DataError, SettingError, require_count
-from sparse_lightning.experiments.records import CONFIG_FILE, PLAN_FILE
+from sparse_lightning.experiments.records import PLAN_FILE, run_folders
 from sparse_lightning.experiments.settings import convert_top_level
 
 # resume=force goes on whatever has changed.
@@ -105,17 +105,8 @@ def require_runs(folder: Path) -> None:
     """Raise `DataError` unless there is a run, or the plan of a sweep, in a folder."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give the folder of a sweep, or one above it.")
-    if not _has_run(folder) and not (folder / PLAN_FILE).exists():
+    if next(run_folders(folder), None) is None and not (folder / PLAN_FILE).exists():
         raise DataError(f"{folder} holds no run: give the folder of a sweep, or one above it.")
-
-
-def _has_run(folder: Path) -> bool:
-    for _, below, files in os.walk(folder):
-        if CONFIG_FILE in files:
-            return True
-        # Hydra's own record of a command bears the same name.
-        below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
-    return False
 
 
 def as_list(value: str | Path | Sequence[str] | None) -> list[str | Path]:

@@ -33,10 +33,8 @@ from sparse_lightning.data.patch_pipeline.photographs import (
     sample_photographs,
 )
 from sparse_lightning.data.patch_pipeline.recipe import SPLITS, Recipe
-from sparse_lightning.data.patch_pipeline.stages import patch_stages
 from sparse_lightning.data.patches import SAMPLE_TITLE, ImagePatches
 from sparse_lightning.errors import DataError, SettingError
-from sparse_lightning.figures.patch_pipeline import patch_pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -734,16 +732,3 @@ def test_the_configuration_composes_for_every_family(compose, monkeypatch):
     names = set(Recipe.__dataclass_fields__)
     assert names <= set(config.data)
     assert all(config.data[name] == getattr(Recipe(), name) for name in names)
-
-
-def test_the_stages_of_a_patch_and_their_figure():
-    path = next(photo.path for photo in sample_photographs() if "chelsea" in photo.name)
-    stages = patch_stages(path, 10, 20)
-    assert stages.image.shape == (256, 384, 3)
-    assert stages.crop.shape == (52, 52)
-    np.testing.assert_array_equal(stages.crop, stages.grey[10:62, 20:72])
-    assert stages.centred.shape == stages.normalized.shape == (28, 28)
-    figure = patch_pipeline(stages, "a title")
-    assert len(figure.axes) == 5
-    with pytest.raises(SettingError, match="top=250"):
-        patch_stages(path, 250, 20)
