@@ -19,7 +19,7 @@ from sparse_lightning.training.inference_watch import InferenceWatch
 
 
 def watch() -> InferenceWatch:
-    return InferenceWatch(least_converged=0.99, growth=2, from_iterations=5, settling_epochs=1)
+    return InferenceWatch(least_converged=0.99, growth=2, from_iterations=30, settling_epochs=1)
 
 
 def told(*epochs: tuple[float, float]) -> list[tuple[int, str]]:
@@ -37,6 +37,8 @@ QUIET = {
     "all iterations from the first epoch": [(200, 0), (200, 0), (200, 0)],
     "nearly all iterations, never converged": [(190, 0.4), (197, 0.2), (150, 0.7), (199, 0.1)],
     "still settling": [(1.0, 1), (2.1, 1), (3.0, 1), (4.9, 1)],
+    # Epochs 10, 50, 100, 150 and 200 with λ = 0.01.
+    "VDL-NL": [(2.6, 1), (3.4, 1), (9.3, 1), (14.6, 1), (16.4, 1)],
     "ever better": [(100, 0.5), (60, 0.98), (40, 0.991), (38, 0.999)],
     "twice as many and no more": [(3, 1), (6, 1), (6, 1)],
     # As measured, from the second epoch on: 1,500 digits, 192 hidden units, 12 epochs.
@@ -52,9 +54,9 @@ def test_nothing_is_said_of(epochs):
 
 
 def test_iterations_that_more_than_double():
-    assert told((2.6, 1), (2.4, 1), (4.7, 1), (5.1, 1), (22, 1)) == [(3, "iterations")]
+    assert told((2.6, 1), (2.4, 1), (4.7, 1), (31, 1), (42, 1)) == [(3, "iterations")]
     # Compared with the best epoch, not with the first or the last.
-    assert told((40, 1), (12, 1), (20, 1), (25, 1)) == [(3, "iterations")]
+    assert told((60, 1), (18, 1), (30, 1), (37, 1)) == [(3, "iterations")]
 
 
 def test_samples_that_no_longer_converge():
@@ -66,7 +68,7 @@ def test_samples_that_no_longer_converge():
 
 
 def test_both_are_told_each_once():
-    epochs = [(2.6, 1), (5.3, 0.995), (9, 0.98), (22, 0.85)]
+    epochs = [(2.6, 1), (31, 0.995), (39, 0.98), (72, 0.85)]
     assert told(*epochs) == [(1, "iterations"), (2, "converged")]
 
 
@@ -81,7 +83,7 @@ def test_both_are_told_each_once():
     ],
 )
 def test_bad_settings(name, value):
-    good = {"least_converged": 0.99, "growth": 2, "from_iterations": 5, "settling_epochs": 1}
+    good = {"least_converged": 0.99, "growth": 2, "from_iterations": 30, "settling_epochs": 1}
     with pytest.raises(SettingError, match=rf"callbacks\.inference_watch\.{name}={value}"):
         InferenceWatch(**good | {name: value})
 
