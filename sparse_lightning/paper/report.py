@@ -28,6 +28,7 @@ code, pre { background: #f4f4f4; font-size: 0.85em; overflow-x: auto; white-spac
 """
 
 
+OF_THE_PAPER = {"regret", "denoising", "low_data", "features", "ablation", "hinge_surface"}
 NOT_TRAINED = Finding(Word.OPEN, "no training that the study asks for is finished")
 
 
@@ -128,7 +129,8 @@ def _badge(verdict: str) -> str:
 
 
 def _section(section: Section, claims: pd.DataFrame) -> str:
-    parts = [f"<h2>{html.escape(section.title)}</h2>"]
+    origin = "" if section.study in OF_THE_PAPER else " (not in the paper)"
+    parts = [f"<h2>{html.escape(section.title)}{origin}</h2>"]
     if not section.has_models:
         parts.append(f"<p>{NOT_TRAINED.shown.capitalize()}.</p>")
     for claim in claims.to_dict("records"):

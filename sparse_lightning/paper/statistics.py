@@ -160,8 +160,9 @@ class Interval:
         """With so much added to both ends."""
         return Interval(self.low - by, self.high + by)
 
-    def __str__(self) -> str:
-        return f"{self.low:+.2f} to {self.high:+.2f}"
+    def told(self, unit: str) -> str:
+        """Such as ``+0.10 to +0.31 dB``."""
+        return f"{_number(self.low, unit, '+')} to {_number(self.high, unit, '+')} {unit}".strip()
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def above(
         )
         more = abs(ours.change - theirs.change)
         word = _converged(_sign(plain, strict), _sign(plain.widened(more), strict.widened(more)))
-        shown = f"{rival}: {plain} {unit}" + _moves(more, unit)
+        shown = f"{rival}: {plain.told(unit)}" + _moves(more, unit)
         findings.append(Finding(word, shown))
     findings += [
         Finding(Word.OPEN, f"{rival}: missing {lack}") for rival, lack in lacks.items() if lack
@@ -338,7 +339,7 @@ def on_par(
     word = _converged(
         _inside(narrow, wide, margin), _inside(narrow.widened(more), wide.widened(more), margin)
     )
-    shown = (f"{it} dB at {100 * level:g} %" for it, level in zip((narrow, wide), levels))
+    shown = (f"{it.told('dB')} at {100 * level:g} %" for it, level in zip((narrow, wide), levels))
     return Finding(word, f"{name}: {', '.join(shown)}" + _moves(more, "dB"))
 
 
@@ -349,11 +350,19 @@ def _inside(narrow: Interval, wide: Interval, margin: float) -> Word:
 
 
 def _value(sample: Sample, unit: str) -> str:
+    mean = _number(sample.mean, unit)
     if sample.seeds == math.inf:
-        return f"{sample.mean:.2f} {unit}"
+        return f"{mean} {unit}".strip()
     trained = f", {sample.epochs:g} epochs" if math.isfinite(sample.epochs) else ""
-    return f"{sample.mean:.2f} ± {sample.deviation:.2f} {unit} ({sample.seeds:g} seeds{trained})"
+    spread = f"{mean} ± {_number(sample.deviation, unit)} {unit}".strip()
+    return f"{spread} ({sample.seeds:g} seeds{trained})"
 
 
 def _moves(change: float, unit: str) -> str:
-    return f" (± {change:.2f} {unit} by the last doubling of epochs)" if change else ""
+    told = f"{_number(change, unit)} {unit}".strip()
+    return f" (± {told} by the last doubling of epochs)" if change else ""
+
+
+def _number(value: float, unit: str, sign: str = "") -> str:
+    """Shares and frequencies, which have no unit, are small."""
+    return f"{value:{sign}.{2 if unit else 3}f}"

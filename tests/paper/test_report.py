@@ -51,6 +51,14 @@ def test_report_holds_everything(tmp_path: Path, rules):
     assert "12 s" in page
 
 
+def test_studies_of_our_own_are_called_so(tmp_path: Path, rules):
+    paper = section(tmp_path)
+    own = dataclasses.replace(paper, title="mnist_rate", study="rate")
+    page = write_report([paper, own], claims_table([paper, own], rules), "title", "about")
+    assert "<h2>mnist_rate (not in the paper)</h2>" in page
+    assert "<h2>mnist_regret</h2>" in page
+
+
 def test_a_rule_is_told_with_the_constants_that_judged(tmp_path: Path, rules):
     other = dataclasses.replace(
         rules, confidence=0.99, parity_confidence=0.8, parity_margin=1.5, high_sparsity=[0.7],
