@@ -27,8 +27,8 @@ from sparse_lightning.datafits import (
     ReluNetworkDataFit,
     with_normal_squares,
 )
-from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_count, require_positive
+from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.overrides import overrides
 from sparse_lightning.registry import plain_numbers, register
 

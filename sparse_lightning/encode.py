@@ -32,11 +32,11 @@ from sparse_lightning.code_files import FORMATS, LAYOUTS, CodeFiles
 from sparse_lightning.data.arrays import NONE, Arrays
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.data.own import data_of
-from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.files import require_writable
 from sparse_lightning.imports import import_parts
+from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE
 from sparse_lightning.studies.trained_models import (

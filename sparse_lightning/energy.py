@@ -32,17 +32,12 @@ from torch import Tensor
 from sparse_lightning.datafits import DataFit
 from sparse_lightning.distributed import Processes
 from sparse_lightning.errors import InputError, SettingError, require_non_negative
-from sparse_lightning.inputs import as_inputs
+from sparse_lightning.inputs import as_inputs, at_least_float32
 from sparse_lightning.penalties import NonNegativeL1, Penalty
 from sparse_lightning.registry import plain_numbers, register
 from sparse_lightning.variance import Moments, VarianceHinge
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """``tensor`` detached, in float32 unless it is finer already."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class BindableDecoder(Protocol):

@@ -84,6 +84,11 @@ def in_type_of(module: nn.Module, tensor: Tensor) -> Tensor:
     return tensor.to(parameter.dtype)
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """``tensor`` detached, in float32 unless it is finer already."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def require_finite(inputs: Tensor, where: str) -> None:
     """Raise `InputError`, saying which row, if inputs (n, d) are not finite numbers."""
     # One number tells of nearly all batches, in a tenth of the time.

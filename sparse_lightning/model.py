@@ -26,9 +26,16 @@ from sparse_lightning.datafits import mean_squares
 from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
-from sparse_lightning.energy import Energy, Objective, at_least_float32
+from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import DivergenceError, SettingError
-from sparse_lightning.inputs import as_batch, as_codes, as_inputs, in_type_of, require_finite
+from sparse_lightning.inputs import (
+    as_batch,
+    as_codes,
+    as_inputs,
+    at_least_float32,
+    in_type_of,
+    require_finite,
+)
 from sparse_lightning.metrics import (
     CodeStatistics,
     EnergyTerms,

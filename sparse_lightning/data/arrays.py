@@ -25,8 +25,8 @@ from sparse_lightning.data.array_pipeline.rows import Rows, Source, files_of
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
 from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, scan
 from sparse_lightning.data.batch import Batch, TensorSlices, slice_loader
+from sparse_lightning.data.cache import built_once
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
-from sparse_lightning.data.patch_pipeline.cache import built_once
 from sparse_lightning.errors import DataError, SettingError, require_count
 from sparse_lightning.files import digest
 

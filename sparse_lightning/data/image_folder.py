@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.arrays import Arrays
+from sparse_lightning.data.cache import built_once, require_room
 from sparse_lightning.data.patch_pipeline.build import describe_skipped, usable_cores
-from sparse_lightning.data.patch_pipeline.cache import built_once, require_room
 from sparse_lightning.data.patch_pipeline.crops import random_crops, seeded_generator
 from sparse_lightning.data.patch_pipeline.decode import (
     UnusableImage,

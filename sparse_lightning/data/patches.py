@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.panel import Panel
 
 from sparse_lightning.data.batch import Batch, TensorSlices
+from sparse_lightning.data.cache import built_once
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.patch_pipeline.build import build_patches, describe_skipped
-from sparse_lightning.data.patch_pipeline.cache import built_once
 from sparse_lightning.data.patch_pipeline.photographs import (
     Photograph,
     find_photographs,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from sparse_lightning.figures.style import family_name
 from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret
-from sparse_lightning.paper.statistics import Finding, Rules
+from sparse_lightning.paper.statistics import Rules
+from sparse_lightning.paper.verdicts import Finding
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED
 from sparse_lightning.studies.study_result import StudyResult
 

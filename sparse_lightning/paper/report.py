@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_lightning.paper.claims import CLAIMS
-from sparse_lightning.paper.statistics import Finding, Rules, Word
+from sparse_lightning.paper.statistics import Rules
+from sparse_lightning.paper.verdicts import Finding, Word
 from sparse_lightning.studies.study_result import StudyResult
 
 STYLE = """

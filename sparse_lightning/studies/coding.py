@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError
+from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.metrics import ExplainedVariance, ImagePSNR
 from sparse_lightning.model import SparseAutoencoder
 

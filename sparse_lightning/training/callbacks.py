@@ -20,12 +20,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch
-from sparse_lightning.energy import at_least_float32
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.histograms import unit_histograms
 from sparse_lightning.figures.tiles import as_pictures, feature_tiles, image_rows
 from sparse_lightning.files import replaced_whole, write_figure
-from sparse_lightning.inputs import as_batch
+from sparse_lightning.inputs import as_batch, at_least_float32
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.sparsity_target import AfterSearch

@@ -14,12 +14,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparse_lightning.data import arrays
+from sparse_lightning.data import arrays, cache
 from sparse_lightning.data.array_pipeline import rows as module_of_rows
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row
 from sparse_lightning.data.arrays import Arrays
-from sparse_lightning.data.patch_pipeline import cache
 from sparse_lightning.errors import DataError, SettingError
 
 COUNT, DIM = 60, 4

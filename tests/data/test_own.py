@@ -16,10 +16,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from sparse_lightning.data import own
+from sparse_lightning.data import cache, own
 from sparse_lightning.data.image_folder import ImageFolder
 from sparse_lightning.data.own import OwnData, data_of, input_dim_of
-from sparse_lightning.data.patch_pipeline import cache
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy

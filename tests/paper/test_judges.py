@@ -12,7 +12,8 @@ from scipy import stats
 
 from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret
 from sparse_lightning.paper.judges.evidence import over_seeds
-from sparse_lightning.paper.statistics import Finding, Rules, Word
+from sparse_lightning.paper.statistics import Rules
+from sparse_lightning.paper.verdicts import Finding, Word
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
 

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sparse_lightning.paper.statistics import (
-    Sample,
-    Spread,
-    Word,
-    above,
-    difference,
-    on_par,
-)
+from sparse_lightning.paper.statistics import Sample, Spread, difference
+from sparse_lightning.paper.verdicts import Word, above, on_par
 
 HOLDS, FAILS, OPEN = Word.HOLDS, Word.FAILS, Word.OPEN
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sparse_lightning.data.array_pipeline.formats import FORMATS, Choice, FileArray, open_array
-from sparse_lightning.data.patch_pipeline.cache import built_once, require_room
+from sparse_lightning.data.cache import built_once, require_room
 from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.files import digest
 

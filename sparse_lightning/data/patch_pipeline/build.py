@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sparse_lightning.data.patch_pipeline.cache import require_room
+from sparse_lightning.data.cache import require_room
 from sparse_lightning.data.patch_pipeline.crops import deviations, record_type, seeded_generator
 from sparse_lightning.data.patch_pipeline.decode import (
     UnusableImage,

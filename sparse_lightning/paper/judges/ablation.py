@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from sparse_lightning.paper.judges.evidence import ABSENT, over_seeds, solvers
-from sparse_lightning.paper.statistics import Finding, Rules, Sample, Word, above, together
+from sparse_lightning.paper.statistics import Rules, Sample
+from sparse_lightning.paper.verdicts import Finding, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 import pandas as pd
 
 from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs
-from sparse_lightning.paper.statistics import Finding, Rules, Sample, Word, above, together
+from sparse_lightning.paper.statistics import Rules, Sample
+from sparse_lightning.paper.verdicts import Finding, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
 # Those that the best family is chosen from: they have an encoder.

@@ -15,7 +15,8 @@ from sparse_lightning.paper.judges.evidence import (
     over_seeds,
     solvers,
 )
-from sparse_lightning.paper.statistics import Finding, Rules, Sample, Word, above, together
+from sparse_lightning.paper.statistics import Rules, Sample
+from sparse_lightning.paper.verdicts import Finding, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
 FREQUENCY, FILTERS = "median_mean_frequency", "median_filter_frequency"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs, solvers
-from sparse_lightning.paper.statistics import Finding, Rules, Sample, above, together
+from sparse_lightning.paper.statistics import Rules, Sample
+from sparse_lightning.paper.verdicts import Finding, above, together
 from sparse_lightning.studies.low_data import UNVALIDATED, VALIDATED
 from sparse_lightning.studies.study_result import StudyResult
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs, solvers
-from sparse_lightning.paper.statistics import Finding, Rules, Sample, above, on_par, together
+from sparse_lightning.paper.statistics import Rules, Sample
+from sparse_lightning.paper.verdicts import Finding, above, on_par, together
 from sparse_lightning.studies.study_result import StudyResult
 
 
