@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import secrets
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from threading import Lock
 from typing import Any, Self
@@ -30,16 +30,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
-from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR
 
 from sparse_lightning.config import CONFIG_DIR
-from sparse_lightning.data.batch import Batch, EpochShuffle
+from sparse_lightning.data.batch import EpochShuffle
 from sparse_lightning.errors import SettingError, require_count, require_non_negative
-from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.learner import Learner, split_evenly
 from sparse_lightning.training.sparsity_target import (
     LEAST_EPOCHS,
-    Search,
     SparsityController,
     search_epochs,
 )
@@ -392,68 +389,6 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         strides.
         """
         return torch.tensor(np.ascontiguousarray(rows), dtype=dtype)
-
-
-@dataclass
-class Learner:
-    """Where learning stands.
-
-    Attributes:
-        model: what learns.
-        seed: of the order of rows.
-        controller: finds λ for a target; None without one.
-        is_frozen: whether λ is found.
-        largest: (l,), the largest value of each code component in the last epoch.
-    """
-
-    model: SparseAutoencoder
-    seed: int
-    controller: SparsityController | None
-    is_frozen: bool = False
-    largest: Tensor | None = None
-    search: Search = field(init=False)
-    optimizer: Adam = field(init=False)
-    schedule: LambdaLR = field(init=False)
-
-    def __post_init__(self) -> None:
-        model = self.model
-        self.search = Search.at(model.energy.sparsity_weight)
-        self.optimizer, self.schedule = model.optimizer_settings.build(model.decoder, model.encoder)
-
-    def epoch(self, inputs: Tensor, batches: list[list[int]]) -> dict[str, float]:
-        """Learn from each batch once; what was measured on the way."""
-        model, one = self.model.train(), torch.ones(())
-        with torch.enable_grad():
-            for number, rows in enumerate(batches):
-                loss = model.training_step(Batch(inputs[rows], one, 0 * one), number)
-                self.optimizer.zero_grad()
-                loss.backward()
-                model.training_rule.before_step(model)
-                self.optimizer.step()
-                if model.constraint is not None:
-                    model.constraint(model.decoder)
-        self.schedule.step()
-        meters = model.meters["train_meters"]
-        self.largest = meters["codes"].largest.to(inputs.dtype, copy=True)
-        measured: dict[str, float] = {}
-        for meter in meters.values():
-            if meter.update_called:
-                measured |= {name: float(value) for name, value in meter.compute().items()}
-            meter.reset()
-        return measured
-
-    def adjust(self, zeros: float) -> None:
-        """The next λ, after a share of zeros was seen."""
-        self.search = self.controller.advance(self.search, zeros)
-        self.model.set_sparsity_weight(self.search.weight)
-
-
-def split_evenly(order: list[int], size: int, fewest: int) -> list[list[int]]:
-    """Batches of ``size`` samples; a last one of less than ``fewest`` joins the one before."""
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    if len(batches) > 1 and len(batches[-1]) < fewest:
-        batches[-2:] = [batches[-2] + batches[-1]]
-    return batches
 
 
 def _options(group: str) -> list[str]:

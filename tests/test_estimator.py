@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sparse_lightning import SparseCoding
 from sparse_lightning.errors import DivergenceError, SettingError
-from sparse_lightning.estimator import split_evenly
+from sparse_lightning.learner import split_evenly
 
 # With an encoder and the hinge; and with neither.
 TINY = {"n_components": 4, "max_epochs": 2, "alpha": 0.01, "random_state": 0}
@@ -223,7 +223,7 @@ def test_a_fit_that_ends_early_is_not_fitted(digits, monkeypatch):
     def fall(*arguments):
         raise DivergenceError("fallen")
 
-    monkeypatch.setattr("sparse_lightning.estimator.Learner.epoch", fall)
+    monkeypatch.setattr("sparse_lightning.learner.Learner.epoch", fall)
     with pytest.raises(DivergenceError):
         coding.fit(digits)
     with pytest.raises(NotFittedError):

@@ -33,7 +33,7 @@ FLOORS = [
     {"figures"},
     {"paper"},
     # The face for scikit-learn composes settings as the commands do.
-    COMMANDS | {"estimator", "pretrained.make"},
+    COMMANDS | {"estimator", "learner", "pretrained.make"},
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -20,16 +20,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-import pyarrow.compute
-import pyarrow.parquet
 import torch
 from torch import Tensor
 
+from sparse_lightning.data.array_pipeline.parquet import read_columns
 from sparse_lightning.errors import DataError, SettingError
 
 ROWS_IN_PIECE = 65_536
-# What pandas calls the numbers of rows, where it writes them as a column.
-INDEX = "__index_level_"
 SAFETENSORS_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "BF16": "<u2",
@@ -240,121 +237,8 @@ def _safetensors(path: Path, choice: Choice) -> FileArray:
 
 
 def _parquet(path: Path, choice: Choice) -> FileArray:
-    file = pyarrow.parquet.ParquetFile(path)
-    types = {field.name: _of_known_size(file, field) for field in file.schema_arrow}
-    columns = choice.columns
-    if columns is None:
-        columns = _columns_of_numbers(path, types, choice.groups)
-    missing = [name for name in columns if name not in types]
-    wrong = [name for name in columns if name not in missing and _width(types[name]) is None]
-    if missing or wrong or not columns:
-        told = (
-            f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
-        )
-        known = ", ".join(f"{name} ({kind})" for name, kind in types.items())
-        raise SettingError(
-            f"data.columns={list(columns)} do not fit {path} "
-            f"({told or 'it has no column of numbers'}): its columns are {known}."
-        )
-    width = sum(_width(types[name]) for name in columns)
-    dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
-    pieces = partial(_parquet_pieces, path, {name: types[name] for name in columns}, dtype)
-    return FileArray(path, (file.metadata.num_rows, width), dtype, None, pieces)
-
-
-def _columns_of_numbers(
-    path: Path, types: dict[str, pyarrow.DataType], groups: str | None
-) -> list[str]:
-    names = [name for name in types if name != groups and not name.startswith(INDEX)]
-    columns = [name for name in names if _width(types[name]) is not None]
-    nested = [name for name in names if name not in columns and _holds_numbers(types[name])]
-    if nested:
-        raise SettingError(
-            f"{path} has numbers in the column {nested[0]} that are lists of lists "
-            f"({types[nested[0]]}): write it as lists of one length, or set data.columns to the "
-            "columns to use."
-        )
-    return columns
-
-
-def _of_known_size(file: pyarrow.parquet.ParquetFile, field: pyarrow.Field) -> pyarrow.DataType:
-    """The type of a column; where its rows are lists of numbers, of the length of the first."""
-    kind = field.type
-    if not _is_list(kind) or not _is_number(kind.value_type):
-        return kind
-    first = next(file.iter_batches(1, columns=[field.name]), None)
-    values = None if first is None else first.column(0)[0].as_py()
-    return pyarrow.list_(kind.value_type, len(values or []))
-
-
-def _is_list(kind: pyarrow.DataType) -> bool:
-    """Whether a column's rows are lists, whose lengths its type does not tell."""
-    return pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)
-
-
-def _is_number(kind: pyarrow.DataType) -> bool:
-    types = pyarrow.types
-    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-
-
-def _holds_numbers(kind: pyarrow.DataType) -> bool:
-    while _is_list(kind) or pyarrow.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    return _is_number(kind)
-
-
-def _value_type(kind: pyarrow.DataType) -> pyarrow.DataType:
-    return kind.value_type if pyarrow.types.is_fixed_size_list(kind) else kind
-
-
-def _width(kind: pyarrow.DataType) -> int | None:
-    """Values in a row of a column, None where they are no numbers."""
-    if not _is_number(_value_type(kind)):
-        return None
-    return kind.list_size if pyarrow.types.is_fixed_size_list(kind) else 1
-
-
-def _parquet_pieces(
-    path: Path, types: dict[str, pyarrow.DataType], dtype: np.dtype
-) -> Iterator[np.ndarray]:
-    file, done = pyarrow.parquet.ParquetFile(path), 0
-    for batch in file.iter_batches(ROWS_IN_PIECE, columns=list(types)):
-        parts = [_values(path, name, batch.column(name), types[name], done) for name in types]
-        done += len(batch)
-        yield np.concatenate(parts, axis=1).astype(dtype, copy=False)
-
-
-def _values(
-    path: Path, name: str, column: pyarrow.Array, kind: pyarrow.DataType, done: int
-) -> np.ndarray:
-    """Values (rows, width) of a piece of a column, whose first row is number ``done``."""
-    rows = len(column)
-    _require_present(path, name, column, done)
-    if pyarrow.types.is_fixed_size_list(kind):
-        lengths = pyarrow.compute.list_value_length(column).to_numpy()
-        if (wrong := lengths != kind.list_size).any():
-            row = int(wrong.argmax())
-            raise DataError(
-                f"{path} has in column {name} a list of {kind.list_size} numbers in row 0, and "
-                f"one of {lengths[row]} in row {done + row}: make all lists of one length, or "
-                "leave the column out (data.columns)."
-            )
-        column = column.flatten()
-        _require_present(path, name, column, done, kind.list_size)
-    return column.to_numpy(zero_copy_only=False).reshape(rows, -1)
-
-
-def _require_present(
-    path: Path, name: str, values: pyarrow.Array, done: int, width: int = 1
-) -> None:
-    """Raise `DataError` where some of the values are missing, of which a row has ``width``."""
-    if values.null_count:
-        first = int(values.is_null().to_numpy(zero_copy_only=False).argmax())
-        raise DataError(
-            f"{path} has missing values in column {name}, the first in row "
-            f"{done + first // width}: fill them in, or leave the rows or the column out "
-            "(data.columns)."
-        )
+    shape, dtype, pieces = read_columns(path, choice.columns, choice.groups, ROWS_IN_PIECE)
+    return FileArray(path, shape, dtype, None, pieces)
 
 
 FORMATS: dict[str, Callable[..., FileArray]] = {
