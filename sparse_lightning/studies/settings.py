@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import NoModelsError
 from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
@@ -35,14 +35,14 @@ def settings(trained_models: Sequence[TrainedModel]) -> StudyResult:
         settings are the family's most frequent ones.
 
     Raises:
-        SettingError: no two models of a family differ in a setting.
+        NoModelsError: no two models of a family differ in a setting.
     """
     families = pd.Series([trained.columns["family"] for trained in trained_models])
     chosen = pd.DataFrame([_settings(trained) for trained in trained_models]).fillna("none")
     chosen[SOLVER] = _solvers(chosen, families)
     varied = _varied(chosen, families)
     if not varied:
-        raise SettingError(
+        raise NoModelsError(
             "study=settings compares models of one family whose settings differ, and these differ "
             "in the seed alone: give runs= of a sweep over a setting."
         )
