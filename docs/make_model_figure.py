@@ -49,7 +49,7 @@ def draw() -> Figure:
     axes.set(xlim=(0, 11), ylim=(0, 4.7), aspect="equal")
     axes.axis("off")
     box(axes, 0.1, 2.2, 1.3, 0.9, "input\n$x$", INK)
-    box(axes, 2.3, 2.2, 1.7, 0.9, "encoder $E$\nLISTA", ENCODER)
+    box(axes, 2.3, 2.2, 1.7, 0.9, "encoder $\\mathcal{E}$\nLISTA", ENCODER)
     box(axes, 4.9, 2.0, 2.1, 1.6, "", CODE)
     axes.text(5.95, 3.4, "code $z \\geq 0$", ha="center", va="center", color=INK, fontsize=11)
     bars(axes, 5.1, 2.2, 1.7, 0.9)
@@ -68,7 +68,7 @@ def draw() -> Figure:
         5.5,
         1.32,
         r"$\frac{1}{d}\|x-D(z)\|^2$   $+\;\lambda\,\|z\|_1$   "
-        r"$+\;\frac{\gamma}{l}\|z-E(x)\|^2$   "
+        r"$+\;\frac{\gamma}{l}\|z-\mathcal{E}(x)\|^2$   "
         r"$+\;\beta\,\sum_j\,[(T-\sigma_j)_+]^2$",
         ha="center",
         fontsize=15,
@@ -85,7 +85,7 @@ def draw() -> Figure:
         5.5,
         0.1,
         "Learning, once per batch: one Adam step brings $D(z)$ nearer to $x$ (decoder), "
-        "and $E(x)$ nearer to $z$ (encoder).",
+        "and $\\mathcal{E}(x)$ nearer to $z$ (encoder).",
         ha="center",
         color=INK,
         fontsize=11,

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def frame(axes: Axes, left: float, top: float, size: int, colour: str) -> None:
-    """Outline a square of pixels; the same square has the same colour in each panel."""
+    """Outline a square of pixels; a square has one colour in all panels."""
     axes.add_patch(
         Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor=colour, linewidth=2)
     )

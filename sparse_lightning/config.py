@@ -6,6 +6,7 @@ The files live in ``conf/`` at the top of the repository and travel inside the w
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import os
 import re
@@ -231,13 +232,24 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
     """
     tolerate_poor_terminals()
     entry = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
-    shows_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    asked = os.environ.get("HYDRA_FULL_ERROR", "0")
+    shows_traceback = asked != "0"
     # With it Hydra raises what it would otherwise print in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    @functools.wraps(job)
+    def job_as_asked(config: DictConfig) -> Any:
+        # Commands that the job starts show a traceback where the user wants one.
+        os.environ["HYDRA_FULL_ERROR"] = asked
+        try:
+            return job(config)
+        finally:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+
     try:
         require_supported()
         with exit_codes_of_signals(), terminated_in_order():
-            entry(job)()
+            entry(job_as_asked)()
     except Exception as error:
         message = None if shows_traceback else user_message(error, config_name)
         if message is None:

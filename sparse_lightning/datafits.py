@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_lightning.errors import InputError
+from sparse_lightning.inputs import require_rebuilt
 
 
 def mean_squares(values: Tensor) -> Tensor:
@@ -251,12 +251,7 @@ class AutogradDataFit(DataFit):
 
     def _errors(self, codes: Tensor, inputs: Tensor) -> Tensor:
         rebuilt = self.decoder(codes)
-        if rebuilt.shape != inputs.shape:
-            # They would broadcast, and each code would be fitted to other inputs as well.
-            raise InputError(
-                f"{type(self.decoder).__name__} rebuilds inputs of shape {tuple(inputs.shape)} in "
-                f"the shape {tuple(rebuilt.shape)}: let its forward return (n, d)."
-            )
+        require_rebuilt(rebuilt, inputs, self.decoder)
         return mean_squares(rebuilt - inputs)
 
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:

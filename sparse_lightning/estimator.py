@@ -172,7 +172,10 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         With ``target_zeros`` each call adjusts λ, unless `fit` has found it before.
         """
         if hasattr(self, "_learner"):
-            inputs = self._tensor(self._validated(X, self._config, reset=False), self._dtype)
+            rows = validate_data(
+                self, X, dtype=DTYPES, reset=False, ensure_min_samples=_fewest(self._config)
+            )
+            inputs = self._tensor(rows, self._dtype)
         else:
             inputs = self._begin(X, self._settings())
         self._learn(inputs, is_searching=not self._learner.is_frozen)
@@ -222,10 +225,6 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return len(self.components_)
 
     # Learning.
-
-    def _validated(self, X: Any, config: DictConfig, reset: bool) -> np.ndarray:
-        fewest = 2 if config.model.energy.variance_weight > 0 else 1
-        return validate_data(self, X, dtype=DTYPES, reset=reset, ensure_min_samples=fewest)
 
     def _settings(self) -> DictConfig:
         """The settings that the command line would have, with the parameters in their places."""
@@ -290,7 +289,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         What was learned before stays where something is refused.
         """
         controller = _controller(config)
-        inputs = self._tensor(self._validated(X, config, reset=True), None)
+        rows = check_array(X, dtype=DTYPES, ensure_min_samples=_fewest(config), estimator=self)
+        inputs = self._tensor(rows, None)
         if self.random_state is None:
             seed = secrets.randbelow(2**31)
         else:
@@ -300,6 +300,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         with LOCK, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = instantiate(config.model).to(inputs.dtype)
+        validate_data(self, X, skip_check_array=True)  # Notes names of features and their number.
         self._config, self.model_ = config, model
         self._learner = Learner(model, seed, controller)
         self._total, self._count = np.zeros(inputs.shape[1]), 0
@@ -314,11 +315,10 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _learn(self, inputs: Tensor, is_searching: bool) -> None:
         """One epoch, and the next λ where that is sought."""
         learner = self._learner
-        has_hinge = self.model_.energy.hinge is not None
         order = EpochShuffle(len(inputs), learner.seed)
         order.set_epoch(self.n_iter_)
         size = self._config.data.batch_size
-        batches = split_evenly(list(order), size, fewest=2 if has_hinge else 1)
+        batches = split_evenly(list(order), size, fewest=_fewest(self._config))
         measured = learner.epoch(inputs, batches)
         self.n_iter_ += 1
         self.n_steps_ += len(batches)
@@ -389,6 +389,11 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         strides.
         """
         return torch.tensor(np.ascontiguousarray(rows), dtype=dtype)
+
+
+def _fewest(config: DictConfig) -> int:
+    """Rows that a batch needs: one alone has no variance."""
+    return 2 if config.model.energy.variance_weight > 0 else 1
 
 
 def _options(group: str) -> list[str]:

@@ -89,6 +89,15 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def require_rebuilt(rebuilt: Tensor, inputs: Tensor, decoder: Any) -> None:
+    """Raise `InputError` unless a decoder returns the shape of its inputs: others broadcast."""
+    if rebuilt.shape != inputs.shape:
+        raise InputError(
+            f"{type(decoder).__name__} rebuilds inputs of shape {tuple(inputs.shape)} in the shape "
+            f"{tuple(rebuilt.shape)}: let its forward return (n, d)."
+        )
+
+
 def require_finite(inputs: Tensor, where: str) -> None:
     """Raise `InputError`, saying which row, if inputs (n, d) are not finite numbers."""
     # One number tells of nearly all batches, in a tenth of the time.

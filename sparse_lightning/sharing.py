@@ -89,11 +89,11 @@ class Shareable(nn.Module):
             shared.require_sizes(parts)
             model = cls(**{**shared.parts, "family": shared.family, **parts})
             # A given part takes the file's weights, and one that has none of its own leaves them.
-            given, own = tuple(f"{name}." for name in parts), model.state_dict()
+            own = {key.partition(".")[0] for key in model.state_dict()}
             weights = {
                 key: value
                 for key, value in shared.weights.items()
-                if key in own or not key.startswith(given)
+                if key.partition(".")[0] in own or key.partition(".")[0] not in parts
             }
             for key, weight in model.named_parameters():
                 if key in weights and weights[key].is_floating_point():

@@ -26,6 +26,7 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.errors import SettingError, require_count, require_non_negative
+from sparse_lightning.inputs import require_rebuilt
 from sparse_lightning.penalties import Penalty
 from sparse_lightning.registry import build, register
 from sparse_lightning.solvers import Solution
@@ -202,6 +203,7 @@ class EndToEnd(TrainingRule):
         seen = model.seen_by_encoder(inputs)
         codes, preactivations = model.encoder.encode_with_preactivations(seen)
         reconstructions = model.decoder(codes)
+        require_rebuilt(reconstructions, inputs, model.decoder)
         # Sums over a batch are in float32 or better, whatever the precision of training is.
         kind = torch.promote_types(reconstructions.dtype, torch.float32)
         errors = mse_loss(reconstructions.to(kind), inputs.to(kind), reduction="none")

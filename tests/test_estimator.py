@@ -213,8 +213,15 @@ def test_a_refused_fit_leaves_what_was_learned(digits):
     broken[0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         coding.set_params(family="do_nl").fit(broken)
+    # Of rows that were refused neither width nor names stay.
+    named = pd.DataFrame(broken[:, :9], columns=list("abcdefghi"))
+    with pytest.raises(ValueError, match="NaN"):
+        coding.fit(named)
+    with pytest.raises(ValueError, match="seed"):
+        coding.set_params(random_state="no seed").fit(digits[:, :9])
     coding.set_params(family="sdl")
     assert np.array_equal(coding.transform(digits), before)
+    assert not hasattr(coding, "feature_names_in_")
 
 
 def test_a_fit_that_ends_early_is_not_fitted(digits, monkeypatch):

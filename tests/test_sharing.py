@@ -22,6 +22,7 @@ from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.registry import REGISTRY
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE, SharedModel
 from sparse_lightning.solvers import FISTA
+from sparse_lightning.sparse_encoders import ReLUEncoder
 
 DECODERS = {
     "linear": lambda: LinearDecoder(6, 10),
@@ -72,6 +73,9 @@ def test_a_part_can_be_given_in_place_of_that_in_the_file(folder: Path):
         alone.decoder.weight, SparseAutoencoder.from_pretrained(folder).decoder.weight
     )
     assert alone.encoder is None
+    # Half of the weights is no model.
+    with pytest.raises(CheckpointError, match="holds no model that can be made"):
+        SparseAutoencoder.from_pretrained(folder, encoder=ReLUEncoder(10, 6))
     with pytest.raises(CheckpointError, match="holds no model that can be made"):
         SparseAutoencoder.from_pretrained(folder, decoder=LinearDecoder(6, 11))
 

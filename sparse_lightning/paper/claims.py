@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sparse_lightning.figures.style import family_name
-from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret
+from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret, settings
 from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.paper.verdicts import Finding
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED
@@ -60,6 +60,7 @@ def words(rules: Rules) -> dict[str, str]:
         "gabor_share": _percent(rules.gabor_share),
         "rivals_of_filters": _named(rules.rivals_of_filters),
         "weight_ratio": f"{rules.largest_weight_ratio:g}",
+        "solver_margin": f"{rules.solver_margin:g} dB",
         "collapse_epochs": f"{rules.collapse_epochs}",
     }
 
@@ -167,8 +168,8 @@ CLAIMS = (
     Claim(
         "features",
         "Atoms go from strokes to whole digits as λ grows.",
-        "For every family the mean extent of atoms in use is larger at the larger of two λ, named "
-        "before the runs, than {growth} times that at the smaller, and the median atom is more "
+        "For every family the mean extent of atoms in use is larger at the larger of two λ, which "
+        "the scale names, than {growth} times that at the smaller, and the median atom is more "
         "like the digit nearest to it: {intervals}.",
         features.atoms_grow,
         "mnist",
@@ -185,7 +186,7 @@ CLAIMS = (
         "features",
         "On natural image patches a smaller λ gives atoms of higher frequency.",
         "For every family the median over atoms in use of their mean frequency is higher at the "
-        "smaller of two λ, named before the runs, than at the larger: {intervals}.",
+        "smaller of two λ, which the scale names, than at the larger: {intervals}.",
         features.atoms_are_finer_at_small_weights,
         "imagenet_patches",
     ),
@@ -193,7 +194,7 @@ CLAIMS = (
         "features",
         "WDL's encoder filters are noisier than those of SDL and VDL, the more so as λ grows.",
         "The median over filters of atoms in use of their mean frequency is higher than that of "
-        "{rivals_of_filters} at two λ of WDL's, named before the runs, or at the rivals' nearest "
+        "{rivals_of_filters} at two λ of WDL's, which the scale names, or at the rivals' nearest "
         "within a factor {weight_ratio}, and it grows faster with ln λ between them: {intervals}.",
         features.filters_are_noisier,
         "mnist",
@@ -205,5 +206,13 @@ CLAIMS = (
         "Over at least {collapse_epochs} epochs the norm of the codes falls and that of each layer "
         "of the decoder grows, more so than with SDL and VDL: {intervals}.",
         ablation.collapses,
+    ),
+    Claim(
+        "settings",
+        "(Not in the paper:) a family reaches the PSNR of its curve by another solver as well.",
+        "Seed by seed, the {parity_confidence} interval of PSNR by the other solver, less the PSNR "
+        "of the family's curve at equal zeros, lies within {solver_margin}; it does not hold if "
+        "the {confidence} interval lies outside.",
+        settings.alike_by_solver,
     ),
 )

@@ -141,7 +141,7 @@ def write_pages(
     finished = [run for run in runs if run.is_finished]
     studied = sum(section.seconds for section in sections)
     about = (
-        f"{len(finished)} trainings; CPU hours: {cpu_hours(finished) or 0}. "
+        f"Finished trainings: {len(finished)}; CPU hours: {cpu_hours(finished) or 0}. "
         f"{studied / 60:.0f} minutes of studies.{unfinished(runs)}"
     )
     claims = claims_table(sections, rules)

@@ -52,6 +52,9 @@ class Rules:
         largest_weight_ratio: of a rival's λ to WDL's at which they are.
         alike_solvers: solvers by which a control has found a family's results alike; families that
             others have trained are not compared.
+        solver_margin: within which a control finds them alike, in dB at equal zeros.
+        largest_gap: factor in active share that the two points must be closer than which a value
+            at equal zeros is read off between.
         ends_of_weights: the two λ at which a family's atoms and filters are judged, by how titles
             of the data begin and by family.
         growth: factor by which the extent of atoms must grow with λ.
@@ -79,6 +82,8 @@ class Rules:
     rivals_of_filters: Sequence[str]
     largest_weight_ratio: float
     alike_solvers: Sequence[str]
+    solver_margin: float
+    largest_gap: float
     ends_of_weights: Mapping[str, Mapping[str, Sequence[float]]]
     growth: float
     gabor_share: float

@@ -70,7 +70,11 @@ def above(
         rival: theirs.missing_beside(ours, rules, least_epochs) for rival, theirs in rivals.items()
     }
     evidence = {rival: theirs for rival, theirs in rivals.items() if not lacks[rival]}
-    pool = [s for s in judged or (ours, *rivals.values()) if not s.missing(rules, least_epochs)]
+    pool = [
+        sample
+        for sample in judged or (ours, *rivals.values())
+        if not sample.missing_beside(ours, rules, least_epochs)
+    ]
     corrected = 1 - (1 - rules.confidence) / (comparisons or max(1, len(rivals)))
     findings = []
     for rival, theirs in evidence.items():
@@ -107,8 +111,9 @@ def on_par(
     rules: Rules,
     *,
     least_epochs: int = 0,
+    margin: float | None = None,
 ) -> Finding:
-    """Whether two PSNR are equal within the margin of parity, m.
+    """Whether two PSNR are equal within a margin m.
 
     It holds if the narrower interval lies inside ±m, and fails if the wider lies outside. The
     variance is pooled over these two, which are the families that are judged.
@@ -118,6 +123,7 @@ def on_par(
         ours, theirs: the two.
         rules: constants.
         least_epochs: that make a model evidence.
+        margin: m in dB, if not the rules' margin of parity.
     """
     for sample, other in ((ours, theirs), (theirs, ours)):
         if lacking := sample.missing_beside(other, rules, least_epochs):
@@ -126,7 +132,8 @@ def on_par(
     narrow, wide = (
         difference(ours, theirs, (ours, theirs), level, rules.largest_ratio) for level in levels
     )
-    more, margin = abs(ours.change - theirs.change), rules.parity_margin
+    more = abs(ours.change - theirs.change)
+    margin = rules.parity_margin if margin is None else margin
     word = _converged(
         _inside(narrow, wide, margin), _inside(narrow.widened(more), wide.widened(more), margin)
     )

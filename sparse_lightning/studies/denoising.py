@@ -63,8 +63,8 @@ def denoising(
         ``table``: one row per model, σ and split (``val``, to choose λ by, and ``test``), with
         ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB, the shares of ``zeros`` in
         the codes of clean images and ``zeros_noisy`` in those of noisy ones, and ``change``: what
-        the last half of the epochs changed in psnr_denoised (NaN if unknown); ``peers``: likewise
-        for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
+        the last half of the epochs changed in psnr_denoised of test (NaN if unknown); ``peers``:
+        likewise for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
         `best_denoisers`; pictures of those models.
     """
     require_images(data, "denoising", grey=True)
@@ -72,19 +72,21 @@ def denoising(
     rows = []
     settings = [samples, list(noise_levels), noise_seed, num_images]
 
-    def measure(trained: TrainedModel) -> Rows:
-        return _measure(trained, data, noise_levels, noise_seed, num_images)
+    def measure(trained: TrainedModel, splits: Sequence[str] = ("val", "test")) -> Rows:
+        return _measure(trained, data, splits, noise_levels, noise_seed, num_images)
 
-    def measure_halfway(trained: TrainedModel) -> Rows:
+    def measure_halfway(trained: TrainedModel, measured: Rows) -> Rows:
         half = halfway(trained)
-        return [] if half is None else measure(half)
+        if half is trained:
+            return measured
+        return [] if half is None else measure(half, ["test"])
 
     for trained in tqdm(trained_models, desc="denoising", unit="model"):
         own = [trained.digest, *settings]
         measured = cache.rows(["rebuilt from noise", *own], functools.partial(measure, trained))
         earlier = cache.rows(
             ["rebuilt from noise after half of the epochs", trained.columns["epochs"], *own],
-            functools.partial(measure_halfway, trained),
+            functools.partial(measure_halfway, trained, measured),
         )
         before = {(row["split"], row["noise"]): row["psnr_denoised"] for row in earlier}
         for row in measured:
@@ -131,12 +133,13 @@ def _noisy(data: SplitDataModule, split: str, level: float, seed: int, count: in
 def _measure(
     trained: TrainedModel,
     data: SplitDataModule,
+    splits: Sequence[str],
     noise_levels: Sequence[float],
     seed: int,
     count: int | None,
 ) -> Rows:
     rows = []
-    for split in ("val", "test"):
+    for split in splits:
         for level in noise_levels:
             found = [
                 _of_batch(trained, batch, noisy)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret
+from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret, settings
 from sparse_lightning.paper.judges.evidence import over_seeds
 from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.paper.verdicts import Finding, Word
@@ -476,6 +476,40 @@ def test_filters_grow_faster_per_unit_of_the_logarithm(rules):
     found = features.filters_are_noisier(StudyResult(MNIST, {"summary": summary}), rules)
     assert found.word is FAILS
     assert f"{0.07 / math.log(2):.2f}" in found.shown
+
+
+def by_solvers(gap: float, epochs: int = 100, weights=(0.005, 0.01)) -> StudyResult:
+    """A curve that falls by 3 dB from 90 to 95 % zeros, and a control at 93 % zeros."""
+    share = math.log(10 / 7) / math.log(2)
+    zeros = {0.005: 0.9, 0.01: 0.95}
+    rows = [
+        {"data": "MNIST", "family": "sdl", "solver": "FISTA", "seed": seed, "epochs": epochs,
+         "zeros": zeros[weight], "psnr": 18.0 + seed - 3 * (weight == 0.01)}
+        for seed in range(3)
+        for weight in weights
+    ]  # fmt: skip
+    rows += [
+        {"data": "MNIST", "family": "sdl", "solver": "Adaptive", "seed": seed, "epochs": epochs,
+         "zeros": 0.93, "psnr": 18.0 + seed - 3 * share + gap + 0.01 * seed}
+        for seed in range(3)
+    ]  # fmt: skip
+    return StudyResult(pd.DataFrame(rows), {})
+
+
+def test_a_control_of_solvers_is_judged_at_equal_zeros_seed_by_seed(rules):
+    alike = settings.alike_by_solver(by_solvers(0.05), rules)
+    assert alike.word is HOLDS
+    # ± t(2) · 0.01 / √3 about 0.06, though seeds are 1 dB apart.
+    half = stats.t.ppf(0.95, 2) * 0.01 / math.sqrt(3)
+    assert f"{0.06 - half:+.2f} to {0.06 + half:+.2f} dB at 90 %" in alike.shown
+    assert settings.alike_by_solver(by_solvers(0.5), rules).word is FAILS
+    assert settings.alike_by_solver(by_solvers(0.19), rules).word is OPEN
+    assert settings.alike_by_solver(by_solvers(0.05, epochs=30), rules).word is OPEN
+    beyond = settings.alike_by_solver(by_solvers(0.05, weights=(0.005,)), rules)
+    assert (beyond.word, "both sides" in beyond.shown) == (OPEN, True)
+    one = by_solvers(0.05)
+    alone = StudyResult(one.table[one.table["solver"] == "FISTA"], {})
+    assert settings.alike_by_solver(alone, rules).word is OPEN
 
 
 STROKES = ("sdl", "vdl", "sdl_nl", "vdl_nl")

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from sparse_lightning.errors import SweepError
+from sparse_lightning.errors import NoModelsError, SweepError
 from sparse_lightning.experiments.records import DIVERGED_AT, FAILURE_FILE
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_settings
+from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.files import write_json
 from sparse_lightning.paper import reproduction
 from sparse_lightning.paper.reproduction import cpu_hours, require_one_commit, write_pages
@@ -65,6 +66,15 @@ def test_a_study_without_models_is_told_and_stops_nothing(
     assert len(claims) == 3
 
 
+def test_a_program_without_models_ends_with_its_own_code(tmp_path: Path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    words = ["study=regret", f"runs={tmp_path / 'empty'}", f"hydra.run.dir={tmp_path / 'out'}"]
+    for asked in ("0", "1"):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", asked)
+        code = exit_code(["-m", "sparse_lightning.evaluate", *words])
+        assert code == (NoModelsError.exit_code if asked == "0" else 1)
+
+
 def test_trainings_that_are_in_no_table_are_named(tmp_path: Path, rules):
     runs = [trained(tmp_path / "whole", "sdl", cpu_seconds=3600)]
     for name in ("begun", "fallen"):
@@ -72,7 +82,7 @@ def test_trainings_that_are_in_no_table_are_named(tmp_path: Path, rules):
         runs.append(Run(tmp_path / name))
     write_json(tmp_path / "fallen" / FAILURE_FILE, {DIVERGED_AT: 7})
     report = write_pages([], runs, tmp_path, "Title", rules).read_text()
-    assert "1 trainings; CPU hours: sdl 1.0." in report
+    assert "Finished trainings: 1; CPU hours: sdl 1.0." in report
     assert "Not finished, and in no table: begun, fallen (diverged in epoch 7)." in report
 
 

@@ -131,10 +131,12 @@ def test_what_the_last_half_of_training_changed_in_denoising(monkeypatch):
     found = table(half)
     monkeypatch.setattr("sparse_lightning.studies.denoising.halfway", lambda _: None)
     before = denoising([half], TinyData(), ResultCache(), (0.5, 1.0), num_peer_images=2).table
-    expected = found["psnr_denoised"] - before["psnr_denoised"]
-    assert found["change"].to_list() == pytest.approx(expected.to_list())
-    assert found["change"].abs().min() > 0
+    expected = (found["psnr_denoised"] - before["psnr_denoised"])[found["split"] == "test"]
+    changes = found.set_index("split")["change"]
+    assert changes["test"].to_list() == pytest.approx(expected.to_list())
+    assert changes["test"].abs().min() > 0
     assert table(None)["change"].isna().all()
+    assert (table(trained)["change"] == 0).all()
 
 
 def test_references_of_denoising():
