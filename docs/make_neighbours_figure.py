@@ -1,7 +1,7 @@
 """Draw ``docs/images/neighbours.png``: sparse autoencoders beside the paper's families on MNIST.
 
     python -m sparse_lightning.evaluate study=regret runs=sweeps/neighbours hydra.run.dir=runs/n
-    python docs/make_neighbours_figure.py runs/n docs/results/mnist_table.parquet
+    python docs/make_neighbours_figure.py runs/n docs/results/neighbours_sdl_vdl_table.parquet
 
 The first argument is the folder of the study, the second the collected results of other runs with
 an encoder. Their test PSNR and zeros are those of the encoder's codes of all test images, as the
