@@ -18,7 +18,8 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
-from sparse_lightning.data.patch_pipeline import build, cache, crops, decode, shards
+from sparse_lightning.data import cache
+from sparse_lightning.data.patch_pipeline import build, crops, decode, shards
 from sparse_lightning.data.patch_pipeline import photographs as photographs_module
 from sparse_lightning.data.patch_pipeline.contrast import local_contrast_normalize
 from sparse_lightning.data.patch_pipeline.decode import (
