@@ -23,7 +23,7 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from sparse_lightning.errors import FOR_THE_USER, NoModelsError, SettingError
+from sparse_lightning.errors import NoModelsError, SettingError, causes_of, told_to_the_user
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
 from sparse_lightning.experiments.settings import known_image_shape
 from sparse_lightning.files import storage_message
@@ -254,7 +254,7 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
         message = None if shows_traceback else user_message(error, config_name)
         if message is None:
             raise
-        if any(isinstance(cause, NoModelsError) for cause in _causes(error)):
+        if isinstance(told_to_the_user(error), NoModelsError):
             print(f"\nerror: {message}", file=sys.stderr)
             sys.exit(NoModelsError.exit_code)
         sys.exit(f"\nerror: {message}")
@@ -262,21 +262,14 @@ def run(job: Callable[[DictConfig], Any], config_name: str) -> None:
 
 def user_message(error: BaseException, config_name: str) -> str | None:
     """The sentence for the user in an error's chain of causes, None where there is none."""
-    chain = list(_causes(error))
-    for cause in chain:
-        if isinstance(cause, FOR_THE_USER):
-            return str(cause)
+    if (told := told_to_the_user(error)) is not None:
+        return str(told)
+    chain = list(causes_of(error))
     for cause in chain:
         if isinstance(cause, HydraException):
             return str(cause) + nearest_names(str(cause), config_name)
     refused = (storage_message(cause) for cause in chain if isinstance(cause, OSError))
     return next((message for message in refused if message), None)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def nearest_names(message: str, config_name: str) -> str:

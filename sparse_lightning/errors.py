@@ -6,6 +6,7 @@ The command line prints these without a traceback; from Python they are ordinary
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from numbers import Integral, Real
 
 
@@ -58,6 +59,18 @@ FOR_THE_USER = (
     StorageError,
     SweepError,
 )
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def told_to_the_user(error: BaseException) -> Exception | None:
+    """The first error in a chain whose message is one sentence, None where there is none."""
+    return next((cause for cause in causes_of(error) if isinstance(cause, FOR_THE_USER)), None)
 
 
 def require_non_negative(setting: str, value: float) -> None:

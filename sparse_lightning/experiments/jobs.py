@@ -21,7 +21,7 @@ from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from sparse_lightning.errors import SettingError, SweepError
+from sparse_lightning.errors import SettingError, SweepError, told_to_the_user
 from sparse_lightning.experiments.devices import own_device, require_places
 from sparse_lightning.experiments.locks import held
 from sparse_lightning.experiments.runs import Run, record_settings
@@ -93,7 +93,7 @@ def _attempt(train: Train, config: DictConfig, run: Run) -> dict[str, float]:
         except Exception as error:
             run.record_failure(error)
             # Not every error survives the way back from a worker; a sentence does.
-            raise SweepError(f"{run.folder.name}: {error}") from None
+            raise SweepError(f"{run.folder.name}: {told_to_the_user(error) or error}") from None
 
 
 @contextlib.contextmanager

@@ -212,6 +212,11 @@ def _require_resumable(config: DictConfig, first_epoch: int, is_own: bool) -> No
             f"ckpt_path={config.ckpt_path} has {first_epoch} epochs behind it, which leaves none "
             f"of trainer.max_epochs={limit}: set a larger one."
         )
+    if is_own and limit is not None and 0 <= limit < first_epoch:
+        raise SettingError(
+            f"hydra.run.dir={config.run_dir} has {first_epoch} epochs behind it, more than "
+            f"trainer.max_epochs={limit}: set at least as many, or choose another folder."
+        )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import DataError, DivergenceError
+from sparse_lightning.errors import DataError, DivergenceError, told_to_the_user
 from sparse_lightning.experiments.fingerprint import EPOCHS
 from sparse_lightning.experiments.records import (
     CONFIG_FILE,
@@ -64,9 +64,10 @@ class Run(Record):
 
     def record_failure(self, error: BaseException) -> None:
         """Leave behind why the run failed."""
+        told = told_to_the_user(error) or error
         content: dict[str, object] = {
-            "error": type(error).__name__,
-            "message": str(error),
+            "error": type(told).__name__,
+            "message": str(told),
             "traceback": "".join(traceback.format_exception(error)),
         }
         if isinstance(error, DivergenceError) and error.epoch is not None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Compose
 from filelock import Timeout
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.errors import DataError, SettingError, SweepError
@@ -98,6 +99,17 @@ def test_a_finished_job_is_left_as_it_is(config, capsys):
     assert len(training.configs) == 1
     assert capsys.readouterr().out == ""
     assert "training\n" in (run.folder / OUTPUT_FILE).read_text()
+
+
+def test_a_failed_job_tells_the_sentence_behind_what_it_was_raised_from(config):
+    try:
+        raise InstantiationException("Error in call to target") from SettingError("λ=-1 must be more.")
+    except InstantiationException as error:
+        failing = Training(error)
+    run = Run(Path(config.run_dir))
+    with pytest.raises(SweepError, match=r"^job: λ=-1 must be more\.$"):
+        run_once(failing, config)
+    assert (run.failure["error"], run.failure["message"]) == ("SettingError", "λ=-1 must be more.")
 
 
 def test_a_failed_job_says_why_and_is_tried_again(config):

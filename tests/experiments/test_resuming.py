@@ -199,6 +199,14 @@ def test_no_patience_is_an_epoch_that_improves_nothing(compose_small: Compose):
     assert final["epochs"] == 2
 
 
+def test_a_run_does_not_go_on_to_fewer_epochs(compose_small: Compose, tmp_path: Path):
+    train(compose_small("model=sdl", "trainer.max_epochs=2"))
+    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    with pytest.raises(SettingError, match=r"has 2 epochs behind it, more than .*max_epochs=1: "):
+        train(compose_small("model=sdl", "resume=true", "trainer.max_epochs=1"))
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+
+
 def test_a_limit_of_steps_cannot_be_resumed(compose_small: Compose):
     train(compose_small("model=sdl", "trainer.max_epochs=1"))
     with pytest.raises(SettingError, match=r"trainer\.max_steps=9 and a checkpoint"):
