@@ -102,14 +102,18 @@ def test_a_finished_job_is_left_as_it_is(config, capsys):
 
 
 def test_a_failed_job_tells_the_sentence_behind_what_it_was_raised_from(config):
+    sentence = SettingError("λ=-1 is less than 0.")
     try:
-        raise InstantiationException("Error in call to target") from SettingError("λ=-1 must be more.")
+        raise InstantiationException("Error in call to target") from sentence
     except InstantiationException as error:
         failing = Training(error)
     run = Run(Path(config.run_dir))
-    with pytest.raises(SweepError, match=r"^job: λ=-1 must be more\.$"):
+    with pytest.raises(SweepError, match=r"^job: λ=-1 is less than 0\.$"):
         run_once(failing, config)
-    assert (run.failure["error"], run.failure["message"]) == ("SettingError", "λ=-1 must be more.")
+    assert (run.failure["error"], run.failure["message"]) == (
+        "SettingError",
+        "λ=-1 is less than 0.",
+    )
 
 
 def test_a_failed_job_says_why_and_is_tried_again(config):
