@@ -82,6 +82,7 @@ decoder, inputs = problem()
 objective = energy.bind(decoder, inputs[rank::2], processes=Processes.present())
 solution = solver(objective, torch.zeros(len(inputs[rank::2]), 16))
 torch.save((solution.codes, solution.iterations), f"{folder}/{rank}.pt")
+distributed.destroy_process_group()
 """
 COUPLED = Energy(0.002, variance_weight=0.5, variance_threshold=0.3)
 SIGNED = Energy(0.002, variance_weight=0.5, variance_threshold=0.3, penalty=SignedL1())
