@@ -116,13 +116,15 @@ metrics = {name: trained(model) for name, model in models.items()}
 # %%
 collapse_figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 shown = {
-    "train/code_l1": "mean l1 norm of a code",
-    "train/column_norm": "mean norm of the decoder's columns",
+    "train/code_l1": ("mean l1 norm of a code", (6, 8, 10, 15, 20)),
+    "train/column_norm": ("mean norm of the decoder's columns", (0.6, 0.8, 1, 1.5, 2, 2.5)),
 }
-for panel, (column, title) in zip(panels, shown.items()):
+for panel, (column, (title, ticks)) in zip(panels, shown.items()):
     for name, table in metrics.items():
         panel.plot(table["epoch"] + 1, table[column], color=COLORS[name], label=name)
     panel.set(xlabel="epoch", yscale="log")
+    panel.set_yticks(ticks, map(str, ticks))
+    panel.minorticks_off()
     panel.set_title(title, fontsize=10)
     panel.spines[["top", "right"]].set_visible(False)
 _ = panels[0].legend(frameon=False, title="what prevents collapse")
@@ -143,7 +145,7 @@ for panel, name in zip(panels, ("nothing", "variance hinge")):
     panel.annotate("T", (THRESHOLD, 0.92), xycoords=("data", "axes fraction"), xytext=(4, 0),
                    textcoords="offset points")  # fmt: skip
     panel.set(xlabel="standard deviation of a code component over a batch")
-    panel.set_title(f"{name}", fontsize=10)
+    panel.set_title(f"what prevents collapse: {name}", fontsize=10)
     panel.spines[["top", "right"]].set_visible(False)
 _ = panels[0].set_ylabel("code components")
 
