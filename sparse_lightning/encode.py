@@ -17,7 +17,6 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +26,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning import config as configuration
-from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.code_files import FORMATS, LAYOUTS, CodeFiles
 from sparse_lightning.data.arrays import NONE, Arrays
-from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.experiments.locks import held_alone
@@ -39,11 +37,7 @@ from sparse_lightning.imports import import_parts
 from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE
-from sparse_lightning.studies.trained_models import (
-    TrainedModel,
-    find_trained_models,
-    shared_data,
-)
+from sparse_lightning.studies.trained_models import find_trained_models, shared_data
 
 ENCODER, INFERENCE = "encoder", "inference"
 
@@ -101,54 +95,22 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
         if config.get("data") is None:
             raise SettingError(f"checkpoint={path} does not tell its data: set data= to some.")
         content = b"".join((path / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))
-        return model, _other_data(config, model, {}), hashlib.sha256(content).hexdigest()
+        return model, _data_that_fit(config, model), hashlib.sha256(content).hexdigest()
     (trained,) = find_trained_models(checkpoint=str(path))
-    state = _state_of_data(path)
-    if config.get("data") is not None:
-        return trained.model, _other_data(config, trained.model, state), trained.digest
-    data = shared_data([trained])
-    if isinstance(data, Arrays):
-        _require_same_contents(trained, data, state)
-    return trained.model, data, trained.digest
+    return trained.model, shared_data([trained], config.get("data")), trained.digest
 
 
-def _state_of_data(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint keeps of the data, whatever their class; empty where it keeps nothing."""
-    contents = read_checkpoint(checkpoint).values()
-    states = [state for state in contents if isinstance(state, dict) and FINGERPRINT in state]
-    return states[0] if states else {}
-
-
-def _other_data(
-    config: DictConfig, model: SparseAutoencoder, state: dict[str, Any]
-) -> SplitDataModule:
-    """The data that the settings name, standardised as a checkpoint's, where it says how."""
+def _data_that_fit(config: DictConfig, model: SparseAutoencoder) -> SplitDataModule:
+    """The data that the settings name, ready to use, for a model that tells of no statistics."""
     data = data_of(config.data)
     if model.decoder.input_dim != data.input_dim:
         raise SettingError(
             f"checkpoint={config.checkpoint} takes inputs of {model.decoder.input_dim} numbers, "
             f"and the data have {data.input_dim}: choose other data=."
         )
-    if isinstance(data, Arrays) and data.standardise != NONE and "mean" in state:
-        data.standardise_by(state["mean"], state["std"])
     data.prepare_data()
     data.setup("test")
     return data
-
-
-def _require_same_contents(
-    trained: TrainedModel, data: SplitDataModule, state: dict[str, Any]
-) -> None:
-    """Raise `SettingError` where a run's files hold something else than they did in training."""
-    if state.get(FINGERPRINT) in (None, data.fingerprint()):
-        return
-    settings = trained.run.config.data
-    named = [f"data.{name}={settings[name]}" for name in ("path", "root") if settings.get(name)]
-    raise SettingError(
-        f"checkpoint={trained.checkpoint} was trained on other contents of "
-        f"{named[0] if named else 'its data'} than are there now: restore them, or set data= to "
-        "encode what is there all the same."
-    )
 
 
 def _statistics_told(config: DictConfig, data: SplitDataModule) -> str:
