@@ -1,4 +1,4 @@
-"""Draw ``docs/images/stability.png``: what long trainings of VDL-NL do to inference.
+r"""Draw ``docs/images/stability.png``: what long trainings of VDL-NL do to inference.
 
     python docs/make_stability_figure.py                           # what is on record
     python docs/make_stability_figure.py lambda0.02-seed11=runs/mine    # with a run, recorded first
@@ -7,8 +7,9 @@ The record, ``docs/results/long_vdl_nl.parquet``, has every epoch of each run, a
 after those epochs whose checkpoints the run kept:
 
     python -m sparse_lightning.train model=vdl_nl data=mnist trainer.max_epochs=200 \
-      '+callbacks.every={_target_: lightning.pytorch.callbacks.ModelCheckpoint,
-      dirpath: "${run_dir}/every", filename: "{epoch}", save_top_k: -1, every_n_epochs: 10}'
+      +callbacks.every._target_=lightning.pytorch.callbacks.ModelCheckpoint \
+      '+callbacks.every.dirpath=${run_dir}/every' '+callbacks.every.filename="{epoch}"' \
+      +callbacks.every.save_top_k=-1 +callbacks.every.every_n_epochs=10
 """
 
 from __future__ import annotations

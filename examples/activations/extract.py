@@ -6,7 +6,8 @@ probability. A row of ``x.npy`` is what the fourth convolution makes of one fram
 128 numbers, which depend on this frame and on the last 4 ms of the frame before. ``groups.npy``
 says which recording a row is of, so that whole recordings go to one split.
 
-    pip download --no-deps silero-vad && unzip -j silero_vad-*.whl '*/silero_vad_16k.safetensors'
+    pip download --no-deps silero-vad==6.2.3
+    unzip -j silero_vad-*.whl '*/silero_vad_16k.safetensors'
     python examples/activations/extract.py SOUNDS silero_vad_16k.safetensors activations
 
 ``SOUNDS`` is any folder of WAV files, of any rate. Only the weights are taken from the wheel: none
