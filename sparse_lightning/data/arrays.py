@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
@@ -170,10 +170,10 @@ class Arrays(SplitDataModule):
     @cached_property
     def source(self) -> Source:
         """The rows of ``path``, looked at."""
-        return self._source("data.path", self.path)
-
-    def _source(self, setting: str, path: str | Path) -> Source:
-        return Source.open(setting, Path(path), self.choice)
+        source = Source.open("data.path", self.path, self.choice)
+        if self.image_shape is not None:
+            _require_shape(source, self.image_shape)
+        return source
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -181,24 +181,27 @@ class Arrays(SplitDataModule):
         found = {"train": self.source}
         for split, path in self.paths.items():
             if path is not None:
-                found[split] = self._source(f"data.path_{split}", path)
-                if np.prod(found[split].row_shape) != self.input_dim:
-                    raise DataError(
-                        f"data.path_{split}={path} has rows of {np.prod(found[split].row_shape)} "
-                        f"values, and data.path={self.path} of {self.input_dim}: give equal ones."
-                    )
+                source = Source.open(f"data.path_{split}", Path(path), self.source.choice)
+                self._require_equal_rows(source)
+                found[split] = source
+        _require_files_once(found.values())
         return found
+
+    def _require_equal_rows(self, source: Source) -> None:
+        """Raise `DataError` unless another source has rows as those of ``path`` are."""
+        ours, theirs = self.source.row_shape, source.row_shape
+        if np.prod(theirs) != self.input_dim or not _same_layout(ours, theirs):
+            raise DataError(
+                f"{source.setting}={source.path} has rows of the shape {theirs}, and "
+                f"data.path={self.path} of {ours}: give equal ones."
+            )
+        if self.image_shape is not None:
+            _require_shape(source, self.image_shape)
 
     @property
     def input_dim(self) -> int:
         """Values in a row."""
-        dim = int(np.prod(self.source.row_shape))
-        if self.image_shape is not None and np.prod(self.image_shape) != dim:
-            raise SettingError(
-                f"data.image_shape={list(self.image_shape)} has {np.prod(self.image_shape)} "
-                f"pixels, and the rows of data.path={self.path} have {dim} values: make them equal."
-            )
-        return dim
+        return int(np.prod(self.source.row_shape))
 
     @property
     def title(self) -> str:
@@ -387,6 +390,42 @@ class Arrays(SplitDataModule):
         is_left_over = self.batch_size > 1 and len(data) % self.batch_size == 1
         drop_last = drop_last or is_left_over
         return slice_loader(data, self.batch_size, shuffle_seed, drop_last, rank, processes)
+
+
+def _require_shape(source: Source, image_shape: Sequence[int]) -> None:
+    """Raise `SettingError` unless the rows of a source can be images of a shape."""
+    told, dim = f"{source.setting}={source.path}", np.prod(source.row_shape)
+    if np.prod(image_shape) != dim:
+        raise SettingError(
+            f"data.image_shape={list(image_shape)} has {np.prod(image_shape)} pixels, and the rows "
+            f"of {told} have {dim} values: make them equal."
+        )
+    if not _same_layout(source.row_shape, image_shape):
+        raise SettingError(
+            f"data.image_shape={list(image_shape)} is another order of axes than that of {told}, "
+            f"whose rows have the shape {list(source.row_shape)}: set data.image_shape to that, "
+            "or save the array in the order of the setting."
+        )
+
+
+def _require_files_once(sources: Iterable[Source]) -> None:
+    """Raise `SettingError` where a file is of two splits, or counts twice in one."""
+    settings: dict[Path, str] = {}
+    for source in sources:
+        for array in source.arrays:
+            told, file = f"{source.setting}={source.path}", array.path.resolve()
+            if file in settings:
+                raise SettingError(
+                    f"{told} takes {file}, which {settings[file]} takes already: its rows would "
+                    "be in the data twice. Give each file once, outside the other's folder."
+                )
+            settings[file] = told
+
+
+def _same_layout(rows: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether axes are in one order; of a row that is flat nobody can tell."""
+    ours, theirs = ([side for side in shape if side > 1] for shape in (rows, others))
+    return ours == theirs or len(ours) < 2 or len(theirs) < 2
 
 
 def _without_single(shape: Sequence[int]) -> tuple[int, ...]:

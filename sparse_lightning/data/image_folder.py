@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -114,7 +114,9 @@ class ImageFolder(Arrays):
         """What figures say of the data."""
         return f"images of {self.root.resolve().name}"
 
-    def _source(self, setting: str, path: str | Path) -> Source:
+    @cached_property
+    def source(self) -> Source:
+        """The squares of all images, looked at."""
         return Source.open("data.root", self._made() / "images.npy", self.choice)
 
     def _groups(self) -> np.ndarray:

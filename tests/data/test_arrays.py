@@ -137,6 +137,66 @@ def test_files_of_their_own(values, tmp_path: Path):
     assert len(data.splits["train"]) + len(data.splits["val"]) == COUNT
 
 
+def test_a_file_of_two_splits_is_refused(values, tmp_path: Path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("a", "test"):
+        np.save(folder / f"{name}.npy", values)
+    with pytest.raises(SettingError, match=r"data\.path_test=.* which data\.path="):
+        data_of(folder, path_test=folder / "test.npy").setup()
+    (tmp_path / "link.npy").symlink_to(folder / "test.npy")
+    same = {"path_val": folder / "test.npy", "path_test": tmp_path / "link.npy"}
+    with pytest.raises(SettingError, match=r"data\.path_test=.* which data\.path_val="):
+        data_of(folder / "a.npy", **same).setup()
+
+
+def test_columns_of_further_tables_are_taken_by_their_names(values, tmp_path: Path):
+    folder, names = tmp_path / "shards", ["a", "b", "c", "d"]
+    folder.mkdir()
+    tables = {
+        folder / "0.parquet": names, folder / "1.parquet": [*names[::-1], "new"],
+        tmp_path / "test.parquet": ["b", "a", "d", "c"],
+    }  # fmt: skip
+    columns = dict(zip(names, values.T)) | {"new": values[:, 0]}
+    for path, order in tables.items():
+        table = pyarrow.table({name: columns[name] for name in order})
+        pyarrow.parquet.write_table(table, path)
+    data = data_of(folder, path_test=tmp_path / "test.parquet", standardise="none")
+    data.setup()
+    for split, samples in data.splits.items():
+        inputs = data.splits[split].__getitems__(list(range(len(samples)))).inputs
+        np.testing.assert_array_equal(inputs, values[samples.order % COUNT])
+    pyarrow.parquet.write_table(table.drop_columns("c"), tmp_path / "test.parquet")
+    with pytest.raises(SettingError, match="c is missing"):
+        data_of(folder, path_test=tmp_path / "test.parquet").setup()
+
+
+def test_axes_in_another_order_are_refused(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), dtype=np.uint8)
+    np.save(tmp_path / "last.npy", pixels)
+    np.save(tmp_path / "first.npy", pixels.transpose(0, 3, 1, 2).copy())
+    np.save(tmp_path / "flat.npy", pixels.reshape(COUNT, -1))
+    with pytest.raises(SettingError, match="another order of axes"):
+        data_of(tmp_path / "last.npy", image_shape=[3, 4, 4]).setup()
+    with pytest.raises(DataError, match=r"path_test=.*\(3, 4, 4\).* data\.path="):
+        data_of(tmp_path / "last.npy", path_test=tmp_path / "first.npy").setup()
+    with pytest.raises(SettingError, match=r"another order of axes .* data\.path_test="):
+        flat = {"image_shape": [3, 4, 4], "path_test": tmp_path / "last.npy"}
+        data_of(tmp_path / "flat.npy", **flat).setup()
+    for name, shape in (("last.npy", [4, 4, 3]), ("flat.npy", [3, 4, 4])):
+        path_test = tmp_path / ("flat.npy" if name == "last.npy" else "first.npy")
+        data_of(tmp_path / name, image_shape=shape, path_test=path_test).setup()
+
+
+def test_a_link_to_no_file_is_refused(values, tmp_path: Path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    np.save(folder / "a.npy", values)
+    (folder / "b.npy").symlink_to(tmp_path / "gone.npy")
+    with pytest.raises(DataError, match=r"b\.npy, a link"):
+        data_of(folder).setup()
+
+
 @pytest.mark.parametrize("kind", ["file", "column", "key"])
 def test_whole_groups_go_to_one_split(kind, values, tmp_path: Path):
     groups = np.repeat([f"subject {i}" for i in range(12)], 5)

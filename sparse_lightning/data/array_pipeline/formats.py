@@ -50,25 +50,6 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class FileArray:
-    """The array of one file.
-
-    Args:
-        path: the file.
-        shape: of the array, rows first.
-        dtype: of its values.
-        mapped: the array itself, mapped into memory; None where it has to be converted.
-        pieces: gives the array in pieces of some rows, in order; what is converted.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    mapped: np.ndarray | None
-    pieces: Callable[[], Iterator[np.ndarray]]
-
-
-@dataclass(frozen=True)
 class Choice:
     """What to take of a file that holds several things.
 
@@ -81,6 +62,29 @@ class Choice:
     key: str | None = None
     columns: Sequence[str] | None = None
     groups: str | None = None
+
+
+@dataclass(frozen=True)
+class FileArray:
+    """The array of one file.
+
+    Args:
+        path: the file.
+        shape: of the array, rows first.
+        dtype: of its values.
+        mapped: the array itself, mapped into memory; None where it has to be converted.
+        pieces: gives the array in pieces of some rows, in order; what is converted.
+        columns: names of its columns, of a table.
+        choice: what was taken of the file.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    mapped: np.ndarray | None
+    pieces: Callable[[], Iterator[np.ndarray]]
+    columns: tuple[str, ...] | None = None
+    choice: Choice = Choice()
 
 
 def open_array(path: Path, choice: Choice) -> FileArray:
@@ -101,7 +105,7 @@ def open_array(path: Path, choice: Choice) -> FileArray:
         with _readable(path):
             yield from array.pieces()
 
-    return replace(array, pieces=pieces)
+    return replace(array, pieces=pieces, choice=choice)
 
 
 @contextmanager
@@ -237,8 +241,8 @@ def _safetensors(path: Path, choice: Choice) -> FileArray:
 
 
 def _parquet(path: Path, choice: Choice) -> FileArray:
-    shape, dtype, pieces = read_columns(path, choice.columns, choice.groups, ROWS_IN_PIECE)
-    return FileArray(path, shape, dtype, None, pieces)
+    table = read_columns(path, choice.columns, choice.groups, ROWS_IN_PIECE)
+    return FileArray(path, table.shape, table.dtype, None, table.pieces, table.names)
 
 
 FORMATS: dict[str, Callable[..., FileArray]] = {

@@ -24,11 +24,13 @@ class Columns(NamedTuple):
     Attributes:
         shape: (n, d).
         dtype: of the values.
+        names: of the columns, in order.
         pieces: gives the array in pieces of rows.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype
+    names: tuple[str, ...]
     pieces: Callable[[], Iterator[np.ndarray]]
 
 
@@ -65,7 +67,7 @@ def read_columns(
     width = sum(_width(types[name]) for name in columns)
     dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
     read = partial(_pieces, path, {name: types[name] for name in columns}, dtype, rows_in_piece)
-    return Columns((file.metadata.num_rows, width), dtype, read)
+    return Columns((file.metadata.num_rows, width), dtype, tuple(columns), read)
 
 
 def _columns_of_numbers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,11 @@ def files_of(setting: str, path: Path) -> list[Path]:
             raise SettingError(
                 f"{setting}={path} holds no file of numbers ({known}): check the path."
             )
+        if broken := [p.name for p in found if not p.exists()]:
+            raise DataError(
+                f"{setting}={path} holds {broken[0]}, a link to a file that is not there: mend or "
+                "remove it."
+            )
         return found
     if not path.exists():
         raise SettingError(f"{setting}={path} does not exist: check the path.")
@@ -41,7 +46,8 @@ def files_of(setting: str, path: Path) -> list[Path]:
 
 
 def _is_shard(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in FORMATS and not path.name.startswith(".")
+    # No `is_file`, by which a link that is broken would be left out and nobody told.
+    return path.suffix.lower() in FORMATS and not (path.name.startswith(".") or path.is_dir())
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Source:
         setting: its name, such as ``data.path``.
         path: its value.
         arrays: of its files, in order, each of the same shape but for the number of rows.
-        choice: what was taken of each file.
+        choice: what to take of further files: of tables, columns of the names that these have.
     """
 
     setting: str
@@ -67,9 +73,13 @@ class Source:
         Raises:
             SettingError, DataError: what cannot be rows of numbers.
         """
-        arrays = [open_array(file, choice) for file in files_of(setting, path)]
-        for array in arrays:
+        arrays: list[FileArray] = []
+        for file in files_of(setting, path):
+            arrays.append(array := open_array(file, choice))
             _require_rows(array)
+            if choice.columns is None and array.columns is not None:
+                # By place, features of a table with another order would change places.
+                choice = replace(choice, columns=array.columns)
             if array.shape[1:] != arrays[0].shape[1:]:
                 raise DataError(
                     f"{setting}={path} has rows of the shape {array.shape[1:]} in "
@@ -106,7 +116,7 @@ class Source:
 
     def rows(self, cache_dir: Path) -> Rows:
         """The rows, of converted copies where files cannot be mapped into memory."""
-        return Rows([_mapped(array, self.choice, cache_dir) for array in self.arrays])
+        return Rows([_mapped(array, cache_dir) for array in self.arrays])
 
     def place(self, row: int) -> str:
         """Where a row is, in words."""
@@ -140,13 +150,13 @@ def _hash_of_blocks(path: Path) -> str:
     return content.hexdigest()[:20]
 
 
-def _mapped(array: FileArray, choice: Choice, cache_dir: Path) -> np.ndarray:
+def _mapped(array: FileArray, cache_dir: Path) -> np.ndarray:
     """(rows, d), mapped into memory; converted once where the file itself cannot be."""
     mapped = array.mapped
     if mapped is None:
         status = array.path.stat()
         key = [str(array.path.resolve()), status.st_size, status.st_mtime_ns, list(array.shape)]
-        key += [str(array.dtype), astuple(choice), _hash_of_blocks(array.path)]
+        key += [str(array.dtype), astuple(array.choice), _hash_of_blocks(array.path)]
         name = f"array-{digest(key)}"
         entry = built_once(cache_dir, name, lambda _, result: _convert(array, result))
         mapped = np.load(entry / "rows.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
