@@ -31,12 +31,15 @@ class Encoder(nn.Module):
         code_dim: l.
         is_signed: whether codes may have negative components, as those of a signed penalty have.
         subtracts_decoder_bias: whether inputs come less the decoder's bias, which both then share.
+        needs_preactivations: whether the encoder learns by its own `encode_with_preactivations`
+            alone. A class with another ``forward`` must write that as well.
     """
 
     input_dim: int
     code_dim: int
     is_signed: bool = False
     subtracts_decoder_bias: bool = False
+    needs_preactivations: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A class with another ``forward`` trains by it, and not by that of the one before."""
@@ -49,6 +52,11 @@ class Encoder(nn.Module):
         """Codes (n, l) of a training batch, and what they are the active part of, (n, l)."""
         codes = self(inputs)
         return codes, codes
+
+    @property
+    def gives_preactivations(self) -> bool:
+        """Whether `encode_with_preactivations` is the encoder's own."""
+        return type(self).encode_with_preactivations is not Encoder.encode_with_preactivations
 
     def penalize(self, codes: Tensor, preactivations: Tensor, penalty: Penalty) -> Tensor:
         """A penalty's value of each sample, (n,), by whose gradient the encoder learns."""

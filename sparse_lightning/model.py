@@ -158,6 +158,11 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
                 raise SettingError(
                     f"model.decoder.{name}={ours} and model.encoder.{name}={theirs} must be equal."
                 )
+        if self.encoder.needs_preactivations and not self.encoder.gives_preactivations:
+            raise SettingError(
+                f"model.encoder={type(self.encoder).__name__} has a forward of its own and learns "
+                "by its pre-activations: write its encode_with_preactivations() as well."
+            )
         if self.encoder.subtracts_decoder_bias and getattr(self.decoder, "bias", None) is None:
             raise SettingError(
                 f"model.encoder={type(self.encoder).__name__} subtracts the decoder's bias, and "

@@ -121,6 +121,7 @@ class BatchTopKEncoder(SparseEncoder):
     """
 
     threshold: Tensor
+    needs_preactivations = True
 
     def __init__(
         self,
@@ -195,6 +196,8 @@ class JumpReLUEncoder(SparseEncoder):
     Attributes:
         log_threshold: :math:`\log\theta`, (l,).
     """
+
+    needs_preactivations = True
 
     def __init__(
         self,

@@ -164,8 +164,7 @@ class EndToEnd(TrainingRule):
                     f"model.energy.{name}={getattr(model.energy, name)} belongs to inference, and "
                     f"model.training_rule=EndToEnd has none: set model.energy.{name}=0."
                 )
-        method = type(model.encoder).encode_with_preactivations
-        if self.auxiliary is not None and method is Encoder.encode_with_preactivations:
+        if self.auxiliary is not None and not model.encoder.gives_preactivations:
             raise SettingError(
                 "model.training_rule.auxiliary needs pre-activations, which model.encoder="
                 f"{type(model.encoder).__name__} does not give: choose model/encoder=topk, or set "

@@ -334,6 +334,24 @@ def test_a_bias_that_is_not_there_cannot_be_subtracted():
         model_of(ReLUEncoder(D, L, subtracts_decoder_bias=True), decoder=LinearDecoder(L, D))
 
 
+def test_a_rule_of_an_encoder_is_not_lost_with_its_forward(inputs):
+    class Scaled:
+        def forward(self, inputs):
+            return super().forward(2 * inputs)
+
+    class Whole(Scaled):
+        def encode_with_preactivations(self, inputs):
+            return super().encode_with_preactivations(2 * inputs)
+
+    for base, settings in ((BatchTopKEncoder, (2,)), (JumpReLUEncoder, (0.6, 0.3))):
+        for rule in (EndToEnd(), InferThenRegress()):
+            lost = type("Lost", (Scaled, base), {})(D, L, *settings)
+            with pytest.raises(SettingError, match=r"Lost .* encode_with_preactivations\(\)"):
+                model_of(lost, training_rule=rule)
+            whole = type("Whole", (Whole, base), {})(D, L, *settings)
+            model_of(whole, training_rule=rule).training_step(batch_of(inputs), 0)
+
+
 def test_an_encoder_without_pre_activations_cannot_teach_dead_units():
     with pytest.raises(SettingError, match=r"needs pre-activations, which model\.encoder=LISTA"):
         model_of(LISTA(D, L), training_rule=EndToEnd(auxiliary=AuxK(0.1, 3, 1)))
