@@ -46,13 +46,11 @@ def as_batch(batch: Any, decoder: Any) -> Batch:
     Args:
         batch: a `Batch`, a tensor, or a list or tuple that begins with one, which may be followed
             by labels or anything else.
-        decoder: what `as_inputs` makes the inputs fit.
+        decoder: what `as_inputs` makes the inputs fit, in its type, which may be a half one.
 
     Raises:
         InputError: it is something else, or its inputs do not fit.
     """
-    if isinstance(batch, Batch):
-        return batch
     inputs = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
     if not isinstance(inputs, Tensor):
         keys = f" with the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
@@ -60,7 +58,8 @@ def as_batch(batch: Any, decoder: Any) -> Batch:
             f"A batch of kind {type(batch).__name__}{keys} is no input: give a DataLoader whose "
             "batches are tensors (n, d), or tuples that begin with one."
         )
-    return Batch(as_inputs(inputs, decoder))
+    whole = batch if isinstance(batch, Batch) else Batch(inputs)
+    return whole._replace(inputs=in_type_of(decoder, as_inputs(inputs, decoder)))
 
 
 def as_codes(values: Any, decoder: Any) -> Tensor:

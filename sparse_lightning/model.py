@@ -215,8 +215,8 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         return inputs
 
     def decode(self, codes: Tensor | np.ndarray) -> Tensor:
-        """Reconstructions (n, d) of codes (n, l)."""
-        return self.decoder(as_codes(codes, self.decoder))
+        """Reconstructions (n, d) of codes (n, l), which the decoder gets in its own type."""
+        return self.decoder(in_type_of(self.decoder, as_codes(codes, self.decoder)))
 
     def infer(self, inputs: Tensor | np.ndarray) -> Solution:
         """Codes by inference from the encoder's prediction, or from 0; inputs as for `encode`."""
@@ -356,7 +356,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         else:
             codes = initial = at_least_float32(self.predict_codes(batch.inputs))
             objective = self.energy.bind(self.decoder, batch.inputs, codes, Processes.present())
-        reconstructions = self.decoder(codes)
+        reconstructions = self.decode(codes)
         terms = self.checked_terms(batch.inputs, objective, initial, codes, reconstructions)
         self._measure(phase, batch, codes, reconstructions, terms)
 

@@ -109,7 +109,7 @@ class InferThenRegress(TrainingRule):
             prediction, _ = model.encoder.encode_with_preactivations(seen)
         objective, initial, solution = model.infer_batch(inputs, prediction, Processes.present())
         codes = solution.codes
-        reconstructions = model.decoder(codes)
+        reconstructions = model.decode(codes)
         loss = mse_loss(reconstructions, inputs)
         if prediction is not None:
             loss = loss + mse_loss(prediction.to(codes.dtype), codes)

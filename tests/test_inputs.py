@@ -16,7 +16,7 @@ from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder,
 from sparse_lightning.encoders import LISTA, Encoder
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import InputError, SettingError
-from sparse_lightning.inputs import as_inputs
+from sparse_lightning.inputs import as_batch, as_inputs
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.registry import describe
@@ -205,6 +205,55 @@ def test_prediction(model: SparseAutoencoder):
         codes = torch.cat(quiet_trainer().predict(model, loader))
         assert codes.shape == (3, CODE_DIM)
     assert isinstance(slices[0], Batch)
+
+
+class Squashed(Decoder):
+    """A network that asks for codes in its own type."""
+
+    def __init__(self, code_dim: int, input_dim: int) -> None:
+        super().__init__()
+        self.code_dim, self.input_dim = code_dim, input_dim
+        self.linear = nn.Linear(code_dim, input_dim)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return torch.tanh(self.linear(codes))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "32-true"])
+@pytest.mark.parametrize("kind", [LinearDecoder, Squashed])
+@pytest.mark.parametrize("has_encoder", [True, False])
+def test_loaders_of_any_kind_in_any_precision(precision, kind, has_encoder):
+    slices = TensorSlices(INPUTS.double(), torch.tensor(1.0), torch.tensor(0.0))
+    loaders = (
+        DataLoader(INPUTS, batch_size=3),
+        DataLoader(slices, batch_size=3, collate_fn=lambda batch: batch),
+    )
+    found = []
+    for loader in loaders:
+        torch.manual_seed(1)
+        encoder = LISTA(INPUT_DIM, CODE_DIM) if has_encoder else None
+        trainer = lightning.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=1,
+            enable_model_summary=False, enable_checkpointing=False, precision=precision,
+        )  # fmt: skip
+        model = model_of(kind(CODE_DIM, INPUT_DIM), encoder).train()
+        trainer.fit(model, loader, loader)
+        found.append(trainer.callback_metrics["val/energy"])
+        assert model.decode(model.infer(INPUTS).codes).shape == INPUTS.shape
+    assert found[0].isfinite()
+    assert torch.equal(*found)
+
+
+def test_a_batch_that_fits_stays_as_it_is_and_others_are_checked():
+    decoder, scale = LinearDecoder(CODE_DIM, INPUT_DIM), torch.tensor(2.0)
+    found = as_batch(Batch(INPUTS, scale), decoder)
+    assert torch.equal(found.inputs, INPUTS)
+    assert found.scale is scale
+    assert as_batch(Batch(INPUTS.double()), decoder).inputs.dtype == torch.float32
+    assert as_batch(INPUTS, decoder.half()).inputs.dtype == torch.float16
+    with pytest.raises(InputError, match=r"shape \(3, 5\) do not fit"):
+        as_batch(Batch(torch.ones(3, 5)), decoder)
 
 
 class Scale(Decoder):
