@@ -150,7 +150,12 @@ class LinearDecoder(Decoder):
 def _linear(layers: Iterable[nn.Module], has_bias: bool = False) -> list[nn.Linear] | None:
     """The layers, None where a subclass has put in others than a decoder makes."""
     every = list(layers)
-    found = [layer for layer in every if isinstance(layer, nn.Linear)]
+    # A parametrised layer is of a class of its own, with the forward pass of nn.Linear.
+    found = [
+        layer
+        for layer in every
+        if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
+    ]
     is_as_made = all((layer.bias is not None) == has_bias for layer in found)
     return found if is_as_made and len(found) == len(every) else None
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sparse_lightning.datafits import ReluNetworkDataFit
 from sparse_lightning.decoders import (
     Decoder,
     LinearDecoder,
@@ -228,6 +229,21 @@ def with_norm_inside(decoder: MultiLayerDecoder) -> MultiLayerDecoder:
     return decoder
 
 
+class Absolute(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.linear(inputs, self.weight.abs(), self.bias)
+
+
+def with_absolute_output(decoder: MultiLayerDecoder) -> MultiLayerDecoder:
+    decoder.output = Absolute(6, 7, bias=False)
+    return decoder
+
+
+def with_unit_atoms(decoder: MultiLayerDecoder) -> MultiLayerDecoder:
+    nn.utils.parametrizations.weight_norm(decoder.output, dim=1)
+    return decoder
+
+
 @pytest.mark.parametrize(
     "decoder",
     [
@@ -236,13 +252,23 @@ def with_norm_inside(decoder: MultiLayerDecoder) -> MultiLayerDecoder:
         with_relu_inside(LinearNetworkDecoder(5, [6], 7)),
         with_output_bias(MultiLayerDecoder(5, [6], 7)),
         with_norm_inside(MultiLayerDecoder(5, [6], 7)),
+        with_absolute_output(MultiLayerDecoder(5, [6], 7)),
+        with_unit_atoms(MultiLayerDecoder(5, [6], 7)),
     ],
-    ids=["mixed in", "below a mixed one", "relu", "output bias", "layer norm"],
-)
+    ids=[
+        "mixed in", "below a mixed one", "relu", "output bias", "layer norm", "another forward",
+        "parametrised",
+    ],
+)  # fmt: skip
 def test_inference_sees_what_the_decoder_draws(decoder):
     inputs, codes = torch.randn(3, 7), torch.rand(3, 5)
     expected = (decoder(codes) - inputs).square().mean(1)
     torch.testing.assert_close(decoder.datafit(inputs).value(codes), expected)
+
+
+def test_parametrised_layers_keep_the_fast_data_fit():
+    decoder = with_unit_atoms(MultiLayerDecoder(5, [6], 7))
+    assert isinstance(decoder.datafit(torch.randn(3, 7)), ReluNetworkDataFit)
 
 
 def test_a_data_fit_that_is_mixed_in_is_kept():
