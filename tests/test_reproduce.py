@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from sparse_lightning.config import CONFIG_DIR, register_resolvers
 from sparse_lightning.experiments.sweep_commands import commands
-from sparse_lightning.paper.judges.denoising import CANDIDATES
 from sparse_lightning.paper.reproduction import DONE_FILE
 from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.reproduce import reproduce
@@ -57,16 +56,16 @@ def scale_of(tmp_path: Path):
     GlobalHydra.instance().clear()
 
 
-def judged(study: str, data: str, rules: Rules) -> set[str]:
+def judged(study: str, rules: Rules) -> set[str]:
     """The families that the judges of a study name."""
-    strokes = set(rules.families_with_strokes)
     few = {name for name in rules.few_label_rivals if " " not in name}
     return {
         "regret": {"vdl_nl", *rules.rivals, *rules.rivals_by_inference},
-        "denoising": {*CANDIDATES},
+        "denoising": {*rules.families_with_hinge, *rules.denoising_candidates},
         "low_data": {"vdl_nl", *few, *rules.rivals_by_inference, *rules.families_with_codes},
-        "features": strokes | ({"wdl", *rules.rivals_of_filters} if data == "mnist" else set()),
-        "ablation": {"none", "none_nl", "sdl", "vdl", "sdl_nl", "vdl_nl"},
+        "features": {*rules.families_with_strokes},
+        "filters": {"wdl", *rules.rivals_of_filters},
+        "ablation": {*rules.collapse_rivals}.union(*rules.collapse_rivals.values()),
     }.get(study, set())
 
 
@@ -76,7 +75,7 @@ def test_studies_look_at_every_family_that_a_judge_names(scale, scale_of, rules)
         given = dict(setting.split("=", 1) for setting in study.settings)
         if "where.family" in given:
             looked_at = set(given["where.family"].strip("[]").split(","))
-            assert judged(given["study"], study.data, rules) <= looked_at
+            assert judged(given["study"], rules) <= looked_at
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -43,6 +43,7 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
         ours = ours.set_index("family").loc[families_in_order(ours["family"])].reset_index()
         labels = [
             f"{family_name(row.family)}\n{sparsity_name(row.family, row.sparsity_weight)}"
+            f"{'*' if row.at_end else ''}"
             for row in ours.itertuples()
         ]
         labels += [str(name).replace(" ", "\n", 1) for name in theirs["name"]]
@@ -70,12 +71,15 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
         axes.margins(y=0.15)
         tidy(axes)
         axes.grid(visible=False, axis="x")
-    figure.suptitle(
-        f"Denoising, test images of {data}\n"
-        "families (λ chosen on validation; linear hatched), scikit-image and references (grey)\n"
-        "images that are normalised one by one: un-normalised by their clean statistics",
-        fontsize=10,
-    )
+    title = [
+        f"Denoising, test images of {data}",
+        "families (λ chosen on validation; linear hatched), scikit-image and references (grey)",
+    ]
+    if best["at_end"].any():
+        title.append("*: the smallest or the largest λ that it was chosen from")
+    if best["by_image"].any():
+        title.append("un-normalised by the mean and deviation of each clean image")
+    figure.suptitle("\n".join(title), fontsize=10)
     return figure
 
 

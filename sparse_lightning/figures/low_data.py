@@ -61,7 +61,8 @@ def error_curves(summary: pd.DataFrame, data: str) -> Figure:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
     figure.suptitle(
         f"Classification with few labels, {data}\n"
-        "bars: one standard deviation over model seeds; of methods on pixels, over random starts",
+        "bars: one standard deviation over model seeds; of methods on pixels, over random starts "
+        "and draws of labels",
         fontsize=10,
     )
     return figure

@@ -18,10 +18,10 @@ PANELS = {
 }
 NULLS = {
     "mean_cosine": {
-        "null_white": "random atoms, matched",
-        "null_coloured": "random atoms, covariance of the data, matched",
+        "null_white": ("random atoms, matched", ":"),
+        "null_coloured": ("random atoms, covariance of the data, matched", "-."),
     },
-    "correlation": {"null_correlation": "matched units, paired at random"},
+    "correlation": {"null_correlation": ("matched units, paired at random", "--")},
 }
 
 
@@ -31,7 +31,7 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def agreement(summary: pd.DataFrame, data: str) -> Figure:
-    """Mean over pairs of seeds, with bars of one standard deviation; nulls in grey."""
+    """Mean over pairs of seeds, with bars of one standard deviation; nulls are thin."""
     figure = Figure(figsize=(10.4, 4.2), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
         for family in families_in_order(summary["family"]):
@@ -59,7 +59,10 @@ def agreement(summary: pd.DataFrame, data: str) -> Figure:
 
 
 def _nulls(axes: Axes, summary: pd.DataFrame, name: str) -> None:
-    """From the least to the largest: a null depends on the number of atoms in use."""
-    for (column, label), shade in zip(NULLS.get(name, {}).items(), ("0.75", "0.45")):
-        low, high = summary[column].min(), summary[column].max()
-        axes.axhspan(low, high, color=shade, alpha=0.5, label=label)
+    """Of each family its own, thin: a null depends on the number of atoms in use."""
+    for column, (label, line) in NULLS.get(name, {}).items():
+        for family in families_in_order(summary["family"]):
+            rows = summary[summary["family"] == family].sort_values("zeros")
+            colour = family_style(family)["color"]
+            axes.plot(100 * rows["zeros"], rows[column], color=colour, linestyle=line, linewidth=1)
+        axes.plot([], [], color="0.3", linestyle=line, linewidth=1, label=label)

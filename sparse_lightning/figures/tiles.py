@@ -24,6 +24,11 @@ def as_pictures(vectors: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray
     return images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
 
 
+def grey(tiles: np.ndarray) -> np.ndarray:
+    """Pictures (k, height, width): the mean of the channels of those in colour."""
+    return tiles.mean(-1) if tiles.ndim == 4 else tiles
+
+
 def tile_grid(tiles: np.ndarray, columns: int | None = None, fill: float = np.nan) -> np.ndarray:
     """Lay images (k, height, width[, 3]) out in one, row by row, a gap between them."""
     count, height, width = tiles.shape[:3]

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sparse_lightning.figures.style import family_name
-from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret, settings
+from sparse_lightning.paper.judges import (
+    ablation,
+    denoising,
+    features,
+    filters,
+    low_data,
+    regret,
+    settings,
+)
 from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.paper.verdicts import Finding
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED
@@ -160,6 +168,14 @@ CLAIMS = (
     ),
     Claim(
         "low_data",
+        "Up to 100 labels per class every family's codes beat a linear classifier of raw pixels, "
+        "also without labels of validation images.",
+        "As above, with one penalty for all and the λ nearest to the study's share of zeros, and "
+        "without the classifiers that need such labels.",
+        functools.partial(low_data.codes_beat_pixels, arm=UNVALIDATED),
+    ),
+    Claim(
+        "low_data",
         "Up to 100 labels per class every family's codes beat classifiers of raw pixels, by the "
         "authors' own protocol.",
         "As above, by that protocol.",
@@ -191,12 +207,20 @@ CLAIMS = (
         "imagenet_patches",
     ),
     Claim(
-        "features",
+        "filters",
         "WDL's encoder filters are noisier than those of SDL and VDL, the more so as λ grows.",
-        "The median over filters of atoms in use of their mean frequency is higher than that of "
+        "The mean over all filters of their share of white noise is higher than that of "
         "{rivals_of_filters} at two λ of WDL's, which the scale names, or at the rivals' nearest "
         "within a factor {weight_ratio}, and it grows faster with ln λ between them: {intervals}.",
-        features.filters_are_noisier,
+        filters.filters_are_noisier,
+        "mnist",
+    ),
+    Claim(
+        "filters",
+        "(Not in the paper:) WDL's encoder filters are noisier, the more so as λ grows, also where "
+        "units are in use.",
+        "As above, with the filters of units that are active for 1 % of images or more.",
+        functools.partial(filters.filters_are_noisier, column="noise_in_use"),
         "mnist",
     ),
     Claim(

@@ -47,6 +47,8 @@ class Rules:
         families_with_codes: families whose codes are.
         excepted_with_codes: numbers of labels that the claim leaves out, by family.
         pixel_classifiers: methods on pixels that they are compared with.
+        families_with_hinge: families whose codes are learned with variance regularisation.
+        denoising_candidates: families that the best one at denoising is chosen from.
         families_with_strokes: families whose atoms are compared over λ.
         rivals_of_filters: families whose encoder filters WDL's are compared with.
         largest_weight_ratio: of a rival's λ to WDL's at which they are.
@@ -60,6 +62,7 @@ class Rules:
         growth: factor by which the extent of atoms must grow with λ.
         gabor_share: share of atoms that must be Gabor-like.
         collapse_epochs: over which collapse is followed, at least.
+        collapse_rivals: families that do not collapse, by the one that does.
     """
 
     confidence: float
@@ -78,6 +81,8 @@ class Rules:
     families_with_codes: Sequence[str]
     excepted_with_codes: Mapping[str, Sequence[int]]
     pixel_classifiers: Sequence[str]
+    families_with_hinge: Sequence[str]
+    denoising_candidates: Sequence[str]
     families_with_strokes: Sequence[str]
     rivals_of_filters: Sequence[str]
     largest_weight_ratio: float
@@ -88,6 +93,7 @@ class Rules:
     growth: float
     gabor_share: float
     collapse_epochs: int
+    collapse_rivals: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)

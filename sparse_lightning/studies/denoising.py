@@ -65,7 +65,8 @@ def denoising(
         the codes of clean images and ``zeros_noisy`` in those of noisy ones, and ``change``: what
         the last half of the epochs changed in psnr_denoised of test (NaN if unknown); ``peers``:
         likewise for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
-        `best_denoisers`; pictures of those models.
+        `best_denoisers`, and ``by_image``: whether each image has a normalisation of its own, that
+        of the clean image; pictures of those models.
     """
     require_images(data, "denoising", grey=True)
     samples = fingerprint(data)
@@ -102,10 +103,15 @@ def denoising(
         ["denoising peers", *settings, num_peer_images, choices, PATCHES],
         lambda: _measure_baselines(data, noise_levels, noise_seed, num_images, num_peer_images),
     )
-    best = best_denoisers(table)
+    best = best_denoisers(table).assign(by_image=_are_normalised_by_image(data))
     pictures = _pictures(trained_models, best, data, noise_seed, num_shown)
     more = {"best": best, "peers": pd.DataFrame(peers), "references": pd.DataFrame(references)}
     return StudyResult(table, more, pictures)
+
+
+def _are_normalised_by_image(data: SplitDataModule) -> bool:
+    scale = next(batches(data, "test", 2)).scale
+    return scale is not None and scale.ndim == 2 and len(scale) > 1
 
 
 def noise_like(inputs: Tensor, level: float, seed: int, first: int = 0) -> Tensor:
@@ -225,8 +231,9 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns noise, family, sparsity_weight, and the means over seeds of each PSNR in dB and of
         the shares of zeros, psnr_denoised_std, seeds, ``psnr_denoised_val`` (of validation images),
-        ``epochs`` (of the shortest run) and ``change``: what the last half of the epochs changed in
-        psnr_denoised, in dB; NaN if unknown.
+        ``epochs`` (of the shortest run), ``change``: what the last half of the epochs changed in
+        psnr_denoised, in dB, NaN if unknown; and ``at_end``: whether λ is the smallest or the
+        largest of several that the family has, so that another might be better still.
     """
     keys = ["noise", "family", "sparsity_weight"]
     columns = ["psnr_clean", "psnr_noisy", "psnr_denoised", "zeros", "zeros_noisy"]
@@ -244,7 +251,11 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
             change=runs["change"].agg(lambda changes: changes.mean(skipna=False)),
         )
     )
-    return test.loc[chosen.tolist()].reset_index()
+    best = test.loc[chosen.tolist()].reset_index()
+    ends = table.groupby("family")["sparsity_weight"].agg(["min", "max"]).loc[best["family"]]
+    weights = best["sparsity_weight"].to_numpy()
+    is_end = (weights[:, None] == ends.to_numpy()).sum(1) == 1
+    return best.assign(at_end=is_end)
 
 
 def _pictures(

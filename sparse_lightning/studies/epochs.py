@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -66,3 +67,21 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
     is_best = energy == energy.groupby(weight).cummin()
     history = metrics[[f"val/{name}" for name in names]].set_axis(names, axis="columns")
     return history.where(is_best).ffill().assign(epochs=metrics["epoch"].astype(int) + 1)
+
+
+def with_changes(
+    models: pd.DataFrame, earlier: pd.DataFrame, keys: Sequence[str], measures: Sequence[str]
+) -> pd.DataFrame:
+    """A summary, and in columns ``change_...`` what the last half of the epochs changed.
+
+    Args:
+        models: one row per model.
+        earlier: the same of the models after half of their epochs, where these were kept (see
+            `halfway`); the change of others is NaN.
+        keys: columns that name a model.
+        measures: columns whose change is told, as far as ``models`` has them.
+    """
+    names = [name for name in measures if name in models]
+    before = models[[*keys]].merge(earlier, on=[*keys], how="left")
+    changes = models[names] - before[names].astype(float)
+    return models.join(changes.add_prefix("change_"))

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.figures.tiles import as_pictures
+from sparse_lightning.figures.tiles import as_pictures, grey
 from sparse_lightning.studies.coding import (
     all_codes,
     all_inputs,
@@ -28,7 +28,7 @@ from sparse_lightning.studies.coding import (
     largest_codes,
     require_images,
 )
-from sparse_lightning.studies.epochs import halfway
+from sparse_lightning.studies.epochs import halfway, with_changes
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import mean_frequency, orientation_share
 from sparse_lightning.studies.result_cache import ResultCache, Rows
@@ -42,7 +42,7 @@ KEYS = ["data", "family", "sparsity_weight", "seed", "max_epochs", "run"]
 # Of a model's atoms in use; what the last half of training changed in them is told.
 MEASURES = [
     "oriented", "gabor_like", "gabor_like_scrambled", "median_extent", "median_likeness",
-    "median_mean_frequency", "median_filter_frequency", "mean_extent",
+    "median_mean_frequency", "mean_extent",
 ]  # fmt: skip
 
 
@@ -79,15 +79,15 @@ def features(
 
     Returns:
         ``table``: one row per atom: ``scale`` (s_j), ``active`` (fraction of images), ``used``,
-        ``orientation_share``, ``mean_frequency`` and ``filter_frequency`` (that of the encoder
-        filter, cycles per pixel), ``extent``, ``likeness`` (to the nearest image), the fields of
-        `GaborFit`, also of the scrambled atom, and ``gabor_like`` and ``gabor_like_scrambled``;
+        ``orientation_share``, ``mean_frequency`` (cycles per pixel), ``extent``, ``likeness`` (to
+        the nearest image), the fields of `GaborFit`, also of the scrambled atom, and
+        ``gabor_like`` and ``gabor_like_scrambled``;
         ``summary``: one row per model, see `summary` and `with_changes`; pictures of atoms and
         filters.
     """
     require_images(data, "features")
     samples = fingerprint(data)
-    images = _grey(as_pictures(all_inputs(data, "val", num_images), data.image_shape))
+    images = grey(as_pictures(all_inputs(data, "val", num_images), data.image_shape))
     rows, earlier, index, pixels = [], [], [], []
     setting = [samples, num_images, scramble_seed if gabors else None, smoothing, part_level]
     rule = [min(images.shape[1:]), gabor_threshold, envelope_width, least_cycles]
@@ -119,7 +119,8 @@ def features(
                 index += [trained.columns | {"kind": kind, "unit": j} for j in range(len(tiles))]
                 pixels.append(tiles)
     table = _flagged(rows, least_active, rule if gabors else None)
-    models = with_changes(summary(table), pd.DataFrame(earlier, columns=[*KEYS, *MEASURES]))
+    before = pd.DataFrame(earlier, columns=[*KEYS, *MEASURES])
+    models = with_changes(summary(table), before, KEYS, MEASURES)
     return StudyResult(table, {"summary": models}, Pictures.of(index, pixels))
 
 
@@ -165,11 +166,6 @@ def _tiles(vectors: torch.Tensor, data: SplitDataModule) -> np.ndarray:
     return as_pictures(vectors.numpy(), data.image_shape)
 
 
-def _grey(tiles: np.ndarray) -> np.ndarray:
-    """Images (k, height, width): the mean of the channels of those in colour."""
-    return tiles.mean(-1) if tiles.ndim == 4 else tiles
-
-
 def _measure(
     drawn: _Drawn,
     images: np.ndarray,
@@ -178,16 +174,12 @@ def _measure(
     part_level: float,
 ) -> list[dict]:
     """What is measured of each atom; without a seed no Gabor function is fitted."""
-    codes, atoms = drawn.codes, _grey(drawn.tiles[ATOM])
-    frequencies = np.full(len(atoms), np.nan)
-    if FILTER in drawn.tiles:
-        frequencies = mean_frequency(torch.from_numpy(_grey(drawn.tiles[FILTER])))
+    codes, atoms = drawn.codes, grey(drawn.tiles[ATOM])
     columns = {
         "scale": np.abs(codes).max(0),
         "active": (codes != 0).mean(0),
         "orientation_share": orientation_share(torch.from_numpy(atoms)),
         "mean_frequency": mean_frequency(torch.from_numpy(atoms)),
-        "filter_frequency": frequencies,
         "extent": extents(atoms, smoothing, part_level),
         "likeness": likeness(atoms, images, smoothing),
     }
@@ -212,33 +204,17 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The shares of its atoms that are ``dead`` (never active) and ``used``; and of those that
         are used the shares ``oriented``, ``gabor_like`` and ``gabor_like_scrambled``, and the
-        medians ``median_extent``, ``median_likeness``, ``median_mean_frequency`` and
-        ``median_filter_frequency``, all missing where none is. ``mean_extent`` is there besides: an
-        extent is a whole number of pixels, and its median may be equal for all seeds. ``epochs``
-        are those of the run.
+        medians ``median_extent``, ``median_likeness`` and ``median_mean_frequency``, all missing
+        where none is. ``mean_extent`` is there besides: an extent is a whole number of pixels, and
+        its median may be equal for all seeds. ``epochs`` are those of the run.
     """
     flags = table.assign(oriented=table["orientation_share"] >= 0.5, dead=table["active"] == 0)
     used = flags[flags["used"]].groupby(KEYS)
     gabors = [name for name in ("gabor_like", "gabor_like_scrambled") if name in table]
     shares = used[["oriented", *gabors]].mean()
-    measures = ["extent", "likeness", "mean_frequency", "filter_frequency"]
-    medians = used[measures].median().add_prefix("median_")
+    medians = used[["extent", "likeness", "mean_frequency"]].median().add_prefix("median_")
     mean = used["extent"].mean().rename("mean_extent")
     models = flags.groupby(KEYS)
     epochs = models["epochs"].first()
     of_all = models[["dead", "used"]].mean()
     return of_all.join([epochs, shares, medians, mean]).reset_index()
-
-
-def with_changes(models: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
-    """`summary`, and in columns ``change_...`` what the last half of the epochs changed.
-
-    Args:
-        models: one row per model.
-        earlier: the same of the models after half of their epochs, where these were kept (see
-            `halfway`); the change of others is NaN.
-    """
-    names = [name for name in MEASURES if name in models]
-    before = models[KEYS].merge(earlier, on=KEYS, how="left")
-    changes = models[names] - before[names].astype(float)
-    return models.join(changes.add_prefix("change_"))

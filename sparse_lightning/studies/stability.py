@@ -62,7 +62,8 @@ def stability(
         ``other_used`` (atoms in use), ``mean_cosine`` of the matched, ``shared`` (pairs above the
         threshold, as a share of the smaller number in use), ``correlation`` (mean over pairs),
         ``zeros`` (mean of both), ``null_white``, ``null_coloured`` (mean cosines) and
-        ``null_correlation``; ``summary``: mean and standard deviation over pairs.
+        ``null_correlation`` (NaN for fewer than two pairs of atoms); ``summary``: mean and
+        standard deviation over pairs.
 
     Raises:
         SettingError: no family and λ has two seeds.
@@ -83,7 +84,7 @@ def stability(
     setting += [COVARIANCE_SAMPLES]
     rows = []
     for one, other in tqdm(pairs, desc="stability", unit="pair"):
-        key = ["stability", one.digest, other.digest, *setting]
+        key = ["agreement of seeds", one.digest, other.digest, *setting]
         measured = cache.rows(
             key,
             lambda pair=(one, other): [
@@ -149,7 +150,7 @@ def _compare(
     sizes = [len(units.atoms) for units in pair]
     matching = matched(one.atoms, other.atoms, signed)
     paired = one.codes[:, matching.first], other.codes[:, matching.second]
-    shuffled = paired[1][:, generator.permutation(len(matching.second))]
+    shuffled = paired[1][:, deranged(len(matching.second), generator)]
     centred = inputs - inputs.mean(0)
     white = [generator.standard_normal((size, inputs.shape[1])) for size in sizes]
     coloured = [generator.standard_normal((size, len(inputs))) @ centred for size in sizes]
@@ -162,8 +163,15 @@ def _compare(
         "correlation": _mean_correlation(*paired, signed),
         "null_white": matched(*white, signed).mean,
         "null_coloured": matched(*coloured, signed).mean,
-        "null_correlation": _mean_correlation(paired[0], shuffled, signed),
+        "null_correlation": _mean_correlation(paired[0][:, : shuffled.shape[1]], shuffled, signed),
     }
+
+
+def deranged(count: int, generator: np.random.Generator) -> np.ndarray:
+    """A random order that leaves nothing in its place; of fewer than two, nothing."""
+    order, partners = generator.permutation(count), np.empty(count, np.int64)
+    partners[order] = np.roll(order, 1)
+    return partners if count > 1 else partners[:0]
 
 
 def _mean_correlation(first: np.ndarray, second: np.ndarray, signed: bool) -> float:

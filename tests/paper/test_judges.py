@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sparse_lightning.paper.judges import ablation, denoising, features, low_data, regret, settings
+from sparse_lightning.paper.judges import (
+    ablation,
+    denoising,
+    features,
+    filters,
+    low_data,
+    regret,
+    settings,
+)
 from sparse_lightning.paper.judges.evidence import over_seeds
 from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.paper.verdicts import Finding, Word
@@ -139,10 +147,13 @@ def test_on_par_within_half_a_decibel(rules):
     assert two == all_families
 
 
+CANDIDATES = ["sdl", "vdl", "wdl", "sdl_nl", "vdl_nl", "wdl_nl"]
+
+
 def denoised(psnr: float, seeds: int = 3, **references: float) -> StudyResult:
     """VDL-NL is the best family, by 1 dB."""
     best = pd.DataFrame(
-        {"noise": 1.0, "family": denoising.CANDIDATES, "psnr_denoised": psnr,
+        {"noise": 1.0, "family": CANDIDATES, "psnr_denoised": psnr,
          "psnr_denoised_val": psnr, "psnr_denoised_std": 0.1, "seeds": seeds, "epochs": 100,
          "change": 0.05}
     )  # fmt: skip
@@ -412,13 +423,13 @@ def test_models_without_a_penalty_are_no_end_of_lambda(rules):
     rules = dataclasses.replace(rules, families_with_strokes=["sdl"])
     columns = {
         "mean_extent": (0.3, 0.6), "median_likeness": (0.6, 0.8),
-        "median_mean_frequency": (0.3, 0.2), "median_filter_frequency": (0.3, 0.4),
+        "median_mean_frequency": (0.3, 0.2), "noise": (0.3, 0.4),
     }  # fmt: skip
     dense = atoms(weights=(0.0, 0.02), **columns)
     assert features.atoms_grow(dense, rules).word is OPEN
     assert features.atoms_are_finer_at_small_weights(dense, rules).word is OPEN
     dense = atoms("wdl", weights=(0.0, 0.02), **columns)
-    assert features.filters_are_noisier(dense, rules).shown == "wdl: missing λ = 0.005"
+    assert filters.filters_are_noisier(dense, rules).shown == "wdl: missing λ = 0.005"
 
 
 def test_seeds_that_are_equal_but_for_rounding_tell_nothing_of_their_spread():
@@ -429,38 +440,42 @@ def test_seeds_that_are_equal_but_for_rounding_tell_nothing_of_their_spread():
     assert math.isnan(over_seeds(values[:1], 100).deviation)
 
 
-def filters(wdl: tuple[float, float], rival: tuple[float, float]) -> StudyResult:
+def filters_of(wdl: tuple[float, float], rival: tuple[float, float]) -> StudyResult:
     tables = [
-        atoms(family, median_filter_frequency=values).more["summary"]
+        atoms(family, noise=values).more["summary"]
         for family, values in {"wdl": wdl, "sdl": rival, "vdl": rival}.items()
     ]
     return StudyResult(MNIST, {"summary": pd.concat(tables)})
 
 
 def test_filters_are_noisier_and_the_more_so_at_large_weights(rules):
-    assert features.filters_are_noisier(filters((0.3, 0.4), (0.2, 0.25)), rules).word is HOLDS
+    assert filters.filters_are_noisier(filters_of((0.3, 0.4), (0.2, 0.25)), rules).word is HOLDS
     # Noisier at both ends, and not the more so.
-    assert features.filters_are_noisier(filters((0.3, 0.3), (0.2, 0.25)), rules).word is FAILS
-    assert features.filters_are_noisier(filters((0.2, 0.4), (0.3, 0.35)), rules).word is FAILS
-    alone = atoms("wdl", median_filter_frequency=(0.3, 0.4))
-    assert features.filters_are_noisier(alone, rules).word is OPEN
+    assert filters.filters_are_noisier(filters_of((0.3, 0.3), (0.2, 0.25)), rules).word is FAILS
+    assert filters.filters_are_noisier(filters_of((0.2, 0.4), (0.3, 0.35)), rules).word is FAILS
+    in_use = filters_of((0.3, 0.4), (0.2, 0.25))
+    for name in ("noise", "change_noise"):
+        in_use.more["summary"][name.replace("noise", "noise_in_use")] = math.nan
+    assert filters.filters_are_noisier(in_use, rules, "noise_in_use").word is OPEN
+    alone = atoms("wdl", noise=(0.3, 0.4))
+    assert filters.filters_are_noisier(alone, rules).word is OPEN
 
 
 def test_filters_are_compared_at_equal_weights(rules):
     """A rival that is trained at far smaller λ as well is taken where WDL is."""
     ends = {"MNIST": {"wdl": (0.01, 0.02)}}
     rules = dataclasses.replace(rules, ends_of_weights=ends)
-    tables = [atoms("wdl", weights=(0.01, 0.02), median_filter_frequency=(0.3, 0.4))]
+    tables = [atoms("wdl", weights=(0.01, 0.02), noise=(0.3, 0.4))]
     for rival in ("sdl", "vdl"):
         tables += [
-            atoms(rival, weights=(0.001, 0.02), median_filter_frequency=(0.9, 0.25)),
-            atoms(rival, weights=(0.012, 0.1), median_filter_frequency=(0.2, 0.1)),
+            atoms(rival, weights=(0.001, 0.02), noise=(0.9, 0.25)),
+            atoms(rival, weights=(0.012, 0.1), noise=(0.2, 0.1)),
         ]
     summary = pd.concat([result.more["summary"] for result in tables])
     result = StudyResult(MNIST, {"summary": summary})
-    assert features.filters_are_noisier(result, rules).word is HOLDS
+    assert filters.filters_are_noisier(result, rules).word is HOLDS
     far = summary[summary["sparsity_weight"] != 0.012]
-    found = features.filters_are_noisier(StudyResult(MNIST, {"summary": far}), rules)
+    found = filters.filters_are_noisier(StudyResult(MNIST, {"summary": far}), rules)
     assert found.word is OPEN
     assert "missing its value" in found.shown
 
@@ -469,11 +484,11 @@ def test_filters_grow_faster_per_unit_of_the_logarithm(rules):
     """WDL gains more than its rivals only since its two λ are further apart."""
     ends = {"MNIST": {"wdl": (0.01, 0.02)}}
     rules = dataclasses.replace(rules, ends_of_weights=ends)
-    tables = [atoms("wdl", weights=(0.01, 0.02), median_filter_frequency=(0.5, 0.57))]
+    tables = [atoms("wdl", weights=(0.01, 0.02), noise=(0.5, 0.57))]
     for rival in ("sdl", "vdl"):
-        tables.append(atoms(rival, weights=(0.014, 0.02), median_filter_frequency=(0.3, 0.36)))
+        tables.append(atoms(rival, weights=(0.014, 0.02), noise=(0.3, 0.36)))
     summary = pd.concat([result.more["summary"] for result in tables])
-    found = features.filters_are_noisier(StudyResult(MNIST, {"summary": summary}), rules)
+    found = filters.filters_are_noisier(StudyResult(MNIST, {"summary": summary}), rules)
     assert found.word is FAILS
     assert f"{0.07 / math.log(2):.2f}" in found.shown
 
@@ -534,7 +549,7 @@ def of_every_family(**columns: tuple[float, float]) -> StudyResult:
          of_every_family(median_mean_frequency=(0.3, 0.2))),
         (features.atoms_are_gabors,
          of_every_family(gabor_like=(0.8, 0.7), gabor_like_scrambled=(0.1, 0.05))),
-        (features.filters_are_noisier, filters((0.3, 0.4), (0.2, 0.25))),
+        (filters.filters_are_noisier, filters_of((0.3, 0.4), (0.2, 0.25))),
         (ablation.collapses, collapse()),
     ],
 )  # fmt: skip

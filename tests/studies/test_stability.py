@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tiny_study import TinyData, TinyModel
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.stability import draw
 from sparse_lightning.studies.result_cache import ResultCache
-from sparse_lightning.studies.stability import MEASURES, stability, summary
+from sparse_lightning.studies.stability import MEASURES, deranged, stability, summary
 
 
 def permuted(trained: TinyModel, seed: int) -> TinyModel:
@@ -97,3 +98,11 @@ def test_means_and_deviations_are_over_pairs():
     row = summary(table).iloc[0]
     assert (row["mean_cosine"], row["pairs"]) == (pytest.approx(0.3), 2)
     assert row["mean_cosine_std"] == pytest.approx(0.02**0.5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 20])
+def test_the_null_pairs_no_unit_with_its_own_partner(count):
+    for seed in range(20):
+        partners = deranged(count, np.random.default_rng(seed))
+        assert sorted(partners) == (list(range(count)) if count > 1 else [])
+        assert (partners != np.arange(len(partners))).all()

@@ -110,8 +110,10 @@ def test_table_one_takes_the_weight_that_denoises_validation_images_best():
         for weight, val, test in ((0.1, 15.0, 12.0), (0.2, 14.0, 13.0))
         for split, value in (("val", val), ("test", test))
     ]  # fmt: skip
-    best = best_denoisers(pd.DataFrame(rows)).iloc[0]
-    assert best["sparsity_weight"] == 0.1
+    table = pd.DataFrame(rows)
+    assert not best_denoisers(table[table["sparsity_weight"] == 0.1]).iloc[0]["at_end"]
+    best = best_denoisers(table).iloc[0]
+    assert (best["sparsity_weight"], best["at_end"]) == (0.1, True)
     assert best["psnr_denoised"] == pytest.approx(12.5)
     assert best["psnr_denoised_val"] == pytest.approx(15.5)
     assert (best["zeros"], best["zeros_noisy"]) == pytest.approx((0.92, 0.8))
@@ -242,7 +244,6 @@ def test_atoms_that_are_hardly_used_do_not_count():
             "likeness": [0.6, 0.8, 0.1, 0.1],
             "orientation_share": [0.8, 0.2, 0.9, 0.9],
             "mean_frequency": [0.1, 0.2, 0.4, 0.4],
-            "filter_frequency": [0.2, 0.3, 0.4, 0.4],
         }
     ).assign(**columns, max_epochs=5, epochs=4, run="a")
     table["used"] = table["active"] >= 0.01
@@ -250,8 +251,7 @@ def test_atoms_that_are_hardly_used_do_not_count():
     first, second = summary(pd.concat([table, unused])).to_dict("records")
     assert (first["used"], first["dead"], first["oriented"]) == (0.5, 0.25, 0.5)
     assert (first["median_extent"], first["median_likeness"]) == pytest.approx((0.4, 0.7))
-    frequencies = first["median_mean_frequency"], first["median_filter_frequency"]
-    assert frequencies == pytest.approx((0.15, 0.25))
+    assert first["median_mean_frequency"] == pytest.approx(0.15)
     assert math.isnan(second["median_extent"])
     assert second["used"] == 0
 
@@ -360,7 +360,7 @@ def test_what_the_last_half_of_training_changed_in_atoms(monkeypatch):
 
     earlier = features([before], data, ResultCache(), gabors=False).more["summary"].iloc[0]
     found = models(before)
-    for name in ("mean_extent", "median_likeness", "median_filter_frequency"):
+    for name in ("mean_extent", "median_likeness", "median_mean_frequency"):
         assert found[f"change_{name}"] == pytest.approx(found[name] - earlier[name])
     assert models(trained)["change_mean_extent"] == 0
     assert math.isnan(models(None)["change_mean_extent"])

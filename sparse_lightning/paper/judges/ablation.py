@@ -12,7 +12,11 @@ from sparse_lightning.studies.study_result import StudyResult
 
 
 def collapses(result: StudyResult, rules: Rules) -> Finding:
-    """Logarithms of growth over training: of code norms and of each layer's columns."""
+    """Logarithms of growth over training: of code norms and of each layer's columns.
+
+    A collapse goes on as long as training does. So it is judged over a number of epochs of its own,
+    and what the last half of them changed is not added to intervals.
+    """
     change = result.more["change"]
     logs = change.assign(
         **{name: np.log(change[name]) for name in change if name.startswith(("code", "column"))}
@@ -23,7 +27,7 @@ def collapses(result: StudyResult, rules: Rules) -> Finding:
         return over_seeds(sign * rows[name], rows["epochs"].min(), solver=solver_of.get(family))
 
     compared, findings = [], []
-    for kind, rivals in (("none", ("sdl", "vdl")), ("none_nl", ("sdl_nl", "vdl_nl"))):
+    for kind, rivals in rules.collapse_rivals.items():
         own = logs[logs["family"] == kind]
         if own.empty:
             findings.append(Finding(Word.OPEN, f"{kind}: missing"))

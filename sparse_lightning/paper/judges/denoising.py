@@ -11,9 +11,6 @@ from sparse_lightning.paper.statistics import Rules, Sample
 from sparse_lightning.paper.verdicts import Finding, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
-# Those that the best family is chosen from: they have an encoder.
-CANDIDATES = ("sdl", "vdl", "wdl", "sdl_nl", "vdl_nl", "wdl_nl")
-
 
 def _denoised(rows: pd.DataFrame) -> dict[str, Sample]:
     """PSNR of rebuilt noisy images by family."""
@@ -38,8 +35,8 @@ def _fixed(table: pd.DataFrame, name: str, noise: float) -> dict[str, Sample]:
 
 
 def denoises(result: StudyResult, rules: Rules) -> Finding:
-    """VDL and VDL-NL against the clipped noisy image and the zero code."""
-    findings, families, least = [], ("vdl", "vdl_nl"), least_epochs(result, rules)
+    """Families with the variance hinge against the clipped noisy image and the zero code."""
+    findings, least, families = [], least_epochs(result, rules), rules.families_with_hinge
     levels = list(_noise_levels(result))
     for noise, rows, references, _ in levels:
         rivals = {name: references.get(name, ABSENT) for name in ("clipped noisy", "zero code")}
@@ -65,23 +62,23 @@ def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Fi
     It may hold without some candidates. It fails only with evidence of all of them, since a missing
     one may be better.
     """
-    findings, least = [], least_epochs(result, rules)
+    findings, least, candidates = [], least_epochs(result, rules), rules.denoising_candidates
     levels = list(_noise_levels(result))
     for noise, rows, references, peers in levels:
         values, validated = _denoised(rows), rows.set_index("family")["psnr_denoised_val"]
-        lacking = {name: values.get(name, ABSENT).missing(rules, least) for name in CANDIDATES}
-        missing = [name for name in CANDIDATES if lacking[name]]
-        if len(missing) == len(CANDIDATES):
+        lacking = {name: values.get(name, ABSENT).missing(rules, least) for name in candidates}
+        missing = [name for name in candidates if lacking[name]]
+        if len(missing) == len(candidates):
             findings.append(Finding(Word.OPEN, f"every family at σ = {noise:g}: missing"))
             continue
-        family = validated[[name for name in CANDIDATES if not lacking[name]]].idxmax()
+        family = validated[[name for name in candidates if not lacking[name]]].idxmax()
         rivals = rivals_of(references, peers)
         found = above(
             f"{family} at σ = {noise:g}",
             values[family],
             rivals,
             rules,
-            judged=[values[name] for name in CANDIDATES if not lacking[name]],
+            judged=[values[name] for name in candidates if not lacking[name]],
             least_epochs=least,
             comparisons=len(rivals) * len(levels),
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from sparse_lightning.paper.statistics import Rules, Sample
+from sparse_lightning.paper.verdicts import Finding, Word
 from sparse_lightning.studies.study_result import StudyResult
 
 T = TypeVar("T")
@@ -41,3 +42,53 @@ def over_seeds(
     is_equal = values.count() > 1 and np.ptp(values) <= 1e-12 * values.abs().max()
     deviation = 0.0 if is_equal else values.std()
     return Sample(values.mean(), deviation, values.count(), change, epochs, solver=solver)
+
+
+def ends_of_weights(
+    result: StudyResult, rules: Rules, families: Sequence[str]
+) -> tuple[dict[str, tuple[pd.DataFrame, pd.DataFrame]], list[Finding]]:
+    """Of each family its models at the two λ of the rules, and what is missing."""
+    summary, ends, missing = with_penalty(result), {}, []
+    weights_of = of_title(rules.ends_of_weights, result.data, {})
+    for family in families:
+        weights = weights_of.get(family, ())
+        models = [
+            summary[(summary["family"] == family) & np.isclose(summary["sparsity_weight"], weight)]
+            for weight in weights
+        ]
+        if len(models) != 2:
+            missing.append(Finding(Word.OPEN, f"{family}: missing the two λ to compare"))
+        elif any(found.empty for found in models):
+            lacking = [w for w, found in zip(weights, models) if found.empty]
+            told = " and ".join(f"{weight:g}" for weight in lacking)
+            missing.append(Finding(Word.OPEN, f"{family}: missing λ = {told}"))
+        else:
+            ends[family] = (models[0], models[1])
+    return ends, missing
+
+
+def with_penalty(result: StudyResult) -> pd.DataFrame:
+    """The models with a penalty: without one codes are not sparse, and nothing is claimed."""
+    return result.more["summary"].query("sparsity_weight > 0")
+
+
+def weight_of(models: pd.DataFrame) -> float:
+    """λ of models that share it."""
+    return models["sparsity_weight"].iloc[0]
+
+
+def of_models(models: pd.DataFrame, column: str, factor: float = 1.0) -> Sample:
+    """A column of a family's models at one λ, times a factor, with its change."""
+    return over_seeds(
+        factor * models[column], epochs_of(models), factor * change_of(models, column)
+    )
+
+
+def change_of(models: pd.DataFrame, column: str) -> float:
+    """Of the mean over seeds, by the last half of the epochs; NaN if that of a seed is unknown."""
+    return models[f"change_{column}"].mean(skipna=False)
+
+
+def epochs_of(models: pd.DataFrame) -> float:
+    """Those of the shortest run; NaN where those of a run are unknown."""
+    return models["epochs"].min(skipna=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -19,8 +20,7 @@ def classifies_best(
 ) -> Finding:
     """VDL-NL's codes against other methods, with few labels, by accuracy."""
     rivals = [*rules.few_label_rivals, *(rules.rivals_by_inference if by_inference else [])]
-    if arm == UNVALIDATED:
-        rivals = [rival for rival in rivals if rival not in rules.needs_validation]
+    rivals = _in_arm(rivals, arm, rules)
     findings = []
     for count in rules.few_labels:
         values = _accuracies(result, rules, arm, count)
@@ -47,7 +47,7 @@ def codes_beat_pixels(result: StudyResult, rules: Rules, arm: str = VALIDATED) -
         ]
         for count in rules.labels_with_codes
     }
-    findings = []
+    findings, classifiers = [], _in_arm(rules.pixel_classifiers, arm, rules)
     for count, named in families.items():
         values = _accuracies(result, rules, arm, count)
         judged = [values.get(family, ABSENT) for family in named]
@@ -55,15 +55,21 @@ def codes_beat_pixels(result: StudyResult, rules: Rules, arm: str = VALIDATED) -
             finding = above(
                 f"{family} with {count} per class",
                 ours,
-                {rival: values.get(rival, ABSENT) for rival in rules.pixel_classifiers},
+                {rival: values.get(rival, ABSENT) for rival in classifiers},
                 rules,
                 judged=judged,
                 least_epochs=least_epochs(result, rules),
-                comparisons=len(rules.pixel_classifiers) * sum(map(len, families.values())),
+                comparisons=len(classifiers) * sum(map(len, families.values())),
                 unit="% right",
             )
             findings.append(finding)
     return together(findings)
+
+
+def _in_arm(methods: Sequence[str], arm: str, rules: Rules) -> list[str]:
+    """Those that can do without labels of validation images, where an arm has none."""
+    lacking = rules.needs_validation if arm == UNVALIDATED else ()
+    return [method for method in methods if method not in lacking]
 
 
 def _accuracies(result: StudyResult, rules: Rules, arm: str, count: int) -> dict[str, Sample]:

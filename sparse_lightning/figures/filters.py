@@ -1,0 +1,44 @@
+"""Noise of encoder filters against λ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.studies.study_result import StudyResult
+
+PANELS = {"noise": "all filters", "noise_in_use": "filters of units in use"}
+
+
+def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
+    """One figure, a panel for each of the two ways of counting filters."""
+    yield "filter_noise", noise(result.more["summary"], result.data)
+
+
+def noise(summary: pd.DataFrame, data: str) -> Figure:
+    """Mean over seeds of each family and λ, with bars of one standard deviation."""
+    figure = Figure(figsize=(8.4, 4.0), layout="constrained")
+    row = figure.subplots(1, len(PANELS), sharey=True)
+    for axes, (column, title) in zip(row, PANELS.items()):
+        for family in families_in_order(summary["family"]):
+            models = summary[summary["family"] == family].groupby("sparsity_weight")[column]
+            axes.errorbar(
+                models.mean().index,
+                models.mean(),
+                yerr=models.std(),
+                label=family_name(family),
+                markersize=4,
+                capsize=2,
+                linewidth=1.4,
+                **family_style(family),
+            )
+        axes.set(xscale="log", xlabel="sparsity weight λ", ylim=(-0.02, 1.02))
+        axes.set_title(title, fontsize=9)
+        tidy(axes)
+    row[0].set_ylabel("share of white noise in a filter")
+    row[-1].legend(fontsize=8, handlelength=3)
+    figure.suptitle(f"Noise of encoder filters, {data}", fontsize=10)
+    return figure
