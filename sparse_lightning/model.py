@@ -398,15 +398,20 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         meter = self.meters["train_meters"]["r2"]
         if self.training_mean is not None or not meter.update_called:
             return self.training_mean
-        meter.compute()
+        # torchmetrics restores what it adds up over processes from copies, which training adds to.
+        with torch.inference_mode(False):
+            meter.compute()
         # Validation comes before the end of the epoch whose rows it is compared with.
         if phase == "train":
             self.training_mean = meter.mean
         return meter.mean
 
     def _column_norms(self) -> dict[str, Tensor]:
-        """Mean norm of the decoder's columns, and that of each layer where there are several."""
-        norms = self.decoder.column_norms()
+        """Mean norm of the decoder's columns, and of each layer's if several; none if unknown."""
+        try:
+            norms = self.decoder.column_norms()
+        except SettingError:  # Of columns that nobody wrote down, which no constraint needs either.
+            norms = []
         results = {"column_norm": torch.cat(norms).mean()} if norms else {}
         if len(norms) > 1:
             results |= {f"column_norm_{i}": layer.mean() for i, layer in enumerate(norms, 1)}

@@ -1,0 +1,65 @@
+"""What the LightningModule does with parts of a user's own, and in Lightning's modes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparse_lightning.data.batch import Batch
+from sparse_lightning.decoders import Decoder, LinearDecoder
+from sparse_lightning.encoders import LISTA
+from sparse_lightning.energy import Energy
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.solvers import FISTA
+
+CODE_DIM, INPUT_DIM = 4, 12
+INPUTS = torch.linspace(-1, 1, 3 * INPUT_DIM).reshape(3, INPUT_DIM)
+
+
+def model_of(decoder: Decoder | None = None, **parts) -> SparseAutoencoder:
+    settings = {
+        "encoder": LISTA(INPUT_DIM, CODE_DIM),
+        "energy": Energy(0.01, encoder_weight=1.0),
+        "solver": FISTA(0.3, 20, 1e-3),
+        "optimizer": AdamSettings(1e-3, 1e-3),
+    }
+    return SparseAutoencoder(decoder or LinearDecoder(CODE_DIM, INPUT_DIM), **(settings | parts))
+
+
+class Grouped(Decoder):
+    """Columns of its weight are parts that nobody wrote down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code_dim, self.input_dim = CODE_DIM, INPUT_DIM
+        self.convolution = nn.Conv1d(CODE_DIM, INPUT_DIM, 1, groups=2)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.convolution(codes[..., None])[..., 0]
+
+
+def test_columns_that_nobody_wrote_down_are_not_logged(monkeypatch):
+    logged: dict[str, Tensor] = {}
+    monkeypatch.setattr(
+        SparseAutoencoder, "log", lambda _, name, value, **__: logged.update({name: value})
+    )
+    for decoder in (LinearDecoder(CODE_DIM, INPUT_DIM), Grouped()):
+        logged.clear()
+        model = model_of(decoder)
+        model.training_step(INPUTS, 0)
+        model.on_train_epoch_end()
+        assert "train/energy" in logged
+        assert ("train/column_norm" in logged) is isinstance(decoder, LinearDecoder)
+
+
+def test_training_goes_on_after_validation_within_an_epoch_of_several_processes():
+    model = model_of()
+    meter = model.meters["train_meters"]["r2"]
+    meter.distributed_available_fn = lambda: True
+    meter.dist_sync_fn = lambda state, group: [state, state]
+    model.training_step(Batch(INPUTS), 0)
+    with torch.inference_mode():
+        assert torch.allclose(model._mean_of_training("val"), INPUTS.double().mean(0))
+    model.training_step(Batch(INPUTS), 1)
+    assert int(meter.count) == 2 * len(INPUTS)
