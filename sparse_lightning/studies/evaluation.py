@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,16 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich.console import Console
 
+from sparse_lightning.errors import NoModelsError
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.files import require_writable, write_figure, write_json
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import StudyResult
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.studies.trained_models import (
+    WeightsGoneError,
+    find_trained_models,
+    shared_data,
+)
 from sparse_lightning.training.loggers import wandb_finished
 
 FIGURES_FILE = "figures.json"
@@ -47,7 +53,7 @@ def evaluate(config: DictConfig) -> StudyResult:
 
 def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
     compute = instantiate(config.study.compute)
-    result = compute(**_what_it_needs(compute, config, run_dir))
+    result = _computed(compute, _what_it_needs(compute, config, run_dir))
     console = Console()
     for path in result.write(run_dir):
         console.print(str(path), soft_wrap=True, highlight=False)
@@ -60,6 +66,23 @@ def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
         loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
         _log(loggers, config.study.name, result, pictures)
     return result
+
+
+def _computed(compute: Callable[..., StudyResult], given: dict[str, Any]) -> StudyResult:
+    """The result, without models whose weights are gone and that were not measured before.
+
+    Raises:
+        NoModelsError: no other model is left.
+    """
+    while True:
+        try:
+            return compute(**given)
+        except WeightsGoneError as error:
+            left = [trained for trained in given["trained_models"] if trained is not error.trained]
+            if not left:
+                raise NoModelsError(str(error)) from error
+            warnings.warn(f"Left out: {error}", stacklevel=2)
+            given = given | {"trained_models": left}
 
 
 def _remove_earlier(run_dir: Path, pictures: list[Path]) -> None:

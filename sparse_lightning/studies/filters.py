@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import NoModelsError
 from sparse_lightning.figures.tiles import as_pictures, grey
 from sparse_lightning.studies.coding import all_codes, fingerprint, require_images
 from sparse_lightning.studies.epochs import halfway, with_changes
@@ -49,7 +49,8 @@ def filters(
         columns ``change_...`` what the last half of the epochs changed.
 
     Raises:
-        SettingError: data that are no images, or no model with encoder filters.
+        SettingError: data that are no images.
+        NoModelsError: no model has encoder filters.
     """
     require_images(data, "filters")
     setting = [fingerprint(data), num_images]
@@ -62,7 +63,7 @@ def filters(
         own = functools.partial(_measured_halfway, trained, data, num_images)
         earlier += [trained.columns | row for row in cache.rows([*key, *setting], own)]
     if not rows:
-        raise SettingError(
+        raise NoModelsError(
             "study=filters looks at encoder filters, and no model here has any: choose others by "
             "runs= or where.family=."
         )

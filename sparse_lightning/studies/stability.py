@@ -21,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import NoModelsError
 from sparse_lightning.studies.coding import all_codes, all_inputs, fingerprint, largest_codes
 from sparse_lightning.studies.matching import correlations, matched
 from sparse_lightning.studies.result_cache import ResultCache
@@ -66,7 +66,7 @@ def stability(
         standard deviation over pairs.
 
     Raises:
-        SettingError: no family and λ has two seeds.
+        NoModelsError: no family and λ has two seeds.
     """
     groups: dict[tuple, list[TrainedModel]] = {}
     for trained in trained_models:
@@ -76,7 +76,7 @@ def stability(
         group.sort(key=lambda trained: trained.columns["seed"])
     pairs = [pair for group in groups.values() for pair in combinations(group, 2)]
     if not pairs:
-        raise SettingError(
+        raise NoModelsError(
             "study=stability compares seeds, and no family and λ here has two of them: "
             "train with seed=0,1."
         )

@@ -55,6 +55,21 @@ NOTE_FILE = "best.json"
 NOTED = ("family", "sparsity_weight", "variance_weight", "encoder_weight")
 
 
+class WeightsGoneError(CheckpointError):
+    """A study asks for a model whose checkpoint is gone, and of which it knows nothing.
+
+    Attributes:
+        trained: the model.
+    """
+
+    def __init__(self, trained: TrainedModel) -> None:
+        super().__init__(
+            f"{trained.checkpoint} is gone, and this study has not measured its model with these "
+            "settings: put the checkpoint back to measure it."
+        )
+        self.trained = trained
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A trained model, and what tables say of it.
@@ -74,13 +89,11 @@ class TrainedModel:
         """The model, on the CPU, in evaluation mode.
 
         Raises:
-            CheckpointError: the checkpoint cannot be read, or is gone.
+            CheckpointError: the checkpoint cannot be read.
+            WeightsGoneError: it is gone.
         """
         if self._is_noted_alone:
-            raise CheckpointError(
-                f"{self.checkpoint} is gone, and this study has not measured its model with these "
-                "settings: put the checkpoint back, or leave the model out by where."
-            )
+            raise WeightsGoneError(self)
         return SparseAutoencoder.load_from_checkpoint(self.checkpoint).eval()
 
     @property

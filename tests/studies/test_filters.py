@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tiny_study import TinyData, TinyModel
 
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import NoModelsError
 from sparse_lightning.figures.filters import draw
 from sparse_lightning.studies.filters import filters, summary
 from sparse_lightning.studies.noise import noise_share
@@ -93,5 +93,5 @@ def test_filters_of_models_with_an_encoder_and_what_the_last_half_changed(monkey
     monkeypatch.setattr("sparse_lightning.studies.filters.halfway", lambda _: None)
     (row,) = filters([trained], data, ResultCache()).more["summary"].to_dict("records")
     assert math.isnan(row["change_noise"])
-    with pytest.raises(SettingError, match="encoder filters"):
+    with pytest.raises(NoModelsError, match="encoder filters"):
         filters([decoder_only], data, ResultCache())
