@@ -7,6 +7,7 @@ sample photographs of scikit-image and scikit-learn stand in. See `build` for ho
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,7 @@ from sparse_lightning.data.patch_pipeline.photographs import (
     sample_photographs,
 )
 from sparse_lightning.data.patch_pipeline.recipe import SPLITS, Recipe
-from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.errors import DataError, require_count
 from sparse_lightning.files import digest
 
 # To be raised with every change of the code that changes the patches it makes.
@@ -106,8 +107,8 @@ class ImagePatches(SplitDataModule):
     ) -> None:
         sizes = {"train": num_train, "val": num_val, "test": num_test}
         super().__init__(sizes, batch_size, shuffle_seed, drop_last)
-        if num_workers is not None and num_workers < 1:
-            raise SettingError(f"data.num_workers={num_workers} must be at least 1, or null.")
+        if num_workers is not None:
+            require_count("data.num_workers", num_workers)
         self.recipe = Recipe(
             num_train, num_val, num_test, patch_size, crops_per_image, threshold, shorter_side,
             grey_mean, grey_std, kernel_size, kernel_sigma, split_seed,
@@ -159,7 +160,8 @@ class ImagePatches(SplitDataModule):
         self._folder = built_once(self.cache_dir, self.key(photographs), build)
         skipped = self._description()["skipped"]
         if skipped:
-            Console(stderr=True).print(f"data.root={source}: {describe_skipped(skipped)}.")
+            # Not by rich, which takes brackets in the name of a file for markup.
+            print(f"data.root={source}: {describe_skipped(skipped)}.", file=sys.stderr)
 
     def _photographs(self) -> list[Photograph]:
         return sample_photographs() if self.root is None else find_photographs(self.root)

@@ -469,6 +469,8 @@ def write_unusable(root: Path) -> None:
     Image.fromarray(np.random.default_rng(0).random((64, 64)).astype(np.float32)).save(
         root / "floating.tif"
     )
+    twelve = np.asarray(good.convert("L")).astype(np.uint16) * 16
+    Image.fromarray(twelve).save(root / "[bold]twelve.png")
 
 
 UNUSABLE = {
@@ -479,6 +481,7 @@ UNUSABLE = {
     "tiny.png": "too few",
     "black.png": "one colour",
     "floating.tif": "floating-point",
+    "[bold]twelve.png": "uses 12",
 }
 
 
@@ -497,8 +500,9 @@ def test_unusable_files_are_skipped_counted_and_named(tmp_path, monkeypatch, cap
     assert set(skipped) == set(UNUSABLE)
     assert all(UNUSABLE[name] in reason for name, reason in skipped.items())
     shown = " ".join(capsys.readouterr().err.split())
-    assert "7 files skipped: black.png is all of one colour;" in shown
-    assert "and 4 more" in shown
+    assert "8 files skipped: [bold]twelve.png uses 12" in shown
+    assert "black.png is all of one colour;" in shown
+    assert "and 5 more" in shown
 
 
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch):

@@ -30,6 +30,9 @@ MOST_PIXELS = 89_478_485
 # A JPEG is decoded to no less than this many times the wanted size.
 FINEST = 2
 
+# Below this number 16 bits hold what a camera or scanner of 12 bits has measured.
+DEEP = 2**12
+
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
@@ -125,6 +128,11 @@ def _pixels(image: Image.Image, mode: str) -> np.ndarray:
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65_535:
             raise UnusableImage("has pixels of 32 bits")
+        if 0 < deep.max() < DEEP:
+            raise UnusableImage(
+                "uses 12 or fewer of its 16 bits, of which 8 bits would keep few greys (scale its "
+                "greys up to 65,535)"
+            )
         return (deep // 257).astype(np.uint8)
     if image.mode == "F":
         raise UnusableImage("has floating-point pixels, of unknown range")
