@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from sparse_lightning.data.array_pipeline.fit import (
+    require_files_once,
+    require_one_scale,
+    require_shape,
+    same_layout,
+    white_of,
+)
 from sparse_lightning.data.array_pipeline.formats import Choice
 from sparse_lightning.data.array_pipeline.groups import read_column, read_file
 from sparse_lightning.data.array_pipeline.rows import Rows, Source, files_of
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
 from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, scan
-from sparse_lightning.data.batch import Batch, TensorSlices, slice_loader
-from sparse_lightning.data.cache import built_once
+from sparse_lightning.data.batch import Batch, TensorSlices
+from sparse_lightning.data.cache import built_once, read_from
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import DataError, SettingError, require_count
 from sparse_lightning.files import digest
@@ -99,6 +107,8 @@ class Arrays(SplitDataModule):
         SettingError: a setting that cannot work.
     """
 
+    setting = "data.path"
+
     def __init__(
         self,
         path: str | Path | None,
@@ -126,7 +136,9 @@ class Arrays(SplitDataModule):
             raise SettingError("data.path=null: set data.path to a file of numbers, or a folder.")
         self.path, self.cache_dir = Path(path), Path(cache_dir)
         name = None if groups is None else str(groups)
-        self.choice = Choice(key, None if columns is None else list(columns), name)
+        names = None if columns is None else [str(column) for column in columns]
+        # Keys of a dictionary of tensors may be numbers.
+        self.choice = Choice(None if key is None else str(key), names, name)
         self.paths = {"val": path_val, "test": path_test}
         self.groups, self.split_seed = groups, split_seed
         self.shares = {"val": val_share, "test": test_share}
@@ -149,6 +161,13 @@ class Arrays(SplitDataModule):
                 f"data.val_share={self.shares['val']} and data.test_share={self.shares['test']} "
                 "leave nothing to train on: their sum must be below 1."
             )
+        seed = self.split_seed
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+            raise SettingError(f"data.split_seed={seed} must be a whole number, 0 or more.")
+        if self.pixel_range is not None and len(self.pixel_range) != 2:
+            raise SettingError(
+                f"data.pixel_range={list(self.pixel_range)} must be two numbers, [black,white]."
+            )
         if self.standardise not in (GLOBAL, FEATURE, NONE):
             raise SettingError(
                 f"data.standardise={self.standardise} must be {FEATURE}, {GLOBAL} or {NONE}."
@@ -167,12 +186,17 @@ class Arrays(SplitDataModule):
 
     # What the data are.
 
+    @property
+    def _named(self) -> str:
+        """The setting that names the rows, and its value."""
+        return f"{self.setting}={self.path}"
+
     @cached_property
     def source(self) -> Source:
         """The rows of ``path``, looked at."""
         source = Source.open("data.path", self.path, self.choice)
         if self.image_shape is not None:
-            _require_shape(source, self.image_shape)
+            require_shape(source, self.image_shape)
         return source
 
     @cached_property
@@ -184,19 +208,21 @@ class Arrays(SplitDataModule):
                 source = Source.open(f"data.path_{split}", Path(path), self.source.choice)
                 self._require_equal_rows(source)
                 found[split] = source
-        _require_files_once(found.values())
+        require_files_once(found.values())
+        if self.image_shape is not None:
+            require_one_scale(found.values(), self.pixel_range is not None)
         return found
 
     def _require_equal_rows(self, source: Source) -> None:
         """Raise `DataError` unless another source has rows as those of ``path`` are."""
         ours, theirs = self.source.row_shape, source.row_shape
-        if np.prod(theirs) != self.input_dim or not _same_layout(ours, theirs):
+        if np.prod(theirs) != self.input_dim or not same_layout(ours, theirs):
             raise DataError(
                 f"{source.setting}={source.path} has rows of the shape {theirs}, and "
                 f"data.path={self.path} of {ours}: give equal ones."
             )
         if self.image_shape is not None:
-            _require_shape(source, self.image_shape)
+            require_shape(source, self.image_shape)
 
     @property
     def input_dim(self) -> int:
@@ -221,14 +247,30 @@ class Arrays(SplitDataModule):
 
     def prepare_data(self) -> None:
         """Convert files that cannot be mapped into memory, unless that has been done before."""
-        self.setup()
+        self._split()
 
     def setup(self, stage: str | None = None) -> None:
         """Split the rows, look at every one of them, and standardise.
 
         Raises:
-            SettingError, DataError: rows that cannot be trained on.
+            SettingError, DataError: rows that cannot be trained on, or not even looked at.
         """
+        self._split()
+        # To code and to test rows of their own takes no batch of training.
+        if stage in (None, "fit"):
+            self._require_batch()
+
+    def _require_batch(self) -> None:
+        """Raise `SettingError` where there are fewer training rows than a batch."""
+        count = len(self.splits["train"])
+        if count < self.batch_size:
+            raise SettingError(
+                f"{self._named} gives {count} rows for the split train, fewer than "
+                f"data.batch_size={self.batch_size}: give more rows, or set a smaller "
+                "data.batch_size or other shares."
+            )
+
+    def _split(self) -> None:
         if self.splits:
             return
         rows = {name: source.rows(self.cache_dir) for name, source in self.sources.items()}
@@ -257,12 +299,10 @@ class Arrays(SplitDataModule):
                 orders[split] = shuffled(source.count, self.split_seed)
         orders = {split: orders[split][: self.most[split]] for split in ("train", "val", "test")}
         for split, order in orders.items():
-            least = self.batch_size if split == "train" else 2
-            if len(order) < least:
-                what = f"fewer than data.batch_size={least}" if split == "train" else "too few"
+            if len(order) < 2:
                 raise SettingError(
-                    f"data.path={self.path} gives {len(order)} rows for the split {split}, {what}: "
-                    "give more rows, or set a smaller data.batch_size or other shares."
+                    f"{self._named} gives {len(order)} rows for the split {split}, too few: give "
+                    "more rows, or set other shares."
                 )
         return orders
 
@@ -284,22 +324,28 @@ class Arrays(SplitDataModule):
         """Of the training rows; every row of every file is looked at."""
 
         def computed() -> ColumnStatistics:
-            for split, source in self.sources.items():
-                if split != "train":
-                    scan(source, rows[split], None)
-            return scan(self.source, rows["train"], orders["train"])
+            scanned = {
+                split: scan(source, rows[split], orders["train"] if split == "train" else None)
+                for split, source in self.sources.items()
+            }
+            statistics = scanned["train"]
+            statistics.least = min(each.least for each in scanned.values())
+            statistics.most = max(each.most for each in scanned.values())
+            return statistics
 
         large = sum(len(own) * own.width * own.dtype.itemsize for own in rows.values()) >= LARGE
         if not large:
             return computed()
         train = hashlib.sha256(np.sort(orders["train"]).tobytes()).hexdigest()
         # Contents tell of some blocks of a large file alone.
-        times = [a.path.stat().st_mtime_ns for s in self.sources.values() for a in s.arrays]
-        name = f"statistics-{digest([self.contents, times, astuple(self.choice), train])}"
+        files = [array for source in self.sources.values() for array in source.arrays]
+        taken = [[file.path.stat().st_mtime_ns, astuple(file.choice)] for file in files]
+        name = f"statistics-{digest([self.contents, taken, train])}"
         entry = built_once(
             self.cache_dir, name, lambda _, result: computed().save(result / "statistics.npz")
         )
-        return ColumnStatistics.load(entry / "statistics.npz")
+        with read_from(entry):
+            return ColumnStatistics.load(entry / "statistics.npz")
 
     def standardise_by(self, mean: Tensor, std: Tensor) -> None:
         """Before `setup`: take (x − mean) / std of other rows, those of a model's training."""
@@ -311,7 +357,7 @@ class Arrays(SplitDataModule):
         constant = np.flatnonzero(statistics.is_constant)
         if len(constant) == len(statistics.mean):
             raise DataError(
-                f"data.path={self.path} has the same values in every training row: there is "
+                f"{self._named} has the same values in every training row: there is "
                 "nothing to learn. Give other rows."
             )
         if self.standardise == NONE:
@@ -321,7 +367,7 @@ class Arrays(SplitDataModule):
             return np.array([mean]), np.array([std])
         if len(constant):
             warnings.warn(
-                f"data.path={self.path} has {len(constant)} columns that are constant in all "
+                f"{self._named} has {len(constant)} columns that are constant in all "
                 f"training rows, the first of them {constant[0]} (from 0): these are scaled by 1.",
                 stacklevel=2,
             )
@@ -333,17 +379,15 @@ class Arrays(SplitDataModule):
         """``scale`` and ``shift`` of `Batch`, where rows are images."""
         if self.image_shape is None:
             return None, None
-        given = self.pixel_range
-        dtype = self.source.dtype
-        is_known = dtype in (np.uint8, np.uint16)
-        black, white = given or ((0, np.iinfo(dtype).max) if is_known else (0, 1))
-        lowest, highest = statistics.lowest.min(), statistics.highest.max()
-        if not black < white or lowest < black or highest > white:
+        black, white = self.pixel_range or (0, white_of(self.source.arrays[0].dtype))
+        least, most = statistics.least, statistics.most
+        if not black < white or least < black or most > white:
+            named = " and ".join(f"{s.setting}={s.path}" for s in self.sources.values())
             raise SettingError(
                 f"data.image_shape={list(self.image_shape)} makes rows images, whose values must "
-                f"lie between black and white, and those of data.path={self.path} lie between "
-                f"{lowest:g} and {highest:g}, not {black:g} and {white:g}: set data.pixel_range="
-                "[black,white], or leave data.image_shape out."
+                f"lie between black and white, and those of {named} lie between {least:g} and "
+                f"{most:g}, not {black:g} and {white:g}: set data.pixel_range=[black,white], or "
+                "leave data.image_shape out."
             )
         scale = torch.from_numpy(std / (white - black)).float()
         shift = torch.from_numpy((mean - black) / (white - black)).float()
@@ -381,51 +425,8 @@ class Arrays(SplitDataModule):
     def _loader(
         self, split: str, shuffle_seed: int | None = None, drop_last: bool = False
     ) -> DataLoader:
-        rank, processes = 0, 1
-        if self.trainer is not None:
-            rank, processes = self.trainer.global_rank, self.trainer.world_size
-        if processes > 1:
-            return super()._loader(split, shuffle_seed, drop_last)
-        data = self.splits[split]
-        is_left_over = self.batch_size > 1 and len(data) % self.batch_size == 1
-        drop_last = drop_last or is_left_over
-        return slice_loader(data, self.batch_size, shuffle_seed, drop_last, rank, processes)
-
-
-def _require_shape(source: Source, image_shape: Sequence[int]) -> None:
-    """Raise `SettingError` unless the rows of a source can be images of a shape."""
-    told, dim = f"{source.setting}={source.path}", np.prod(source.row_shape)
-    if np.prod(image_shape) != dim:
-        raise SettingError(
-            f"data.image_shape={list(image_shape)} has {np.prod(image_shape)} pixels, and the rows "
-            f"of {told} have {dim} values: make them equal."
-        )
-    if not _same_layout(source.row_shape, image_shape):
-        raise SettingError(
-            f"data.image_shape={list(image_shape)} is another order of axes than that of {told}, "
-            f"whose rows have the shape {list(source.row_shape)}: set data.image_shape to that, "
-            "or save the array in the order of the setting."
-        )
-
-
-def _require_files_once(sources: Iterable[Source]) -> None:
-    """Raise `SettingError` where a file is of two splits, or counts twice in one."""
-    settings: dict[Path, str] = {}
-    for source in sources:
-        for array in source.arrays:
-            told, file = f"{source.setting}={source.path}", array.path.resolve()
-            if file in settings:
-                raise SettingError(
-                    f"{told} takes {file}, which {settings[file]} takes already: its rows would "
-                    "be in the data twice. Give each file once, outside the other's folder."
-                )
-            settings[file] = told
-
-
-def _same_layout(rows: Sequence[int], others: Sequence[int]) -> bool:
-    """Whether axes are in one order; of a row that is flat nobody can tell."""
-    ours, theirs = ([side for side in shape if side > 1] for shape in (rows, others))
-    return ours == theirs or len(ours) < 2 or len(theirs) < 2
+        is_left_over = self.batch_size > 1 and len(self.splits[split]) % self.batch_size == 1
+        return super()._loader(split, shuffle_seed, drop_last or is_left_over)
 
 
 def _without_single(shape: Sequence[int]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,21 @@ def cache_errors(cache_dir: Path) -> Iterator[None]:
         raise DataError(
             f"data.cache_dir={cache_dir} cannot be written ({reason}): make room, or set "
             "data.cache_dir to a folder that can."
+        ) from error
+
+
+@contextmanager
+def read_from(entry: Path) -> Iterator[None]:
+    """Say in one sentence that what is read from an entry is damaged.
+
+    Raises:
+        DataError: in place of what readers of numpy's files raise.
+    """
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{entry} is damaged ({type(error).__name__}): delete that folder, and it is made anew."
         ) from error
 
 

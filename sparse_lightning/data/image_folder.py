@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,21 +17,17 @@ from tqdm import tqdm
 
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.arrays import Arrays
-from sparse_lightning.data.cache import built_once, require_room
-from sparse_lightning.data.patch_pipeline.build import describe_skipped, usable_cores
+from sparse_lightning.data.cache import built_once, read_from, require_room
+from sparse_lightning.data.npy_writer import write_npy
+from sparse_lightning.data.patch_pipeline.build import describe_skipped, workers
 from sparse_lightning.data.patch_pipeline.crops import random_crops, seeded_generator
-from sparse_lightning.data.patch_pipeline.decode import (
-    UnusableImage,
-    read_image,
-    without_decoder_warnings,
-)
+from sparse_lightning.data.patch_pipeline.decode import UnusableImage, read_image
 from sparse_lightning.data.patch_pipeline.photographs import Photograph, copies, find_photographs
 from sparse_lightning.errors import DataError, SettingError, require_count
 from sparse_lightning.files import digest, write_json
 
 MODES = {"rgb": "RGB", "grey": "L"}
 WHOLE, PATCH = "whole", "patch"
-IMAGES_AT_A_TIME = 256
 # To be raised with every change of the code that changes the pixels it makes.
 VERSION = 1
 
@@ -56,6 +51,8 @@ class ImageFolder(Arrays):
     Raises:
         SettingError: a setting that cannot work.
     """
+
+    setting = "data.root"
 
     def __init__(
         self,
@@ -98,6 +95,8 @@ class ImageFolder(Arrays):
             num_val=num_val, num_test=num_test, standardise=standardise,
             image_shape=[3 if channels == "rgb" else 1, size, size], batch_size=batch_size,
             split_seed=split_seed, shuffle_seed=shuffle_seed, drop_last=drop_last,
+            # Patches of one image go to one split.
+            groups="images" if crop == PATCH else None,
         )  # fmt: skip
         self.root, self.size, self.mode, self.shorter_side = Path(root), size, MODES[channels], side
         self.crops = crops_per_image if crop == PATCH else None
@@ -117,15 +116,11 @@ class ImageFolder(Arrays):
     @cached_property
     def source(self) -> Source:
         """The squares of all images, looked at."""
-        return Source.open("data.root", self._made() / "images.npy", self.choice)
+        return Source.open(self.setting, self._made() / "images.npy", self.choice)
 
     def _groups(self) -> np.ndarray:
-        return np.load(self._made() / "image_of_row.npy", allow_pickle=False)
-
-    def _orders(self) -> dict[str, np.ndarray]:
-        # Patches of one image go to one split.
-        self.groups = None if self.crops is None else "images"
-        return super()._orders()
+        with read_from(self._made()):
+            return np.load(self._made() / "image_of_row.npy", allow_pickle=False)
 
     def _made(self) -> Path:
         """The folder of decoded images, made now unless it is there."""
@@ -141,26 +136,29 @@ class ImageFolder(Arrays):
     def _key(self, photographs: list[Photograph]) -> str:
         files = [(photo.name, photo.size, photo.changed) for photo in photographs]
         versions = {name: version(name) for name in ("torch", "pillow")}
-        recipe = [self.mode, self.size, self.shorter_side, self.crops, self.split_seed]
+        # Whole images are those of any seed, and are called as those of the seed 0.
+        seed = 0 if self.crops is None else self.split_seed
+        recipe = [self.mode, self.size, self.shorter_side, self.crops, seed]
         return digest([VERSION, recipe, versions, files])
 
     def _build(self, photographs: list[Photograph], folder: Path) -> None:
         """Write ``images.npy`` (n, c, h, w), ``image_of_row.npy`` (n,) and ``images.json``."""
-        # Twice: the pixels are copied behind a header that says how many they are.
-        require_room(folder, 2 * len(photographs) * (self.crops or 1) * self.input_dim)
+        require_room(folder, len(photographs) * (self.crops or 1) * self.input_dim)
         repeated = copies(photographs, photographs)
         skipped = {name: f"is a copy of {other}" for name, other in repeated.items()}
         photographs = [photo for photo in photographs if photo.name not in skipped]
-        names, images, rows = [], [], 0
-        with (folder / "pixels").open("wb") as file:
+        names, images = [], []
+
+        def squares() -> Iterator[np.ndarray]:
             for photograph, result in self._decoded(photographs):
                 if isinstance(result, str):
                     skipped[photograph.name] = result
                     continue
-                result.tofile(file)
-                images += [len(names)] * len(result)
+                images.extend([len(names)] * len(result))
                 names.append(photograph.name)
-                rows += len(result)
+                yield result
+
+        write_npy(folder / "images.npy", np.dtype(np.uint8), self.image_shape, squares())
         if len(names) < 3:
             told = f" ({describe_skipped(skipped)})" if skipped else ""
             raise DataError(
@@ -169,7 +167,6 @@ class ImageFolder(Arrays):
             )
         if skipped:
             print(f"data.root={self.root}: {describe_skipped(skipped)}.", file=sys.stderr)
-        _with_header(folder, (rows, *self.image_shape))
         np.save(folder / "image_of_row.npy", np.array(images, np.int64))
         write_json(folder / "images.json", {"images": names, "skipped": skipped})
 
@@ -177,16 +174,9 @@ class ImageFolder(Arrays):
         self, photographs: list[Photograph]
     ) -> Iterator[tuple[Photograph, np.ndarray | str]]:
         """Squares (n, c, h, w) of each image in order, or why there are none."""
-        bar = tqdm(total=len(photographs), desc="Decoding", unit=" images")
-        with (
-            without_decoder_warnings(),
-            bar,
-            ThreadPoolExecutor(self.num_workers or usable_cores()) as pool,
-        ):
-            for start in range(0, len(photographs), IMAGES_AT_A_TIME):
-                some = photographs[start : start + IMAGES_AT_A_TIME]
-                yield from zip(some, pool.map(partial(_squares, self), some))
-                bar.update(len(some))
+        with workers(self.num_workers) as pool:
+            found = zip(photographs, pool(partial(_squares, self), photographs))
+            yield from tqdm(found, "Decoding", len(photographs), unit=" images")
 
 
 def _squares(data: ImageFolder, photograph: Photograph) -> np.ndarray | str:
@@ -204,13 +194,3 @@ def _squares(data: ImageFolder, photograph: Photograph) -> np.ndarray | str:
     return np.ascontiguousarray(
         random_crops(windows.transpose(1, 2, 0, 3, 4), data.crops, generator)
     )
-
-
-def _with_header(folder: Path, shape: tuple[int, ...]) -> None:
-    """Make ``pixels`` an .npy file, which names its shape before its values."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with (folder / "images.npy").open("wb") as file, (folder / "pixels").open("rb") as pixels:
-        np.lib.format.write_array_header_1_0(file, header)
-        while content := pixels.read(2**24):
-            file.write(content)
-    (folder / "pixels").unlink()

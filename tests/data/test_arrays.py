@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -15,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparse_lightning.data import arrays, cache
+from sparse_lightning.data.array_pipeline import formats
 from sparse_lightning.data.array_pipeline import rows as module_of_rows
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row
@@ -180,8 +184,8 @@ def test_axes_in_another_order_are_refused(tmp_path: Path):
         data_of(tmp_path / "last.npy", image_shape=[3, 4, 4]).setup()
     with pytest.raises(DataError, match=r"path_test=.*\(3, 4, 4\).* data\.path="):
         data_of(tmp_path / "last.npy", path_test=tmp_path / "first.npy").setup()
+    flat = {"image_shape": [3, 4, 4], "path_test": tmp_path / "last.npy"}
     with pytest.raises(SettingError, match=r"another order of axes .* data\.path_test="):
-        flat = {"image_shape": [3, 4, 4], "path_test": tmp_path / "last.npy"}
         data_of(tmp_path / "flat.npy", **flat).setup()
     for name, shape in (("last.npy", [4, 4, 3]), ("flat.npy", [3, 4, 4])):
         path_test = tmp_path / ("flat.npy" if name == "last.npy" else "first.npy")
@@ -372,6 +376,81 @@ def test_truth_values_are_numbers_and_the_index_is_none(values, tmp_path: Path):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_named_index_is_no_column_and_decimals_are_refused(values, tmp_path: Path):
+    frame = pandas.DataFrame(values, columns=list("abcd")).assign(sample_id=np.arange(COUNT) ** 2)
+    frame.set_index("sample_id").to_parquet(tmp_path / "x.parquet")
+    assert data_of(tmp_path / "x.parquet").input_dim == DIM
+    assert data_of(tmp_path / "x.parquet", columns=["a", "sample_id"]).input_dim == 2
+    prices = [Decimal("1.50")] * COUNT
+    with pytest.raises(SettingError, match="decimals in the column price"):
+        table_of(tmp_path / "x.parquet", a=values[:, 0], price=prices).setup()
+    assert data_of(tmp_path / "x.parquet", columns=["a"]).input_dim == 1
+
+
+def test_a_column_that_is_named_twice_is_read_once(values, tmp_path: Path):
+    table_of(tmp_path / "x.parquet", a=values[:, 0], b=values[:, 1])
+    data = data_of(tmp_path / "x.parquet", columns=["a", "a", "b"])
+    data.setup()
+    np.testing.assert_array_equal(data.splits["val"].rows.gather(np.arange(COUNT)), values[:, :2])
+
+
+def test_a_file_that_gives_other_rows_than_it_says_is_refused(values, tmp_path: Path, monkeypatch):
+    np.savez(tmp_path / "x.npz", x=values)
+    array = formats.open_array(tmp_path / "x.npz", formats.Choice())
+    short = replace(array, pieces=lambda: iter([values[:-1]]))
+    with pytest.raises(DataError, match=r"59 rows, .* 60"):
+        Source("data.path", tmp_path, [short], array.choice).rows(tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("array-*"))
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "statistics.npz"])
+def test_a_damaged_copy_says_which_folder_to_delete(name, values, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(arrays, "LARGE", 0)
+    np.savez(tmp_path / "x.npz", x=values)
+    data_of(tmp_path / "x.npz").setup()
+    (path,) = (tmp_path / "cache").glob(f"*/{name}")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=f"{path.parent} .*delete that folder"):
+        data_of(tmp_path / "x.npz").setup()
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "plain.npy"])
+def test_pieces_are_of_so_many_bytes(name, values, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(formats, "BYTES_IN_PIECE", 7 * DIM * 8)
+    write(tmp_path / name, values)
+    key = "x" if name in ("other.npz", "named.pt", "plain.safetensors") else None
+    pieces = [*formats.open_array(tmp_path / name, formats.Choice(key=key)).pieces()]
+    assert max(piece.nbytes for piece in pieces) <= 7 * DIM * 8
+    np.testing.assert_array_equal(np.concatenate(pieces), values)
+
+
+def test_settings_and_files_of_another_kind_than_expected(values, tmp_path: Path):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.savez(file, x=values)
+    with pytest.raises(DataError, match="cannot be read"):
+        data_of(tmp_path / "x.npy").setup()
+    tensor = torch.nn.Parameter(torch.from_numpy(values).bfloat16())
+    torch.save({0: tensor, 1: tensor[:2]}, tmp_path / "x.pt")
+    rows = data_of(tmp_path / "x.pt", key=0).source.rows(tmp_path / "cache")
+    np.testing.assert_array_equal(rows.gather(np.arange(COUNT)), tensor.detach().float().numpy())
+    table_of(tmp_path / "x.parquet", **{"0": values[:, 0], "1": values[:, 1]})
+    assert data_of(tmp_path / "x.parquet", columns=[0, 1]).input_dim == 2
+    for wrong in ({"split_seed": -1}, {"split_seed": None}, {"pixel_range": [255]}):
+        (name,) = wrong
+        with pytest.raises(SettingError, match=rf"data\.{name}="):
+            data_of(tmp_path / "x.npy", **wrong)
+
+
+def test_few_rows_can_be_coded_and_not_trained_on(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values[:11])
+    data = data_of(tmp_path / "x.npy")
+    data.prepare_data()
+    data.setup("test")
+    assert len(data.splits["train"]) == 7
+    with pytest.raises(SettingError, match=r"fewer than data\.batch_size"):
+        data.setup("fit")
+
+
 def test_rows_without_a_group_are_refused(values, tmp_path: Path):
     texts, numbers = ["a", "b", None] * (COUNT // 3), [1.0, 2.0, None] * (COUNT // 3)
     for groups in (texts, numbers, np.array(numbers, float)):
@@ -438,6 +517,21 @@ def test_pixels_of_images(tmp_path: Path):
     data_of(tmp_path / "x.npy", image_shape=[3, 3], pixel_range=[0, 255]).setup()
     with pytest.raises(SettingError, match="has 16 pixels, and the rows"):
         _ = data_of(tmp_path / "x.npy", image_shape=[4, 4]).input_dim
+
+
+def test_pixels_of_every_file_lie_in_one_range(tmp_path: Path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", (pixels / 255).astype(np.float32))
+    settings = {"image_shape": [3, 3], "path_test": tmp_path / "test.npy"}
+    for test, told in (
+        (pixels, "different scales"),
+        (pixels.astype(np.float64), r"path_test=.* lie between .* 255, not 0 and 1"),
+    ):
+        np.save(tmp_path / "test.npy", test)
+        for large in (arrays.LARGE, 0):
+            monkeypatch.setattr(arrays, "LARGE", large)
+            with pytest.raises(SettingError, match=told):
+                data_of(tmp_path / "x.npy", **settings).setup()
 
 
 def test_other_contents_have_another_fingerprint(values, tmp_path: Path):

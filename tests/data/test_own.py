@@ -348,14 +348,26 @@ def test_whole_images_are_those_of_pillow_in_colour_and_grey(images: Path):
     assert grey.splits["test"].__getitems__([0]).inputs.shape == (1, 100)
 
 
-def test_a_disk_has_room_for_both_copies_of_images(images: Path, monkeypatch):
+def test_a_disk_has_room_for_one_copy_of_images(images: Path, monkeypatch):
     files = len(list(images.iterdir()))
-    usage = type("Usage", (), {"free": 2 * files * 300 - 1})
+    usage = type("Usage", (), {"free": files * 300 - 1})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match=rf"cache_dir={images.parent / 'cache'} is on a disk with"):
         folder_of(images, size=10).setup()
     usage.free += 1
     folder_of(images, size=10).setup()
+
+
+def test_whole_images_are_decoded_once_for_any_split(images: Path):
+    for seed in (0, 1):
+        data = folder_of(images, size=10, split_seed=seed)
+        data.setup()
+    assert len(list((images.parent / "cache").glob("images-*"))) == 1
+
+
+def test_messages_name_the_folder_of_images(images: Path):
+    with pytest.raises(SettingError, match=rf"^data\.root={images} gives"):
+        folder_of(images, size=10, num_train=3).setup()
 
 
 def test_patches_of_an_image_are_in_one_split(images: Path):

@@ -26,7 +26,7 @@ from torch import Tensor
 from sparse_lightning.data.array_pipeline.parquet import read_columns
 from sparse_lightning.errors import DataError, SettingError
 
-ROWS_IN_PIECE = 65_536
+BYTES_IN_PIECE = 2**25
 SAFETENSORS_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "BF16": "<u2",
@@ -40,6 +40,7 @@ UNREADABLE = (
     ValueError,
     KeyError,
     TypeError,
+    AttributeError,
     RuntimeError,
     OverflowError,
     zipfile.BadZipFile,
@@ -124,6 +125,11 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def rows_in_piece(bytes_of_row: int) -> int:
+    """How many rows are converted at a time: as many as a piece has room for."""
+    return max(1, BYTES_IN_PIECE // max(1, bytes_of_row))
+
+
 def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].strip(" .")
 
@@ -136,8 +142,9 @@ def _npy(path: Path, choice: Choice) -> FileArray:
 
 def _of_array(path: Path, array: np.ndarray) -> FileArray:
     def pieces() -> Iterator[np.ndarray]:
-        for start in range(0, len(array), ROWS_IN_PIECE):
-            yield np.ascontiguousarray(array[start : start + ROWS_IN_PIECE])
+        rows = rows_in_piece(array.nbytes // max(1, len(array)))
+        for start in range(0, len(array), rows):
+            yield np.ascontiguousarray(array[start : start + rows])
 
     # Rows of an array that has its columns first are scattered over the whole file.
     mapped = array if array.flags.c_contiguous else None
@@ -169,8 +176,9 @@ def _npz_pieces(path: Path, key: str) -> Iterator[np.ndarray]:
     with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
         shape, _, dtype = _npy_header(member)
         size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        for start in range(0, shape[0], ROWS_IN_PIECE):
-            rows = min(ROWS_IN_PIECE, shape[0] - start)
+        most = rows_in_piece(size)
+        for start in range(0, shape[0], most):
+            rows = min(most, shape[0] - start)
             content = member.read(rows * size)
             yield np.frombuffer(content, dtype).reshape(rows, *shape[1:])
 
@@ -203,11 +211,13 @@ def _pt(path: Path, choice: Choice) -> FileArray:
             f"{path} holds a {type(content).__name__}, not a tensor or a dictionary of tensors: "
             "save one of these."
         )
+    content = content.detach()
     if content.dtype is not torch.bfloat16:
-        return _of_array(path, content.detach().numpy())
+        return _of_array(path, content.numpy())
 
     def pieces() -> Iterator[np.ndarray]:
-        return (piece.float().numpy() for piece in content.split(ROWS_IN_PIECE))
+        rows = rows_in_piece(4 * content[:1].numel())
+        return (piece.float().numpy() for piece in content.split(rows))
 
     return FileArray(path, tuple(content.shape), np.dtype(np.float32), None, pieces)
 
@@ -234,14 +244,15 @@ def _safetensors(path: Path, choice: Choice) -> FileArray:
 
     def pieces() -> Iterator[np.ndarray]:
         # A bfloat16 is the upper half of a float32.
-        for first in range(0, len(array), ROWS_IN_PIECE):
-            yield (array[first : first + ROWS_IN_PIECE].astype(np.uint32) << 16).view(np.float32)
+        rows = rows_in_piece(4 * array[:1].size)
+        for first in range(0, len(array), rows):
+            yield (array[first : first + rows].astype(np.uint32) << 16).view(np.float32)
 
     return FileArray(path, shape, np.dtype(np.float32), None, pieces)
 
 
 def _parquet(path: Path, choice: Choice) -> FileArray:
-    table = read_columns(path, choice.columns, choice.groups, ROWS_IN_PIECE)
+    table = read_columns(path, choice.columns, choice.groups, rows_in_piece)
     return FileArray(path, table.shape, table.dtype, None, table.pieces, table.names)
 
 

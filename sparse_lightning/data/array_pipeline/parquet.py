@@ -35,7 +35,10 @@ class Columns(NamedTuple):
 
 
 def read_columns(
-    path: Path, columns: Sequence[str] | None, groups: str | None, rows_in_piece: int
+    path: Path,
+    columns: Sequence[str] | None,
+    groups: str | None,
+    rows_in_piece: Callable[[int], int],
 ) -> Columns:
     """Columns of numbers, or of lists of numbers that are equally long, side by side.
 
@@ -43,7 +46,7 @@ def read_columns(
         path: the file.
         columns: which; None for all that have numbers.
         groups: a column that is none of them.
-        rows_in_piece: rows that are read at a time.
+        rows_in_piece: how many rows are read at a time, given the bytes of a row.
 
     Raises:
         SettingError: a column that is missing or has no numbers.
@@ -52,7 +55,10 @@ def read_columns(
     file = pyarrow.parquet.ParquetFile(path)
     types = {field.name: _of_known_size(file, field) for field in file.schema_arrow}
     if columns is None:
-        columns = _columns_of_numbers(path, types, groups)
+        others = {groups, *_index_of(file.schema_arrow)}
+        columns = _columns_of_numbers(path, types, others)
+    # A column that is named twice is read once.
+    columns = list(dict.fromkeys(columns))
     missing = [name for name in columns if name not in types]
     wrong = [name for name in columns if name not in missing and _width(types[name]) is None]
     if missing or wrong or not columns:
@@ -66,14 +72,21 @@ def read_columns(
         )
     width = sum(_width(types[name]) for name in columns)
     dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
-    read = partial(_pieces, path, {name: types[name] for name in columns}, dtype, rows_in_piece)
+    rows = rows_in_piece(width * dtype.itemsize)
+    read = partial(_pieces, path, {name: types[name] for name in columns}, dtype, rows)
     return Columns((file.metadata.num_rows, width), dtype, tuple(columns), read)
 
 
 def _columns_of_numbers(
-    path: Path, types: dict[str, pyarrow.DataType], groups: str | None
+    path: Path, types: dict[str, pyarrow.DataType], others: set[str | None]
 ) -> list[str]:
-    names = [name for name in types if name != groups and not name.startswith(INDEX)]
+    names = [name for name in types if name not in others and not name.startswith(INDEX)]
+    decimals = [name for name in names if pyarrow.types.is_decimal(_innermost(types[name]))]
+    if decimals:
+        raise SettingError(
+            f"{path} has decimals in the column {decimals[0]} ({types[decimals[0]]}): write it as "
+            "floating-point numbers, or set data.columns to the columns to use."
+        )
     columns = [name for name in names if _width(types[name]) is not None]
     nested = [name for name in names if name not in columns and _holds_numbers(types[name])]
     if nested:
@@ -83,6 +96,12 @@ def _columns_of_numbers(
             "columns to use."
         )
     return columns
+
+
+def _index_of(schema: pyarrow.Schema) -> list[str]:
+    """Columns that pandas wrote for the names of rows, and not as data."""
+    indices = (schema.pandas_metadata or {}).get("index_columns", [])
+    return [name for name in indices if isinstance(name, str)]
 
 
 def _of_known_size(file: pyarrow.parquet.ParquetFile, field: pyarrow.Field) -> pyarrow.DataType:
@@ -106,9 +125,14 @@ def _is_number(kind: pyarrow.DataType) -> bool:
 
 
 def _holds_numbers(kind: pyarrow.DataType) -> bool:
+    return _is_number(_innermost(kind))
+
+
+def _innermost(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """The type of the values of a column, in however many lists they are."""
     while _is_list(kind) or pyarrow.types.is_fixed_size_list(kind):
         kind = kind.value_type
-    return _is_number(kind)
+    return kind
 
 
 def _value_type(kind: pyarrow.DataType) -> pyarrow.DataType:

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_lightning.data.array_pipeline.formats import FORMATS, Choice, FileArray, open_array
-from sparse_lightning.data.cache import built_once, require_room
+from sparse_lightning.data.array_pipeline.formats import (
+    FORMATS,
+    Choice,
+    FileArray,
+    open_array,
+    rows_in_piece,
+)
+from sparse_lightning.data.cache import built_once, read_from, require_room
+from sparse_lightning.data.npy_writer import write_npy
 from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.files import digest
 
 KINDS = "biuf"  # of numpy: truth values, integers, floating-point numbers
 BLOCK, BLOCKS = 65_536, 64
-BYTES_IN_PIECE = 2**25
 
 
 def files_of(setting: str, path: Path) -> list[Path]:
@@ -159,22 +165,21 @@ def _mapped(array: FileArray, cache_dir: Path) -> np.ndarray:
         key += [str(array.dtype), astuple(array.choice), _hash_of_blocks(array.path)]
         name = f"array-{digest(key)}"
         entry = built_once(cache_dir, name, lambda _, result: _convert(array, result))
-        mapped = np.load(entry / "rows.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        with read_from(entry):
+            mapped = np.load(entry / "rows.npy", mmap_mode="r", allow_pickle=False)
+        mapped = mapped.view(np.ndarray)
     return mapped.reshape(len(mapped), -1)
 
 
 def _convert(array: FileArray, folder: Path) -> None:
     count = int(np.prod(array.shape, dtype=np.int64))
     require_room(folder, count * array.dtype.itemsize)
-    header = {
-        "descr": np.lib.format.dtype_to_descr(array.dtype),
-        "fortran_order": False,
-        "shape": array.shape,
-    }
-    with (folder / "rows.npy").open("wb") as file:
-        np.lib.format.write_array_header_2_0(file, header)
-        for piece in array.pieces():
-            np.ascontiguousarray(piece, dtype=array.dtype).tofile(file)
+    written = write_npy(folder / "rows.npy", array.dtype, array.shape[1:], array.pieces())
+    if written != array.shape[0]:
+        raise DataError(
+            f"{array.path} holds {written} rows, and says that it has {array.shape[0]}: save it "
+            "again."
+        )
 
 
 class Rows:
@@ -214,7 +219,7 @@ class Rows:
 
     def pieces(self) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in their order, some at a time: the number of the first, and (n, d)."""
-        size = max(1, BYTES_IN_PIECE // (self.width * 8))
+        size = rows_in_piece(self.width * 8)
         for array, start in zip(self.arrays, self.starts):
             for first in range(0, len(array), size):
                 piece = array[first : first + size].astype(self.dtype)

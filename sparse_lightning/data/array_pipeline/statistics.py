@@ -10,6 +10,7 @@ means m and sums of squares S around them,
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class ColumnStatistics:
         count: rows.
         mean, squares: the mean, and the sum of squares around it.
         lowest, highest: the smallest and the largest value.
+        least, most: the smallest and the largest value of any row, those that do not count too.
     """
 
     count: int
@@ -35,6 +37,8 @@ class ColumnStatistics:
     squares: np.ndarray
     lowest: np.ndarray
     highest: np.ndarray
+    least: float = np.inf
+    most: float = -np.inf
 
     @classmethod
     def of_nothing(cls, width: int) -> ColumnStatistics:
@@ -77,13 +81,16 @@ class ColumnStatistics:
         """Write them as .npz."""
         with replaced_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+            file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path) -> ColumnStatistics:
         """What `save` wrote."""
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             values = {field.name: kept[field.name] for field in fields(cls)}
-        return cls(**(values | {"count": int(values["count"])}))
+        numbers = {name: values[name].item() for name in ("count", "least", "most")}
+        return cls(**(values | numbers))
 
 
 def scan(source: Source, rows: Rows, counted: np.ndarray | None) -> ColumnStatistics:
@@ -103,10 +110,13 @@ def scan(source: Source, rows: Rows, counted: np.ndarray | None) -> ColumnStatis
     statistics = ColumnStatistics.of_nothing(rows.width)
     bad, first = 0, None
     for start, piece in rows.pieces():
-        # One number tells of nearly all pieces.
-        if not np.isfinite(piece.sum()):
+        # A value that is NaN becomes both, an infinite one either.
+        with np.errstate(invalid="ignore"):
+            least, most = float(piece.min()), float(piece.max())
+        statistics.least, statistics.most = min(statistics.least, least), max(statistics.most, most)
+        if not (np.isfinite(least) and np.isfinite(most)):
             wrong = ~np.isfinite(piece)
-            if first is None and wrong.any():
+            if first is None:
                 row, column = (int(index) for index in np.argwhere(wrong)[0])
                 first = start + row, column
             bad += int(wrong.sum())

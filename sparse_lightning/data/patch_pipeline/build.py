@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.cache import require_room
+from sparse_lightning.data.npy_writer import write_npy
 from sparse_lightning.data.patch_pipeline.crops import deviations, record_type, seeded_generator
 from sparse_lightning.data.patch_pipeline.decode import (
     UnusableImage,
@@ -68,7 +69,7 @@ def build_patches(
     total = sum(recipe.number(split) for split in SPLITS)
     require_room(result, 2 * total * record_type(recipe.patch_size).itemsize)
     photographs = in_seeded_order(photographs, recipe.split_seed)
-    with _workers(num_workers) as pool:
+    with workers(num_workers) as pool:
         photographs, decoded, skipped = _survey(photographs, recipe, pool)
         splits, copied = split_by_image(photographs, recipe)
         skipped |= copied
@@ -130,7 +131,7 @@ Pool = Callable[[Callable, Iterable], Iterator]
 
 
 @contextmanager
-def _workers(num_workers: int | None) -> Iterator[Pool]:
+def workers(num_workers: int | None) -> Iterator[Pool]:
     """A function that maps over threads, in order and a few items ahead of its reader.
 
     Decoding and arithmetic release the interpreter's lock, so threads use all cores, and share
@@ -300,16 +301,5 @@ def _measured(photographs: Sequence[Photograph], recipe: Recipe) -> Tensor | Non
 
 def _concatenate(shards: Sequence[Path], path: Path) -> None:
     """Join arrays of records into one, a shard in memory at a time."""
-    sizes = [len(np.load(shard, mmap_mode="r", allow_pickle=False)) for shard in shards]
     dtype = np.load(shards[0], mmap_mode="r", allow_pickle=False).dtype
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": (sum(sizes),),
-    }
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for shard in shards:
-            np.load(shard, allow_pickle=False).tofile(file)
-        file.flush()
-        os.fsync(file.fileno())
+    write_npy(path, dtype, (), (np.load(shard, allow_pickle=False) for shard in shards))
