@@ -23,7 +23,7 @@ install: $(VENV)/installed ## make the virtual environment
 train: install ## train; ARGS="model=sdl trainer.max_epochs=10" changes what
 	$(RUN) -m sparse_lightning.train $(ARGS)
 
-reproduce: install ## the paper's studies and a report; SCALE=small, evening, hinge, mnist or paper
+reproduce: install ## the paper's studies and a report; SCALE=small, evening, evening_adaptive, hinge, mnist or paper
 	$(RUN) -m sparse_lightning.reproduce scale=$(SCALE)
 
 # Two processes of one thread each: threads that wait for a core that another process has, spin.
