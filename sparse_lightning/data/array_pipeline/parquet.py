@@ -59,6 +59,18 @@ def read_columns(
         columns = _columns_of_numbers(path, types, others)
     # A column that is named twice is read once.
     columns = list(dict.fromkeys(columns))
+    _require_numbers(path, columns, types)
+    width = sum(_width(types[name]) for name in columns)
+    dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
+    rows = rows_in_piece(width * dtype.itemsize)
+    read = partial(_pieces, path, {name: types[name] for name in columns}, dtype, rows)
+    return Columns((file.metadata.num_rows, width), dtype, tuple(columns), read)
+
+
+def _require_numbers(
+    path: Path, columns: Sequence[str], types: dict[str, pyarrow.DataType]
+) -> None:
+    """Raise `SettingError` unless there are columns, and all of them are there and have numbers."""
     missing = [name for name in columns if name not in types]
     wrong = [name for name in columns if name not in missing and _width(types[name]) is None]
     if missing or wrong or not columns:
@@ -70,11 +82,6 @@ def read_columns(
             f"data.columns={list(columns)} do not fit {path} "
             f"({told or 'it has no column of numbers'}): its columns are {known}."
         )
-    width = sum(_width(types[name]) for name in columns)
-    dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
-    rows = rows_in_piece(width * dtype.itemsize)
-    read = partial(_pieces, path, {name: types[name] for name in columns}, dtype, rows)
-    return Columns((file.metadata.num_rows, width), dtype, tuple(columns), read)
 
 
 def _columns_of_numbers(
