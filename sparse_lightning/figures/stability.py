@@ -21,7 +21,7 @@ NULLS = {
         "null_white": ("random atoms, matched", ":"),
         "null_coloured": ("random atoms, covariance of the data, matched", "-."),
     },
-    "correlation": {"null_correlation": ("matched units, paired at random", "--")},
+    "correlation": {"null_mismatched": ("a unit and the partner of another", "--")},
 }
 
 

@@ -7,7 +7,7 @@ in common is their cosine, and the correlation of their codes over test samples.
 Matching finds similar pairs among any vectors, so each pair has a null that is matched likewise:
 as many random unit atoms, either white or with the covariance of the training inputs. The second is
 the stricter: its atoms, too, are smooth and lie where inputs vary. The null of the correlation
-pairs the matched units at random.
+pairs each unit with the partner of another.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sparse_lightning.studies.trained_models import TrainedModel
 
 MEASURES = [
     "zeros", "mean_cosine", "shared", "correlation",
-    "null_white", "null_coloured", "null_correlation",
+    "null_white", "null_coloured", "null_mismatched",
 ]  # fmt: skip
 KEYS = ["data", "family", "sparsity_weight", "max_epochs"]
 # Training inputs whose span and covariance random atoms have.
@@ -62,7 +62,7 @@ def stability(
         ``other_used`` (atoms in use), ``mean_cosine`` of the matched, ``shared`` (pairs above the
         threshold, as a share of the smaller number in use), ``correlation`` (mean over pairs),
         ``zeros`` (mean of both), ``null_white``, ``null_coloured`` (mean cosines) and
-        ``null_correlation`` (NaN for fewer than two pairs of atoms); ``summary``: mean and
+        ``null_mismatched`` (NaN for fewer than two pairs of atoms); ``summary``: mean and
         standard deviation over pairs.
 
     Raises:
@@ -84,7 +84,7 @@ def stability(
     setting += [COVARIANCE_SAMPLES]
     rows = []
     for one, other in tqdm(pairs, desc="stability", unit="pair"):
-        key = ["agreement of seeds", one.digest, other.digest, *setting]
+        key = ["stability", one.digest, other.digest, *setting]
         measured = cache.rows(
             key,
             lambda pair=(one, other): [
@@ -163,7 +163,7 @@ def _compare(
         "correlation": _mean_correlation(*paired, signed),
         "null_white": matched(*white, signed).mean,
         "null_coloured": matched(*coloured, signed).mean,
-        "null_correlation": _mean_correlation(paired[0][:, : shuffled.shape[1]], shuffled, signed),
+        "null_mismatched": _mean_correlation(paired[0][:, : shuffled.shape[1]], shuffled, signed),
     }
 
 

@@ -37,7 +37,7 @@ def test_units_in_another_order_agree_wholly_and_other_weights_do_not():
     assert equal["used"] == equal["other_used"] == int((used.mean(0) >= 0.01).sum())
     assert (equal["mean_cosine"], equal["shared"]) == (pytest.approx(1), 1)
     assert equal["correlation"] > 0.9
-    assert equal["null_correlation"] < equal["correlation"]
+    assert equal["null_mismatched"] < equal["correlation"]
     for pair in ((0, 2), (1, 2)):
         other = table.loc[pair]
         assert other["shared"] == 0
