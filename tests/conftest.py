@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +42,9 @@ FAMILIES += [f"{family}_nl" for family in FAMILIES]
 @pytest.fixture(autouse=True)
 def fixed_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+    for name in [*os.environ]:
+        if name.startswith("WANDB_") or name in ("IMAGENET_DIR", "SPARSE_LIGHTNING_CACHE"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
 
@@ -53,23 +59,43 @@ def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Compose = Callable[..., DictConfig]
 
 
+@functools.cache
+def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
+    """As the command line would, once for each command; it is copied before it is used."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = hydra.compose(name, list(overrides), return_hydra_config=True)
+    GlobalHydra.instance().clear()
+    return config
+
+
+def composed(name: str, *overrides: str, **values: str | Path) -> DictConfig:
+    """A configuration of one of the commands, to be changed at will.
+
+    Args:
+        name: such as ``train``.
+        overrides: words of the command line.
+        values: settings that differ from test to test, such as the run's folder.
+    """
+    placeholders = [f"{setting}=unset" for setting in values]
+    config = copy.deepcopy(_composed(name, (*overrides, *placeholders)))
+    for setting, value in values.items():
+        config[setting] = str(value)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
 @pytest.fixture
 def compose(tmp_path: Path) -> Iterator[Compose]:
     """Compose ``train.yaml`` with overrides, as the command line would, into ``tmp_path``."""
-    register_resolvers()
 
-    def composed(*overrides: str, run_dir: Path = tmp_path / "run") -> DictConfig:
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = hydra.compose(
-                "train", [*overrides, f"run_dir={run_dir}"], return_hydra_config=True
-            )
-        HydraConfig.instance().set_config(config)
-        with open_dict(config):
-            del config["hydra"]
-        return config
+    def compose_training(*overrides: str, run_dir: Path = tmp_path / "run") -> DictConfig:
+        return composed("train", *overrides, run_dir=run_dir)
 
-    yield composed
+    yield compose_training
     GlobalHydra.instance().clear()
 
 
@@ -77,7 +103,7 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
 def compose_small(compose: Compose, mnist_root: Path) -> Compose:
     """A few batches of MNIST and a small model, on the CPU."""
 
-    def composed(*overrides: str, **kwargs) -> DictConfig:
+    def compose_small_training(*overrides: str, **kwargs) -> DictConfig:
         return compose(
             "trainer=cpu",
             "trainer.enable_progress_bar=false",
@@ -95,7 +121,7 @@ def compose_small(compose: Compose, mnist_root: Path) -> Compose:
             **kwargs,
         )
 
-    return composed
+    return compose_small_training
 
 
 @pytest.fixture(scope="session")

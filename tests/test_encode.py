@@ -6,20 +6,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 import lightning
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from hydra.core.global_hydra import GlobalHydra
+from conftest import composed as composed_by_hydra
 from omegaconf import DictConfig, OmegaConf
 from tiny_study import SIZE, TinyData
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_lightning import registry
 from sparse_lightning.code_files import ABOUT_FILE, CodeFiles, read_codes, read_rows
-from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.data.own import data_of
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.encode import encode
@@ -71,15 +69,8 @@ Composed = Callable[..., DictConfig]
 @pytest.fixture
 def composed(tmp_path: Path, checkpoint: Path) -> Composed:
     def compose(*overrides: str) -> DictConfig:
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return hydra.compose(
-                "encode",
-                [
-                    f"checkpoint={checkpoint}", f"output={tmp_path / 'codes'}", "shard_size=40",
-                    "device=cpu", *overrides,
-                ],
-            )  # fmt: skip
+        given = (f"checkpoint={checkpoint}", f"output={tmp_path / 'codes'}", *overrides)
+        return composed_by_hydra("encode", "shard_size=40", "device=cpu", *given)
 
     return compose
 

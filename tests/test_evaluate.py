@@ -8,19 +8,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Compose
+from conftest import Compose, composed
 from hydra.core.global_hydra import GlobalHydra
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from wandb_records import records
 
 from sparse_lightning.checkpoint_format import FORMAT_KEY
-from sparse_lightning.config import CONFIG_DIR, register_resolvers
+from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.errors import CheckpointError, DataError, NoModelsError, SettingError
 from sparse_lightning.evaluate import evaluate, main
 from sparse_lightning.experiments import fingerprint
@@ -59,21 +58,14 @@ Evaluated = Callable[..., DictConfig]
 def sweep(mnist_root: Path, tmp_path_factory) -> Path:
     """Two finished runs of the smallest size, SDL and DO-NL, and one that is not finished."""
     folder = tmp_path_factory.mktemp("sweep")
-    register_resolvers()
     for family in ("sdl", "do_nl"):
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = hydra.compose(
-                "train",
-                [
-                    f"model={family}", "trainer=cpu", "trainer.enable_progress_bar=false",
-                    "trainer.max_epochs=1", "logger=none", f"data.root={mnist_root}",
-                    "data.num_train=200", "data.num_val=100", "data.num_test=100",
-                    "data.batch_size=50", "code_dim=16", "hidden_dim=24", "sparsity_level=3",
-                    "solver.max_iterations=10", "~callbacks.figures",
-                    f"run_dir={folder / family}", "data_name=mnist",
-                ],
-            )  # fmt: skip
+        config = composed(
+            "train", f"model={family}", "trainer=cpu", "trainer.enable_progress_bar=false",
+            "trainer.max_epochs=1", "logger=none", f"data.root={mnist_root}", "data.num_train=200",
+            "data.num_val=100", "data.num_test=100", "data.batch_size=50", "code_dim=16",
+            "hidden_dim=24", "sparsity_level=3", "solver.max_iterations=10", "~callbacks.figures",
+            "data_name=mnist", run_dir=folder / family,
+        )  # fmt: skip
         torch.manual_seed(0)
         train(config)
     shutil.copytree(folder / "sdl", folder / "unfinished")
@@ -85,18 +77,12 @@ def sweep(mnist_root: Path, tmp_path_factory) -> Path:
 @pytest.fixture
 def compose_study(tmp_path: Path) -> Evaluated:
     """Compose ``evaluate.yaml`` with overrides into ``tmp_path``."""
-    register_resolvers()
 
-    def composed(study: str, *overrides: str, run_dir: Path = tmp_path / "study") -> DictConfig:
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return hydra.compose(
-                "evaluate",
-                [f"study={study}", *SMALL.get(study, []), *overrides, f"run_dir={run_dir}"],
-            )
+    def compose(study: str, *overrides: str, run_dir: Path = tmp_path / "study") -> DictConfig:
+        given = (f"study={study}", *SMALL.get(study, []), *overrides)
+        return composed("evaluate", *given, run_dir=run_dir)
 
-    yield composed
-    GlobalHydra.instance().clear()
+    return compose
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
+from conftest import composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from sparse_lightning.config import CONFIG_DIR, register_resolvers
+from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.experiments.sweep_commands import commands
 from sparse_lightning.paper.reproduction import DONE_FILE
 from sparse_lightning.paper.statistics import Rules
@@ -21,23 +20,22 @@ from sparse_lightning.reproduce import reproduce
 
 @pytest.mark.parametrize("scale", ["small", "evening", "evening_adaptive", "hinge", "paper"])
 def test_scales_ask_for_what_exists(scale, compose, tmp_path: Path):
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = hydra.compose("reproduce", [f"scale={scale}", f"folder={tmp_path}"])
+    config = composed("reproduce", f"scale={scale}", folder=tmp_path)
     commands(config.trainings, config.everywhere, tmp_path, config.jobs)
     for line in config.trainings:
         parsed = OverridesParser.create().parse_overrides(list(line))
-        first = [f"{p.key_or_group}={first_value(p)}" for p in parsed]
+        for override in parsed:
+            if (CONFIG_DIR / override.key_or_group).is_dir():
+                for name in values_of(override):
+                    assert (CONFIG_DIR / override.key_or_group / f"{name}.yaml").is_file()
+        first = [f"{p.key_or_group}={values_of(p)[0]}" for p in parsed]
         OmegaConf.to_container(compose(*first), resolve=True)
     studied = OmegaConf.to_container(config.studies, resolve=True)
     trained = {word.removeprefix("data=") for line in config.trainings for word in line}
     for study in studied.values():
         assert study["data"] is None or study["data"] in trained
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            composed = hydra.compose("evaluate", [*study["settings"], f"run_dir={tmp_path}"])
-        images = composed.study.get("compute", {}).get("num_images", None)
+        config = composed("evaluate", *study["settings"], run_dir=tmp_path)
+        images = config.study.get("compute", {}).get("num_images", None)
         assert images is None or isinstance(images, int)
 
 
@@ -46,14 +44,7 @@ SCALES = ["small", "evening", "evening_adaptive", "mnist", "paper"]
 
 @pytest.fixture
 def scale_of(tmp_path: Path):
-    def composed(scale: str):
-        register_resolvers()
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return hydra.compose("reproduce", [f"scale={scale}", f"folder={tmp_path}"])
-
-    yield composed
-    GlobalHydra.instance().clear()
+    return lambda scale: composed("reproduce", f"scale={scale}", folder=tmp_path)
 
 
 def judged(study: str, rules: Rules) -> set[str]:
@@ -115,18 +106,15 @@ def test_validation_chooses_from_equally_many_weights_of_each_family(scale, scal
         assert set(weights) <= trained.get(family, set(weights))
 
 
-def first_value(override: Override) -> str:
+def values_of(override: Override) -> list[str]:
     if override.is_sweep_override():
-        return next(iter(override.sweep_string_iterator()))
-    return override.get_value_element_as_str()
+        return [*override.sweep_string_iterator()]
+    return [override.get_value_element_as_str()]
 
 
 @pytest.mark.slow
 def test_a_study_is_run_once_and_reported(tmp_path: Path, capfd):
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = hydra.compose("reproduce", ["scale=small", f"folder={tmp_path}", "trainings=[]"])
+    config = composed("reproduce", "scale=small", "trainings=[]", folder=tmp_path)
     hinge = {"settings": ["study=hinge_surface"], "data": None, "figures": ["hinge_surface"]}
     config.studies = {"hinge": hinge}
     reproduce(config)

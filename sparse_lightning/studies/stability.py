@@ -99,7 +99,8 @@ def stability(
         )
         names = {"other_seed": other.columns["seed"], "other_run": other.columns["run"]}
         rows += [one.columns | names | row for row in measured]
-    table = pd.DataFrame(rows)
+    # Rows of earlier versions have another null of the correlation.
+    table = pd.DataFrame([dict.fromkeys(MEASURES, np.nan) | row for row in rows])
     return StudyResult(table, {"summary": summary(table)})
 
 
