@@ -28,7 +28,7 @@ from sparse_lightning.datafits import (
     with_normal_squares,
 )
 from sparse_lightning.errors import SettingError, require_count, require_positive
-from sparse_lightning.inputs import at_least_float32
+from sparse_lightning.inputs import at_least_float32, floating_tensors
 from sparse_lightning.overrides import overrides
 from sparse_lightning.registry import plain_numbers, register
 
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
 
     def datafit(self, inputs: Tensor) -> DataFit:
         r"""The reconstruction term :math:`\sum_i \frac1d \|x_i - D(z_i)\|^2` of inputs x (n, d)."""
-        if all(at_least_float32(own).dtype == own.dtype for own in self.parameters()):
+        if all(at_least_float32(own).dtype == own.dtype for own in floating_tensors(self)):
             return AutogradDataFit(self, inputs)
         # Lightning validates in inference mode, whose tensors autograd refuses.
         with torch.inference_mode(False):
@@ -90,9 +90,9 @@ class Decoder(nn.Module):
         Args:
             scale: :math:`s_j`, one number or (l,). A non-linear decoder's response depends on it.
         """
-        # A decoder without any parameter takes codes as they come.
-        weight = next(self.parameters(), torch.zeros(()))
-        codes = (torch.eye(self.code_dim, device=weight.device) * scale).to(weight.dtype)
+        # A decoder without any weight takes codes as they come.
+        own = next(floating_tensors(self), torch.zeros(()))
+        codes = (torch.eye(self.code_dim, device=own.device) * scale).to(own.dtype)
         return self(codes) - self(torch.zeros_like(codes[:1]))
 
 

@@ -6,7 +6,8 @@ converted. What may be a mistake is refused, and the error names the shapes that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -77,10 +78,15 @@ def as_codes(values: Any, decoder: Any) -> Tensor:
     )
 
 
+def floating_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """A module's parameters, and its buffers after them, less those that are no floats."""
+    own = chain(module.parameters(), module.buffers())
+    return (tensor for tensor in own if tensor.is_floating_point())
+
+
 def in_type_of(module: nn.Module, tensor: Tensor) -> Tensor:
-    """A tensor in the floating type of a module's parameters, which may be a half one."""
-    parameter = next(module.parameters(), tensor)
-    return tensor.to(parameter.dtype)
+    """A tensor in the floating type of a module's own, which may be a half one."""
+    return tensor.to(next(floating_tensors(module), tensor).dtype)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -125,13 +131,13 @@ def _as_floats(values: Any, decoder: Any, what: str) -> Tensor:
             f"{what} of kind {kind} are no tensor or array of floating-point numbers: convert "
             "them, and pixels to the scale of the training data, (pixel - mean) / std."
         )
-    parameter = next(iter(getattr(decoder, "parameters", tuple)()), None)
-    if parameter is None:
+    own = next(floating_tensors(decoder), None) if isinstance(decoder, nn.Module) else None
+    if own is None:
         return values
-    if parameter.dtype in (torch.float32, torch.float64):
-        return values.to(parameter.device, parameter.dtype)
+    if own.dtype in (torch.float32, torch.float64):
+        return values.to(own.device, own.dtype)
     # Half types are those of training; inference is in single precision.
-    return values.to(parameter.device, torch.float32)
+    return values.to(own.device, torch.float32)
 
 
 def _is_floating(array: np.ndarray) -> bool:

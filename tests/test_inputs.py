@@ -291,6 +291,31 @@ def test_a_decoder_without_a_matrix_works_or_says_why_not():
         model_of(Fixed(INPUT_DIM), None).configure_optimizers()
 
 
+class Dictionary(Fixed):
+    """A dictionary that is given, with a mask of its atoms before it."""
+
+    def __init__(self, code_dim: int) -> None:
+        super().__init__(code_dim)
+        self.register_buffer("is_used", torch.ones(code_dim, dtype=torch.bool))
+        self.register_buffer("atoms_of_columns", torch.eye(code_dim))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return (codes * self.is_used) @ self.atoms_of_columns
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_dictionary_that_is_given_has_a_type_and_a_device(dtype):
+    model = model_of(Dictionary(INPUT_DIM), LISTA(INPUT_DIM, INPUT_DIM)).to(dtype)
+    finer = torch.promote_types(dtype, torch.float32)
+    with torch.no_grad():
+        assert model.infer(INPUTS).codes.dtype == finer
+        assert model.decode(INPUTS).dtype == dtype
+    assert model.decoder.atoms().dtype == dtype
+    model.decoder.to("meta")
+    assert as_inputs(INPUTS, model.decoder).is_meta
+    assert model.decoder.atoms().is_meta
+
+
 class Forgetful(Scale):
     def __init__(self, code_dim: int, gain: float = 1.0) -> None:
         super().__init__(code_dim)
