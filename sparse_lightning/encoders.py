@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.overrides import overrides
@@ -103,6 +104,8 @@ class LISTA(Encoder):
         self.input_dim, self.code_dim, self.num_layers = input_dim, code_dim, num_layers
         self.input = nn.Linear(input_dim, code_dim, bias=not self.is_signed)
         self.lateral = nn.Linear(code_dim, code_dim, bias=False)
+        # Processes that train together wait for the gradient of each weight that has one.
+        self.lateral.requires_grad_(num_layers > 0)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(n, d) -> codes (n, l)."""
@@ -166,22 +169,31 @@ class GatedLISTA(LISTA):
         initial_overshoot: float = 0.1,
     ) -> None:
         super().__init__(input_dim, code_dim, num_layers)
+        if self.is_signed:
+            raise SettingError(
+                f"model.encoder={type(self).__name__} has is_signed=true, and the gates of "
+                "GatedLISTA are those of codes that are not negative: take "
+                "model/encoder=signed_lista, or inherit from SignedLISTA."
+            )
         self.initial_gain, self.initial_overshoot = initial_gain, initial_overshoot
         self.gain = nn.Parameter(torch.full((num_layers,), float(initial_gain)))
         self.gain_rate = nn.Parameter(torch.ones(num_layers, code_dim))
         self.overshoot = nn.Parameter(torch.full((num_layers,), float(initial_overshoot)))
         self.gate_input = nn.Linear(input_dim, code_dim)
         self.gate_lateral = nn.Linear(code_dim, code_dim, bias=False)
+        for gate in (self.gain, self.gain_rate, self.overshoot, self.gate_input, self.gate_lateral):
+            gate.requires_grad_(num_layers > 0)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(n, d) -> non-negative codes (n, l)."""
-        drive, gate_drive = self.input(inputs), self.gate_input(inputs)
-        size = (drive - self.input.bias).abs()
-        codes = torch.relu(drive)
+        seen, gate_drive = functional.linear(inputs, self.input.weight), self.gate_input(inputs)
+        drive, size = seen + self.input.bias, seen.abs()
+        codes = self.shrink(drive)
         for kappa, nu, a in zip(self.gain, self.gain_rate, self.overshoot):
             gained = (1 + kappa * torch.exp(-nu * codes)) * codes
-            shrunk = torch.relu(drive + self.lateral(gained))
+            shrunk = self.shrink(drive + self.lateral(gained))
             gate = torch.sigmoid(gate_drive + self.gate_lateral(codes))
+            # Shrunk once already: this is what keeps codes from being negative.
             codes = torch.relu(codes + (1 + a * gate * size) * (shrunk - codes))
         return codes
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sparse_lightning.encoders import LISTA, GatedLISTA
+from sparse_lightning.encoders import LISTA, GatedLISTA, SignedLISTA
 from sparse_lightning.errors import SettingError
 
 
@@ -68,6 +68,34 @@ def test_gated_lista_without_gates_is_lista():
     gated.load_state_dict({**gated.state_dict(), **shared})
     inputs = torch.randn(5, 7)
     torch.testing.assert_close(gated(inputs), plain(inputs))
+
+
+def test_gated_lista_shrinks_as_a_subclass_does():
+    class Shifted:
+        def shrink(self, drive):
+            return torch.relu(drive - 0.3)
+
+    gated = type("Gated", (Shifted, GatedLISTA), {})(7, 4, 3, 0.0, 0.0)
+    plain = type("Plain", (Shifted, LISTA), {})(7, 4, 3)
+    gated.load_state_dict({**gated.state_dict(), **plain.state_dict()})
+    inputs = torch.randn(5, 7)
+    torch.testing.assert_close(gated(inputs), plain(inputs))
+
+
+def test_gates_are_not_for_codes_with_signs():
+    signed = type("Signed", (GatedLISTA,), {"is_signed": True})
+    with pytest.raises(SettingError, match=r"Signed .*SignedLISTA"):
+        signed(7, 4)
+
+
+@pytest.mark.parametrize("kind", [LISTA, GatedLISTA, SignedLISTA])
+@pytest.mark.parametrize("num_layers", [0, 1])
+def test_what_can_learn_gets_a_gradient(kind, num_layers):
+    """Processes that train together ask for that."""
+    encoder = kind(7, 4, num_layers)
+    encoder(torch.randn(30, 7)).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert (parameter.grad is not None) is parameter.requires_grad, name
 
 
 def test_every_gate_gets_a_gradient():
