@@ -114,7 +114,11 @@ def test_inference_in_two_processes_equals_one(name: str, tmp_path: Path):
         subprocess.Popen([*command, str(rank), str(tmp_path), name], env=ENVIRONMENT)
         for rank in range(2)
     ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     solver, energy = CASES[name]
     decoder, inputs = problem()
     expected = solver(energy.bind(decoder, inputs), torch.zeros(40, 16))

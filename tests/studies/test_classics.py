@@ -23,7 +23,10 @@ from sparse_lightning.studies.coding import all_inputs
 from sparse_lightning.studies.regret import regret
 from sparse_lightning.studies.result_cache import ResultCache
 
-RANDOM = np.random.default_rng(0)
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 def mean_psnr(clean: np.ndarray, other: np.ndarray) -> float:
@@ -40,20 +43,20 @@ def least_error(x: np.ndarray, atoms: np.ndarray, count: int) -> float:
     return min(errors)
 
 
-def test_pursuit_is_the_best_choice_where_it_must_be():
+def test_pursuit_is_the_best_choice_where_it_must_be(random):
     """One atom of any dictionary; any number of atoms that are orthogonal."""
-    atoms, inputs = RANDOM.normal(size=(7, 5)) * 3, RANDOM.normal(size=(6, 5))
+    atoms, inputs = random.normal(size=(7, 5)) * 3, random.normal(size=(6, 5))
     found = ((inputs - pursued(inputs, atoms, 1) @ atoms) ** 2).sum(1)
     assert found == pytest.approx([least_error(x, atoms, 1) for x in inputs])
-    orthogonal = 2 * np.linalg.qr(RANDOM.normal(size=(5, 5)))[0]
+    orthogonal = 2 * np.linalg.qr(random.normal(size=(5, 5)))[0]
     codes = pursued(inputs, orthogonal, 3)
     assert ((codes != 0).sum(1) == 3).all()
     found = ((inputs - codes @ orthogonal) ** 2).sum(1)
     assert found == pytest.approx([least_error(x, orthogonal, 3) for x in inputs])
 
 
-def test_pursuit_leaves_no_residual_along_its_atoms_and_takes_no_atom_of_zeros():
-    atoms, inputs = RANDOM.normal(size=(9, 12)), RANDOM.normal(size=(4, 12))
+def test_pursuit_leaves_no_residual_along_its_atoms_and_takes_no_atom_of_zeros(random):
+    atoms, inputs = random.normal(size=(9, 12)), random.normal(size=(4, 12))
     atoms[5] = 0
     codes = pursued(inputs, atoms, 4)
     assert (codes[:, 5] == 0).all()

@@ -9,13 +9,16 @@ import pytest
 
 from sparse_lightning.studies.matching import correlations, matched
 
-RANDOM = np.random.default_rng(0)
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("sizes", [(4, 4), (3, 5), (5, 3)])
-def test_the_sum_of_cosines_is_the_largest_of_all_permutations(sizes, signed):
-    first, second = (RANDOM.normal(size=(size, 6)) for size in sizes)
+def test_the_sum_of_cosines_is_the_largest_of_all_permutations(sizes, signed, random):
+    first, second = (random.normal(size=(size, 6)) for size in sizes)
     cosines = first @ second.T
     cosines /= np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
     cosines = abs(cosines) if signed else cosines
@@ -31,8 +34,8 @@ def test_the_sum_of_cosines_is_the_largest_of_all_permutations(sizes, signed):
     assert found.similarity == pytest.approx(cosines[found.first, found.second])
 
 
-def test_permuted_and_scaled_atoms_are_found_again():
-    first, order = RANDOM.normal(size=(8, 12)), RANDOM.permutation(8)
+def test_permuted_and_scaled_atoms_are_found_again(random):
+    first, order = random.normal(size=(8, 12)), random.permutation(8)
     second = 3 * first[order]
     second[2] = -second[2]
     found = matched(first, second, signed=True)
@@ -43,8 +46,8 @@ def test_permuted_and_scaled_atoms_are_found_again():
     assert np.isnan(matched(first, np.zeros((0, 12)), signed=True).mean)
 
 
-def test_correlations_are_pearsons():
-    first, second = RANDOM.normal(size=(2, 50, 3))
+def test_correlations_are_pearsons(random):
+    first, second = random.normal(size=(2, 50, 3))
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(first.T, second.T)]
     assert correlations(first, second) == pytest.approx(expected)
     assert correlations(first, np.ones_like(first)) == pytest.approx(0)
