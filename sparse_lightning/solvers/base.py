@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from types import NoneType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sparse_lightning.energy import EncoderPenalty, Objective
 from sparse_lightning.errors import require_count, require_non_negative
+from sparse_lightning.penalties import NonNegativeL1
+from sparse_lightning.variance import VarianceHinge
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,19 @@ class SolvableObjective(Protocol):
     def total(self, part: Tensor) -> Tensor: ...
 
     def agree(self, holds: bool, device: torch.device) -> bool: ...
+
+
+def has_known_terms(objective: Any) -> bool:
+    """Whether all terms but the data fit, and their sum, are those that faster loops know.
+
+    A class of a user's own that inherits from one of these may have another formula.
+    """
+    return (
+        type(objective) is Objective
+        and type(objective.penalty) is NonNegativeL1
+        and type(objective.encoder_penalty) in (EncoderPenalty, NoneType)
+        and type(objective.energy.hinge) in (VarianceHinge, NoneType)
+    )
 
 
 class Solver(ABC):

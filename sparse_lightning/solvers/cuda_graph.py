@@ -15,19 +15,19 @@ from typing import Any
 import torch
 
 from sparse_lightning.datafits import QuadraticDataFit, ReluNetworkDataFit
-from sparse_lightning.penalties import NonNegativeL1
+from sparse_lightning.solvers.base import has_known_terms
 
 
 def applies(objective: Any, device: torch.device) -> bool:
     """Whether each iteration is made of equal operations on one CUDA device.
 
-    That is known of the data fits and penalties named here. A part of a user's own may ask the
-    device for a number.
+    That is known of the data fits named here and of the terms that `has_known_terms` means. A part
+    of a user's own may ask the device for a number.
     """
     return (
         device.type == "cuda"
-        and type(getattr(objective, "datafit", None)) in (QuadraticDataFit, ReluNetworkDataFit)
-        and type(objective.penalty) is NonNegativeL1
+        and has_known_terms(objective)
+        and type(objective.datafit) in (QuadraticDataFit, ReluNetworkDataFit)
         and objective.processes is None
     )
 

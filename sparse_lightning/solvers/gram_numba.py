@@ -31,8 +31,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from sparse_lightning.datafits import QuadraticDataFit
-from sparse_lightning.penalties import NonNegativeL1
-from sparse_lightning.solvers.base import Solution
+from sparse_lightning.solvers.base import Solution, has_known_terms
 from sparse_lightning.solvers.forked import CompiledThreads
 from sparse_lightning.solvers.numba_cache import keep_on_disk
 from sparse_lightning.variance import rounding_of_scatter
@@ -97,6 +96,12 @@ class Hinge(NamedTuple):
     rounding: float
 
 
+def can_run(device: torch.device) -> bool:
+    """Whether these loops are compiled, for that device, and have their threads."""
+    is_compiled = not numba.config.DISABLE_JIT
+    return device.type == "cpu" and is_compiled and not CompiledThreads.lost
+
+
 def applies(objective: Any, codes: Tensor) -> bool:
     """Whether these loops can minimise an objective.
 
@@ -104,11 +109,10 @@ def applies(objective: Any, codes: Tensor) -> bool:
     batch that this process has all of, on the CPU.
     """
     return (
-        codes.device.type == "cpu"
-        and not CompiledThreads.lost
-        and type(getattr(objective, "datafit", None)) is QuadraticDataFit
+        can_run(codes.device)
+        and has_known_terms(objective)
+        and type(objective.datafit) is QuadraticDataFit
         and codes.shape == objective.datafit.linear.shape
-        and type(objective.penalty) is NonNegativeL1
         and objective.processes is None
         and objective.frozen is None
         and codes.shape[1] ** 2 * codes.element_size() <= LARGEST_GRAM

@@ -66,6 +66,9 @@ class ForgivingCache(FunctionCache):
 
 def keep_on_disk(function: Any) -> Any:
     """Give what ``numba.njit`` returns a cache on disk, where there is a folder for one."""
+    # With NUMBA_DISABLE_JIT=1 it is the function itself, and nothing is compiled.
+    if not hasattr(function, "py_func"):
+        return function
     # Neither beside the source file nor in the user's cache.
     with suppress(RuntimeError, OSError):
         function._cache = ForgivingCache(function.py_func)

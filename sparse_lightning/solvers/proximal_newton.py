@@ -29,9 +29,8 @@ from torch import Tensor
 from torch.linalg import vecdot
 
 from sparse_lightning.datafits import largest_eigenvalue_bound
-from sparse_lightning.penalties import NonNegativeL1
 from sparse_lightning.solvers import gram_numba
-from sparse_lightning.solvers.forked import CompiledThreads
+from sparse_lightning.solvers.base import has_known_terms
 from sparse_lightning.solvers.proximal_gradient import fista_momenta
 
 # The scale of the first step, the factor after a step uphill, and the range of what is measured.
@@ -50,12 +49,10 @@ LASSO_TOLERANCES, LASSO_ITERATIONS = (1e-3, 1e-4, 3e-5), 100
 def applies(objective: Any, codes: Tensor) -> bool:
     """Whether these steps can be taken: for separable energies with an l1 term, on the CPU."""
     return (
-        codes.device.type == "cpu"
-        and not CompiledThreads.lost
+        gram_numba.can_run(codes.device)
         and len(codes) > 0
+        and has_known_terms(objective)
         and objective.is_separable
-        and type(getattr(objective, "penalty", None)) is NonNegativeL1
-        and hasattr(objective, "average_hessian")
     )
 
 

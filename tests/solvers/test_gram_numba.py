@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numba
 import pytest
 import torch
 from problems import CODE_DIM, ENERGIES, INPUT_DIM, PENALTIES, literal_solution, problem
@@ -20,8 +21,16 @@ from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.distributed import Processes
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.penalties import NonNegativeL1
-from sparse_lightning.solvers import FISTA, Adaptive, Solution, gram_numba
+from sparse_lightning.solvers import (
+    FISTA,
+    Adaptive,
+    Solution,
+    cuda_graph,
+    gram_numba,
+    proximal_newton,
+)
 from sparse_lightning.solvers.proximal_gradient import State
+from sparse_lightning.variance import Moments, VarianceHinge
 
 every_energy = pytest.mark.parametrize("energy", ENERGIES)
 coupled_or_not = pytest.mark.parametrize("energy", ["DO", "VDL"])
@@ -73,6 +82,50 @@ def test_a_penalty_that_inherits_is_honoured():
     found = solver(given.objective, given.start)
     curvature = torch.full((4,), given.objective.lipschitz(given.start))
     torch.testing.assert_close(found.codes, literal_solution(given, solver, curvature, True)[0])
+
+
+@dataclass(frozen=True)
+class Tilted(Objective):
+    """A user's objective that inherits."""
+
+    def gradient(self, codes: Tensor) -> Tensor:
+        return super().gradient(codes) + 0.01
+
+
+class Doubled(VarianceHinge):
+    """A user's hinge that inherits."""
+
+    def gradient(self, codes: Tensor, moments: Moments) -> Tensor:
+        return 2 * super().gradient(codes, moments)
+
+
+class WithDoubledHinge(Energy):
+    @property
+    def hinge(self) -> VarianceHinge | None:
+        return Doubled(self.variance_weight, self.variance_threshold)
+
+
+def test_objectives_and_hinges_that_inherit_are_honoured(monkeypatch):
+    given = problem("linear", ENERGIES["VDL"])
+    tilted = Tilted(**vars(given.objective))
+    hinged = replace(given, energy=WithDoubledHinge(0.02, 10.0, 0.5)).objective
+    for objective in (tilted, hinged):
+        found = FISTA(0.2, 10)(objective, given.start)
+        assert torch.equal(
+            found.codes, by_torch(monkeypatch, FISTA(0.2, 10), objective, given.start).codes
+        )
+        assert not gram_numba.applies(objective, given.start)
+        assert not cuda_graph.applies(objective, torch.device("cuda"))
+    separable = Tilted(**vars(problem("linear", ENERGIES["DO"]).objective))
+    assert not proximal_newton.applies(separable, given.start)
+
+
+def test_without_a_compiler_the_general_loop_runs(monkeypatch):
+    given = problem("linear", ENERGIES["DO"])
+    assert proximal_newton.applies(given.objective, given.start)
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
+    assert not gram_numba.applies(given.objective, given.start)
+    assert not proximal_newton.applies(given.objective, given.start)
 
 
 class Iterates(FISTA):

@@ -88,6 +88,15 @@ def test_no_folder_for_a_cache_is_no_error(load, monkeypatch):
     assert load()(3) == 6
 
 
+def test_what_is_not_compiled_is_left_as_it_is():
+    """NUMBA_DISABLE_JIT=1 makes ``njit`` return the function itself."""
+
+    def double(number: float) -> float:
+        return 2 * number
+
+    assert numba_cache.keep_on_disk(double) is double
+
+
 def test_another_process_compiles(tmp_path: Path, monkeypatch):
     """So that the first process, too, runs what it finds on disk."""
     monkeypatch.syspath_prepend(tmp_path)
