@@ -76,9 +76,9 @@ class Rule(NamedTuple):
         threshold: (n,) step size times the weight of the penalty of each sample.
         tolerance: squared; 0 never stops.
         momenta: by age; one per iteration that may be taken.
-        restarts: whether momentum restarts where it points uphill. Samples that are independent
-            then keep their initial codes unless the last are as good, and coupled samples converge
-            as one.
+        restarts: whether momentum restarts where it points uphill. Coupled samples then converge
+            as one. Nothing keeps energies from ending higher than they began: that is for the
+            caller to see.
     """
 
     step: np.ndarray
@@ -275,12 +275,10 @@ def _separable(codes, gram, linear, rule, iterations, converged):
     for chunk in prange((count + ROWS - 1) // ROWS):
         point, change = np.empty(length, codes.dtype), np.empty(length, codes.dtype)
         active, matrix = np.empty(length + 1, np.int32), np.empty((LARGEST_SOLVED, LARGEST_SOLVED))
-        start = np.empty(length, codes.dtype)
         for i in range(chunk * ROWS, min(count, (chunk + 1) * ROWS)):
             code, own_linear = codes[i], linear[i]
-            point[:], start[:] = code, code
+            point[:] = code
             age, steady, num_active = 0, 0, 0
-            before = codes.dtype.type(0)
             weight = rule.threshold[i] / rule.step[i]
             for iteration in range(len(rule.momenta)):
                 # From then on the point has the components of the code, which stay the same. One of
@@ -288,8 +286,6 @@ def _separable(codes, gram, linear, rule, iterations, converged):
                 if steady < 2:
                     num_active = _list_active(code if steady == 1 else point, active)
                 _gradient(point, gram, own_linear, active, num_active, change)
-                if iteration == 0:
-                    before = _energy_by(change, code, own_linear, weight)
                 moved, size, uphill, switched = _step(code, point, change, rule, i)
                 if _has_converged(moved, size, rule):
                     iterations[i], converged[i] = iteration + 1, True
@@ -306,28 +302,6 @@ def _separable(codes, gram, linear, rule, iterations, converged):
                             momentum, age = gram.dtype.type(0), 0
                 for j in range(length):
                     point[j] = code[j] + momentum * change[j]
-            if rule.restarts:
-                after = _energy(code, gram, own_linear, weight, active, change)
-                # Also where it is not a number.
-                if not after <= before:
-                    code[:] = start
-
-
-@compiled
-def _energy(code, gram, linear, weight, active, gradient):
-    """Of a code, up to a constant."""
-    count = _list_active(code, active)
-    _gradient(code, gram, linear, active, count, gradient)
-    return _energy_by(gradient, code, linear, weight)
-
-
-@inlined
-def _energy_by(gradient, code, linear, weight):
-    """Of a code, up to a constant, by its gradient."""
-    total = code.dtype.type(0)
-    for j in range(len(code)):
-        total += code[j] * ((gradient[j] - linear[j]) / 2 + weight)
-    return total
 
 
 @compiled
