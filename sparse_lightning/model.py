@@ -129,6 +129,12 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     def _require_fit(self) -> None:
         self.training_rule.require_fit(self)
+        if any(own.requires_grad for own in self.training_rule.parameters()):
+            raise SettingError(
+                f"model.training_rule={type(self.training_rule).__name__} has parameters, which "
+                "the optimizer of decoder and encoder does not train: let either of these two "
+                "have them, or set requires_grad_(False)."
+            )
         if self.encoder is None and self.energy.encoder_weight > 0:
             raise SettingError(
                 f"model.energy.encoder_weight={self.energy.encoder_weight} needs an encoder, and "
@@ -442,6 +448,15 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_mean = checkpoint.get(TRAINING_MEAN)
+        saved = checkpoint["state_dict"]
+        is_finer = any(
+            saved[name].dtype == torch.float64 != own.dtype
+            for name, own in self.state_dict().items()
+            if name in saved
+        )
+        # A trainer has a precision of its own.
+        if self._trainer is None and is_finer:
+            self.double()
 
     @classmethod
     def load_from_checkpoint(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import lightning
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, LinearDecoder
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
+from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.solvers import FISTA
+from sparse_lightning.training_rules import InferThenRegress
 
 CODE_DIM, INPUT_DIM = 4, 12
 INPUTS = torch.linspace(-1, 1, 3 * INPUT_DIM).reshape(3, INPUT_DIM)
@@ -63,3 +70,36 @@ def test_training_goes_on_after_validation_within_an_epoch_of_several_processes(
         assert torch.allclose(model._mean_of_training("val"), INPUTS.double().mean(0))
     model.training_step(Batch(INPUTS), 1)
     assert int(meter.count) == 2 * len(INPUTS)
+
+
+class Weighted(InferThenRegress):
+    """A rule that would learn a weight of its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_weight = nn.Parameter(torch.zeros(()))
+
+
+def test_what_no_optimizer_trains_is_refused():
+    with pytest.raises(SettingError, match=r"model\.training_rule=Weighted has parameters"):
+        model_of(training_rule=Weighted())
+    rule = Weighted()
+    rule.log_weight.requires_grad_(False)
+    assert model_of(training_rule=rule)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(("precision", "kind"), [("64-true", "float64"), ("bf16-true", "float32")])
+def test_a_checkpoint_is_read_no_coarser_than_it_is(precision, kind, tmp_path: Path):
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=1,
+        enable_model_summary=False, enable_checkpointing=False, precision=precision,
+    )  # fmt: skip
+    model = model_of()
+    loader = DataLoader(INPUTS, batch_size=3)
+    trainer.fit(model, loader, loader)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = SparseAutoencoder.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert again.decoder.weight.dtype == getattr(torch, kind)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name].to(weight.dtype), weight), name
