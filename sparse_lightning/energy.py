@@ -112,21 +112,21 @@ class Energy:
             InputError: the inputs do not fit the decoder.
         """
         inputs = as_inputs(inputs, decoder)
-        if self.encoder_weight > 0 and encoder_codes is None:
-            raise SettingError(
-                f"model.energy.encoder_weight={self.encoder_weight} needs an encoder: "
-                "give the encoder's codes, or set it to 0."
-            )
+        encoder_penalty = None
+        if self.encoder_weight > 0:
+            if encoder_codes is None:
+                raise SettingError(
+                    f"model.energy.encoder_weight={self.encoder_weight} needs an encoder: "
+                    "give the encoder's codes, or set it to 0."
+                )
+            curvature = 2 * self.encoder_weight / decoder.code_dim
+            encoder_penalty = EncoderPenalty(curvature, at_least_float32(encoder_codes))
         if self.hinge is not None and len(inputs) < 2 and processes is None:
             raise SettingError(
                 f"model.energy.variance_weight={self.variance_weight} needs at least 2 samples "
                 f"in a batch to have a variance, got {len(inputs)}: use a larger batch, or set "
                 "model.energy.variance_weight=0."
             )
-        encoder_penalty = None
-        if self.encoder_weight > 0 and encoder_codes is not None:
-            curvature = 2 * self.encoder_weight / decoder.code_dim
-            encoder_penalty = EncoderPenalty(curvature, at_least_float32(encoder_codes))
         with torch.autocast(inputs.device.type, enabled=False):
             datafit = decoder.datafit(at_least_float32(inputs))
         return Objective(
@@ -234,10 +234,24 @@ class Objective:
         values, gradient = self.datafit.value_and_gradient(codes)
         return self._energies(values, codes), self._add_other_gradients(gradient, codes)
 
-    def _energies(self, values: Tensor, codes: Tensor) -> Tensor:
-        energies = values + self.sparsity_weight * self.penalty.value(codes)
+    def _separable_terms(self, values: Tensor, codes: Tensor) -> dict[str, Tensor]:
+        """The weighted terms that samples have each by themselves, (n,), by name.
+
+        Args:
+            values: of the reconstruction term, (n,).
+            codes: (n, l).
+        """
+        terms = {
+            "reconstruction": values,
+            "sparsity": self.sparsity_weight * self.penalty.value(codes),
+        }
         if self.encoder_penalty is not None:
-            energies = energies + self.encoder_penalty.value(codes)
+            terms["encoder"] = self.encoder_penalty.value(codes)
+        return terms
+
+    def _energies(self, values: Tensor, codes: Tensor) -> Tensor:
+        first, *others = self._separable_terms(values, codes).values()
+        energies = sum(others, first)
         if self.energy.hinge is None:
             return energies[:, None]
         total = self.total(energies.sum())
@@ -322,21 +336,16 @@ class Objective:
         self._require_shape(codes)
         if squared_errors is None:
             squared_errors = self.datafit.value(codes)
-        variance = encoder = codes.new_zeros(())
+        terms = dict.fromkeys(TERMS, codes.new_zeros(()))
+        for name, values in self._separable_terms(squared_errors, codes).items():
+            terms[name] = values.sum()
         if self.energy.hinge is not None:
             moments = self._moments(codes)
-            variance = self.energy.hinge.value(moments)
+            terms["variance"] = self.energy.hinge.value(moments)
             if self.processes is not None:
                 # This process's part of it.
-                variance = variance * (len(codes) / moments.count)
-        if self.encoder_penalty is not None:
-            encoder = self.encoder_penalty.value(codes).sum()
-        return {
-            "reconstruction": squared_errors.sum(),
-            "sparsity": self.sparsity_weight * self.penalty.value(codes).sum(),
-            "variance": variance,
-            "encoder": encoder,
-        }
+                terms["variance"] = terms["variance"] * (len(codes) / moments.count)
+        return terms
 
     def value(self, codes: Tensor) -> Tensor:
         """E(Z), a scalar summed over the batch."""
