@@ -141,15 +141,9 @@ class LeastSquares(DataFit):
     def value(self, codes: Tensor) -> Tensor:
         return mean_squares(self._residual(codes))
 
-    def gradient(self, codes: Tensor) -> Tensor:
-        return self._gradient(self._residual(codes))
-
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         residual = self._residual(codes)
-        return mean_squares(residual), self._gradient(residual)
-
-    def _gradient(self, residual: Tensor) -> Tensor:
-        return (2 / residual.shape[-1]) * residual @ self.weight
+        return mean_squares(residual), (2 / residual.shape[-1]) * residual @ self.weight
 
     def _residual(self, codes: Tensor) -> Tensor:
         return codes @ self.weight.mT - self.inputs
