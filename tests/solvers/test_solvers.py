@@ -105,21 +105,26 @@ def test_ends_at_a_fixed_point_of_the_proximal_step(penalty, energy):
 @pytest.mark.parametrize("solver", [Adaptive(5_000, 1e-10), FISTA(0.05, 20_000, 1e-10)])
 @pytest.mark.parametrize("energy", ["DO", "SDL, WDL, none"])
 def test_convex_energies_end_at_their_minimum(penalty, solver, energy):
-    """Brute force: projected gradient on positive and negative parts, for very long."""
+    """scikit-learn's Lasso, with the encoder term as further rows of the regression."""
     weights = ENERGIES[energy]
     if penalty == "signed":
         weights = replace(weights, penalty=PENALTIES["signed"])
     given = problem("linear", weights, count=6)
-    objective = given.objective
-    parts = torch.zeros(2, 6, 12).double()
-    step = 0.5 / objective.lipschitz(given.start)
-    signs = torch.tensor([1.0, -1.0 if penalty == "signed" else 0.0]).double()[:, None, None]
-    for _ in range(30_000):
-        gradient = objective.gradient((signs * parts).sum(0))
-        parts = (parts - step * (signs * gradient + weights.sparsity_weight)).clamp_min(0)
-    lowest = float(objective.value((signs * parts).sum(0)))
-    found = float(objective.value(solver(objective, given.start).codes))
-    assert found == pytest.approx(lowest, rel=1e-6)
+    found = solver(given.objective, given.start).codes
+    code_dim, input_dim = given.decoder.code_dim, given.inputs.shape[1]
+    pull = (weights.encoder_weight / code_dim) ** 0.5
+    atoms = given.decoder.weight.detach() / input_dim**0.5
+    rows = torch.cat([atoms, pull * torch.eye(code_dim).double()])
+    targets = torch.cat([given.inputs / input_dim**0.5, pull * given.encoder_codes], dim=1)
+    lasso = Lasso(
+        alpha=weights.sparsity_weight / (2 * len(rows)), positive=penalty == "l1",
+        fit_intercept=False, tol=1e-12, max_iter=100_000,
+    )  # fmt: skip
+    codes = [lasso.fit(rows.numpy(), target.numpy()).coef_ for target in targets]
+    lowest, reached = (
+        float(literal_energy(given, torch.as_tensor(np.array(c))).detach()) for c in (codes, found)
+    )
+    assert reached == pytest.approx(lowest, rel=1e-6)
 
 
 @pytest.mark.parametrize("solver", [FISTA(0.02, 100_000, 1e-13), Adaptive(5_000, 1e-13)])
