@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 SIGINT_EXIT, SIGTERM_EXIT = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
@@ -17,6 +18,22 @@ SIGINT_EXIT, SIGTERM_EXIT = (128 + number for number in (signal.SIGINT, signal.S
 
 class Terminated(SystemExit):
     """This process got SIGTERM."""
+
+
+@dataclass
+class _Sigterm:
+    """What is known of SIGTERM in this process.
+
+    Attributes:
+        has_come: whether it has.
+        waits: whether it is Lightning that ends the training, behind a batch.
+    """
+
+    has_come: bool = False
+    waits: bool = False
+
+
+_SIGTERM = _Sigterm()
 
 
 @contextmanager
@@ -55,8 +72,37 @@ def terminated_in_order() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _SIGTERM.has_come = False
+
+
+@contextmanager
+def terminated_behind_a_batch(is_alone: bool) -> Iterator[None]:
+    """Let SIGTERM end a training behind the batch that it comes in, so that the epoch is saved.
+
+    Lightning does so from the first batch on. Before, while data are loaded, SIGTERM ends the block
+    at once.
+
+    Args:
+        is_alone: whether one process trains. Several do not get a signal at one batch, and end at
+            once.
+
+    Raises:
+        Terminated: SIGTERM has come, whatever ended the block.
+    """
+    _SIGTERM.waits = is_alone
+    try:
+        yield
+    finally:
+        _SIGTERM.waits = False
+        # Lightning raises an error of its own, and none behind the last batch.
+        if _SIGTERM.has_come:
+            raise Terminated(SIGTERM_EXIT)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    is_second, _SIGTERM.has_come = _SIGTERM.has_come, True
+    # Lightning has a handler while it trains, which calls this one in its turn.
+    is_seen_by_lightning = signal.getsignal(signal.SIGTERM) is not _terminate
+    if is_second or (_SIGTERM.waits and is_seen_by_lightning):
+        return
     raise Terminated(SIGTERM_EXIT)

@@ -9,7 +9,7 @@ results of its best model until then; one that had finished keeps its own.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import lightning
 from hydra.utils import instantiate
@@ -30,7 +30,7 @@ from sparse_lightning.experiments.settings import convert_settings
 from sparse_lightning.files import require_writable
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import require_registered
-from sparse_lightning.signals import exit_codes_of_signals
+from sparse_lightning.signals import exit_codes_of_signals, terminated_behind_a_batch
 from sparse_lightning.training.epoch_in_progress import EpochInProgress
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.training.preparation import (
@@ -79,7 +79,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
         rank_zero_only(begin)(config)
 
     table = MetricsTable(run_dir / "metrics.csv")
-    loggers = [table, *(instantiate(logger) for logger in (config.logger or {}).values())]
+    loggers = [table, *_made(config.logger)]
     with wandb_finished():
         record_config(loggers, config, data)
         callbacks = [
@@ -99,7 +99,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
         )
         table.begin(beginning.first_epoch)
         try:
-            with exit_codes_of_signals():
+            with exit_codes_of_signals(), terminated_behind_a_batch(trainer.world_size == 1):
                 trainer.fit(model, data, ckpt_path=beginning.checkpoint, weights_only=True)
         except DivergenceError as error:
             _conclude_diverged(error, trainer, model, data, table, run_dir)
@@ -113,9 +113,14 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
         return results.metrics
 
 
+def _made(parts: DictConfig | None) -> list[Any]:
+    """What settings by name make; one that is null is left out."""
+    return [instantiate(part) for part in (parts or {}).values() if part is not None]
+
+
 def _callbacks(config: DictConfig) -> list[lightning.Callback]:
     """Those of the settings, without what the settings of the Trainer switch off."""
-    callbacks = map(instantiate, (config.callbacks or {}).values())
+    callbacks = _made(config.callbacks)
     trainer = config.trainer
     unwanted = (() if trainer.enable_progress_bar else (ProgressBar,)) + (
         () if trainer.enable_checkpointing else (Checkpoint,)

@@ -38,7 +38,8 @@ def require_trainable(config: DictConfig) -> None:
     watchers = [
         name
         for name, callback in (config.callbacks or {}).items()
-        if str(callback.get("monitor")).startswith("val/")
+        if callback is not None
+        and str(callback.get("monitor")).startswith("val/")
         and (config.trainer.enable_checkpointing or name != "checkpoint")
     ]
     if config.trainer.limit_val_batches == 0 and watchers:
@@ -52,7 +53,7 @@ def require_trainable(config: DictConfig) -> None:
 
 def _require_search(config: DictConfig) -> None:
     """Raise `SettingError` if nothing would look for the λ of a target."""
-    if "sparsity_target" not in (config.callbacks or {}):
+    if (config.callbacks or {}).get("sparsity_target") is None:
         raise SettingError(
             f"target_zeros={config.target_zeros} needs callbacks.sparsity_target: take the "
             "callback in, or set target_zeros=null."

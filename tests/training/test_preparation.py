@@ -12,8 +12,9 @@ from conftest import Compose
 from sparse_lightning.errors import SettingError
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.experiments.table import collect, summarize, write_results
+from sparse_lightning.experiments.training_run import _made
 from sparse_lightning.train import train
-from sparse_lightning.training.preparation import usable_accelerator
+from sparse_lightning.training.preparation import require_trainable, usable_accelerator
 
 
 def test_an_accelerator_without_float64_is_not_chosen(compose, monkeypatch):
@@ -26,6 +27,16 @@ def test_an_accelerator_without_float64_is_not_chosen(compose, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for asked in ("auto", "gpu"):
         assert usable_accelerator(compose(f"trainer.accelerator={asked}")) == asked
+
+
+def test_what_is_null_is_left_out(compose):
+    config = compose("callbacks.figures=null", "logger.wandb=null")
+    require_trainable(config)
+    assert _made(config.logger) == []
+    assert len(_made(config.callbacks)) == len(config.callbacks) - 1
+    config = compose("callbacks.sparsity_target=null", "target_zeros=0.9")
+    with pytest.raises(SettingError, match=r"needs callbacks\.sparsity_target"):
+        require_trainable(config)
 
 
 def ending(compose_small: Compose, *settings: str) -> dict[str, float]:
