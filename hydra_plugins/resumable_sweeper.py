@@ -40,7 +40,10 @@ class ResumableSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         # Every Hydra program in the environment imports this file.
         from sparse_lightning.experiments.job_settings import check_jobs
+        from sparse_lightning.imports import import_parts
 
+        # A class of data that settings name may be of the user's own.
+        import_parts(self.config)
         loader = self.hydra_context.config_loader
         given = [f"{name}={value}" for name, value in self.params.items()]
         overrides = OverridesParser.create(loader).parse_overrides([*given, *arguments])
@@ -59,6 +62,7 @@ def combined(overrides: Iterable[Override]) -> list[list[str]]:
 
     Raises:
         HydraException: one is an interval, whose values cannot all be tried.
+        SettingError: one has no value.
     """
     choices: dict[str, list[str]] = {}
     for override in overrides:
@@ -67,5 +71,11 @@ def combined(overrides: Iterable[Override]) -> list[list[str]]:
             values = list(override.sweep_string_iterator())
         else:
             values = [override.get_value_element_as_str()]
+        if not values:
+            from sparse_lightning.errors import SettingError
+
+            raise SettingError(
+                f"{override.input_line} has no value, which leaves no job: give it one at least."
+            )
         choices[key] = [f"{key}={value}" for value in values]
     return [list(combination) for combination in itertools.product(*choices.values())]

@@ -36,7 +36,6 @@ from sparse_lightning.experiments.seeds import require_seed
 from sparse_lightning.experiments.settings import convert_settings
 from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
 from sparse_lightning.files import require_writable
-from sparse_lightning.imports import import_parts
 from sparse_lightning.signals import SIGTERM_EXIT, Terminated
 
 log = logging.getLogger(__name__)
@@ -101,15 +100,18 @@ class Sweep:
         A job whose settings a run in the folder has on record is that run, whatever its name and
         its number of epochs: a longer job goes on from a shorter one, and of two the longer counts.
         Any other job has a new folder, whose name follows from its settings, so that processes
-        which begin one sweep at once agree on it.
+        which begin one sweep at once agree on it. No two jobs have one folder.
 
         Args:
             config: Hydra's configuration of the whole sweep.
             loader: Hydra's loader of configurations.
             combinations: overrides of each job.
             swept: names of the settings that differ between jobs.
+
+        Raises:
+            SettingError: a job that cannot work, or that ``hydra.sweep.subdir`` gives no folder of
+                its own.
         """
-        import_parts(config)
         folder = Path(config.hydra.sweep.dir).absolute()
         require_writable("hydra.sweep.dir", folder)
         untold = [name for name in swept if name not in TOLD_BY_NAME]
@@ -120,27 +122,70 @@ class Sweep:
             f"sweep.swept=[{','.join(untold)}]",
         ]
         recorded = recorded_runs(folder)
-        jobs: dict[Path, Job] = {}
+        jobs: dict[str, Job] = {}
         for overrides in tqdm(combinations, "Checking the settings", disable=None, leave=False):
             overrides = [*overrides, *common]
-            settings = job_settings(config, loader, overrides)
-            convert_settings(settings)
-            require_seed(settings)
-            require_one_device(settings)
-            _require_results(settings)
-            fingerprint = digest(of_any_length(effective_settings(settings)))
-            run = recorded.get(fingerprint) or Run(Path(settings.run_dir))
+            settings = _checked_settings(config, loader, overrides)
+            fingerprint = _fingerprint(settings)
+            run = recorded.get(fingerprint) or _new_run(Path(settings.run_dir), folder)
             job, other = (
                 Job(tuple(overrides), run, settings.trainer.max_epochs),
-                jobs.get(run.folder),
+                jobs.get(fingerprint),
             )
             if other is None or (job.max_epochs or 0) > (other.max_epochs or 0):
-                jobs[run.folder] = job
+                jobs[fingerprint] = job
+        _require_own_folders(jobs.values())
         return cls(folder, list(jobs.values()), settings)
 
     def states(self) -> dict[Path, State]:
         """How each job stands, by its folder."""
         return {job.run.folder: job.state for job in self.jobs}
+
+
+def _checked_settings(config: DictConfig, loader: Any, overrides: list[str]) -> DictConfig:
+    """The settings of a job, which can be trained as one of a sweep."""
+    settings = job_settings(config, loader, overrides)
+    convert_settings(settings)
+    require_seed(settings)
+    require_one_device(settings)
+    _require_results(settings)
+    return settings
+
+
+def _fingerprint(settings: DictConfig) -> str:
+    """What stands for a job, however long it is."""
+    return digest(of_any_length(effective_settings(settings)))
+
+
+def _new_run(run_dir: Path, folder: Path) -> Run:
+    """The run of a job that is not on record in the sweep's folder.
+
+    Raises:
+        SettingError: its folder is not directly in the sweep's, or is another run's.
+    """
+    if run_dir.parent != folder:
+        raise SettingError(
+            f"hydra.sweep.subdir puts a job into {run_dir}, which is not directly in {folder}, "
+            "where jobs are looked for: let it be one name without a slash, or leave it out."
+        )
+    run = Run(run_dir)
+    if _fingerprint_on_record(run) is not None:
+        raise SettingError(
+            f"hydra.sweep.subdir gives a job {run_dir}, which holds a run with other settings: "
+            "leave it out, or choose another hydra.sweep.dir."
+        )
+    return run
+
+
+def _require_own_folders(jobs: Iterable[Job]) -> None:
+    """Raise `SettingError` if two jobs have one folder."""
+    folders = Counter(job.run.folder for job in jobs)
+    shared = [folder.name for folder, count in folders.items() if count > 1]
+    if shared:
+        raise SettingError(
+            f"hydra.sweep.subdir gives several jobs one folder, {shared[0]}: leave it out, or let "
+            "it tell every swept setting."
+        )
 
 
 def _require_results(settings: DictConfig) -> None:
@@ -166,9 +211,16 @@ def recorded_runs(folder: Path) -> dict[str, Run]:
     recorded: dict[str, Run] = {}
     # Of several with the same settings the one that has come furthest counts.
     for run in sorted(runs, key=lambda run: (run.epochs_done, run.is_finished, run.folder)):
-        with contextlib.suppress(DataError, OmegaConfBaseException):
-            recorded[digest(of_any_length(effective_settings(run.config)))] = run
+        if (fingerprint := _fingerprint_on_record(run)) is not None:
+            recorded[fingerprint] = run
     return recorded
+
+
+def _fingerprint_on_record(run: Run) -> str | None:
+    """What stands for the settings of a run, None where it has none that can be read."""
+    with contextlib.suppress(DataError, OmegaConfBaseException):
+        return _fingerprint(run.config)
+    return None
 
 
 def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[JobReturn]:

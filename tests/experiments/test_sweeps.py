@@ -182,13 +182,33 @@ def test_a_folder_without_readable_settings_holds_no_job(content, tmp_path: Path
         (["trainer.fast_dev_run=true"], "trainer.fast_dev_run=True leaves no results"),
         (["trainer.max_steps=9"], "trainer.max_steps=9 cannot be resumed"),
         (["sparsity_level=1,9"], "sparsity_level=9 must be between 0 and 5"),
+        (["seed=range(3,3)"], "seed=range(3,3) has no value"),
+        (["seed=0,1", "hydra.sweep.subdir=${hydra.job.num}"], "gives several jobs one folder, 0"),
+        (["seed=0,1", "hydra.sweep.subdir=${model.family}/${seed}"], "which is not directly in"),
+        # What is asked of data of one's own needs the module that they are in.
+        (
+            ["data._target_=own_here.Data", "imports=[own_here]", "trainer.max_steps=9"],
+            "trainer.max_steps=9 cannot be resumed",
+        ),
     ],
 )
-def test_a_mistake_in_any_job_shows_before_work_starts(sweep_command, arguments, expected):
+def test_a_mistake_in_any_job_shows_before_work_starts(
+    sweep_command, arguments, expected, tmp_path: Path
+):
+    module = "from sparse_lightning.data.mnist import MNIST\n\n\nclass Data(MNIST):\n    pass\n"
+    (tmp_path / "own_here.py").write_text(module)
     with pytest.raises(SystemExit) as stopped:
         sweep_command("model=sdl", *arguments)
     assert expected in str(stopped.value.code)
     assert find_runs(Path("sweep")) == []
+
+
+def test_a_job_does_not_take_the_folder_of_another_run(sweep_command, tmp_path: Path):
+    taken = tmp_path / "sweep" / "taken"
+    taken.mkdir(parents=True)
+    record_settings(OmegaConf.create({"seed": 1}), taken)
+    with pytest.raises(SystemExit, match="taken, which holds a run with other settings"):
+        sweep_command("model=sdl", "hydra.sweep.subdir=taken")
 
 
 class FakeLauncher:
