@@ -95,7 +95,8 @@ class OwnData(SplitDataModule):
         super().__init__({}, 1, 0, False)
         _require_loaders(inner)
         self.inner = inner
-        self.splits = _LoadedSplits(inner)
+        self._stages: set[str | None] = set()
+        self.splits = _LoadedSplits(inner, self._set_up_once)
         self.image_shape = getattr(inner, "image_shape", None)
         self.training_mean = getattr(inner, "training_mean", None)
         self.title = str(getattr(inner, "title", type(inner).__name__))
@@ -108,7 +109,7 @@ class OwnData(SplitDataModule):
         if known is not None:
             return int(known)
         self.prepare_data()
-        self.setup("fit")
+        self._set_up_once("fit")
         first = next(iter(seeded(self.inner.train_dataloader)), None)
         if first is None:
             raise DataError(f"{self.title} has no batch to train on: give it data.")
@@ -119,6 +120,12 @@ class OwnData(SplitDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.inner.setup(stage)
+        self._stages.add(stage)
+
+    def _set_up_once(self, stage: str) -> None:
+        """Set a stage up unless it is: many modules have the data of that stage alone."""
+        if stage not in self._stages:
+            self.setup(stage)
 
     def teardown(self, stage: str) -> None:
         self.inner.teardown(stage)
@@ -128,6 +135,7 @@ class OwnData(SplitDataModule):
 
     def fingerprint(self) -> str:
         """What stands for the data: their first validation batch, and the size of an input."""
+        self._set_up_once("fit")
         first = next(iter(seeded(self.inner.val_dataloader)), None)
         inputs = torch.empty(0) if first is None else inputs_of(first, self.title)
         return digest([self.input_dim, list(inputs.shape), inputs.double().flatten().tolist()])
@@ -199,10 +207,17 @@ def _shares(trainer: lightning.Trainer) -> bool:
 
 
 class _LoadedSplits(Mapping[str, TensorSlices]):
-    """The samples of each split in memory, loaded when they are first asked for."""
+    """The samples of each split in memory, loaded when they are first asked for.
 
-    def __init__(self, inner: lightning.LightningDataModule) -> None:
-        self.inner = inner
+    Args:
+        inner: the module.
+        set_up_once: sees to it that the module has the data of a stage.
+    """
+
+    def __init__(
+        self, inner: lightning.LightningDataModule, set_up_once: Callable[[str], None]
+    ) -> None:
+        self.inner, self.set_up_once = inner, set_up_once
         self.loaded: dict[str, TensorSlices] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -213,6 +228,7 @@ class _LoadedSplits(Mapping[str, TensorSlices]):
 
     def __getitem__(self, split: str) -> TensorSlices:
         if split not in self.loaded:
+            self.set_up_once("test" if split == "test" else "fit")
             batches = list(seeded(getattr(self.inner, f"{split}_dataloader")))
             self.loaded[split] = _joined(batches, type(self.inner).__name__)
         return self.loaded[split]

@@ -68,6 +68,27 @@ class OwnModule(lightning.LightningDataModule):
     test_dataloader = val_dataloader
 
 
+class Staged(OwnModule):
+    """Has the data of a stage once that is set up, as Lightning's documentation has it."""
+
+    input_dim = DIM
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared, self.stages = self.samples, []
+        del self.samples
+
+    def setup(self, stage: str) -> None:
+        self.stages.append(stage)
+        if stage == "fit":
+            self.samples = self.prepared
+        if stage == "test":
+            self.tested = self.prepared
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.tested, batch_size=30)
+
+
 class WithoutTest(OwnModule):
     """Leaves a loader to Lightning, which has none."""
 
@@ -232,6 +253,15 @@ def test_a_data_module_of_ones_own_trains_and_is_studied(compose: Compose, tmp_p
     other = OwnData(OwnModule())
     first, second = (d.splits["train"].__getitems__([0, 5]).inputs for d in (data, other))
     assert torch.equal(first, second)
+
+
+def test_a_split_is_set_up_with_its_own_stage_and_once():
+    data = OwnData(Staged())
+    # As a study does.
+    data.setup("test")
+    assert data.fingerprint()
+    assert {len(split) for split in data.splits.values()} == {COUNT}
+    assert data.inner.stages == ["test", "fit"]
 
 
 def test_atoms_are_revived_by_data_of_ones_own(compose: Compose, tmp_path: Path, monkeypatch):
