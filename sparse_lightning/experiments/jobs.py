@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from sparse_lightning.errors import SettingError, SweepError, told_to_the_user
 from sparse_lightning.experiments.devices import own_device, require_places
+from sparse_lightning.experiments.early_checks import FORCE
 from sparse_lightning.experiments.locks import held
 from sparse_lightning.experiments.runs import Run, record_settings
 
@@ -84,7 +85,8 @@ def _attempt(train: Train, config: DictConfig, run: Run) -> dict[str, float]:
             require_one_device(config)
             with own_device(config) as device, open_dict(config):
                 config.sweep.device = device
-                config.resume = run.last_checkpoint.exists()
+                is_forced = config.get("resume") == FORCE
+                config.resume = run.last_checkpoint.exists() and (FORCE if is_forced else True)
                 config.trainer.enable_progress_bar = False
                 record_settings(config, run.folder)
                 if config.sweep.threads is not None:

@@ -139,6 +139,16 @@ def test_a_job_with_a_checkpoint_is_resumed(config):
         (Path(config.run_dir) / "checkpoints" / "last.ckpt").touch()
 
 
+def test_a_job_goes_on_by_force_where_that_is_asked_for(config):
+    config.resume = "force"
+    last = Run(Path(config.run_dir)).last_checkpoint
+    last.parent.mkdir(parents=True)
+    last.touch()
+    training = Training()
+    run_once(training, config)
+    assert training.configs[-1].resume == "force"
+
+
 def test_an_interrupted_job_is_not_taken_for_a_failed_one(config):
     training, run = Training(), Run(Path(config.run_dir))
     training.error = KeyboardInterrupt()
