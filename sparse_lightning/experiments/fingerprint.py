@@ -77,8 +77,6 @@ ADDED: dict[str, Any] = {
     # Batches were of all classes.
     "data.sorted_by_class": False,
 }
-# Settings that exist no more, and the value at which they had no effect.
-REMOVED: dict[str, Any] = {}
 # Settings that may differ where a run goes on: how long it lasts, where it runs and has its data.
 EXTENDABLE = (
     "trainer.max_epochs",
@@ -118,7 +116,7 @@ def effective_settings(config: DictConfig) -> dict[str, Any]:
 
     A setting that is null is left out, as is one that is not there.
     """
-    settings = {**REMOVED, **ADDED, **_resolved(config)}
+    settings = {**ADDED, **_resolved(config)}
     unused = WITHOUT_EFFECT if settings.get(TARGET) is not None else (*WITHOUT_EFFECT, SEARCH)
     return {
         name: value

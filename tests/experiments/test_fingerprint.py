@@ -34,6 +34,15 @@ def test_how_a_setting_was_typed_makes_no_difference(compose: Compose):
         assert digest_of(compose(source)) == digest_of(compose(setting)) != digest_of(compose())
 
 
+@pytest.mark.parametrize(
+    "choice", ["experiment=quick", "sweep=small", "sweep=beta", "trainer=debug"]
+)
+def test_the_number_of_epochs_is_set_in_either_place(choice, compose: Compose):
+    assert compose(choice).trainer.max_epochs != 7
+    for setting in ("max_epochs=7", "trainer.max_epochs=7"):
+        assert compose(choice, setting).trainer.max_epochs == 7
+
+
 def test_what_is_shown_and_where_it_goes_makes_no_difference(compose: Compose, tmp_path):
     one = compose("model=sdl")
     other = compose(
@@ -128,15 +137,6 @@ def test_an_added_setting_that_is_null_needs_no_line(compose: Compose):
     old = record(compose, "model=sdl")
     assert digest_of(old) == digest_of(with_setting(old, "trainer.rounding", None))
     assert digest_of(old) != digest_of(with_setting(old, "trainer.rounding", 0))
-
-
-def test_a_removed_setting_is_ignored_where_it_had_no_effect(compose: Compose, monkeypatch):
-    today = record(compose, "model=sdl")
-    old = with_setting(today, "trainer.rounding", 0)
-    assert digest_of(old) != digest_of(today)
-    monkeypatch.setattr(fingerprint, "REMOVED", {"trainer.rounding": 0})
-    assert digest_of(old) == digest_of(today)
-    assert digest_of(with_setting(today, "trainer.rounding", 2)) != digest_of(today)
 
 
 @pytest.mark.parametrize("name", ["model.decoder._target_", "trainer.plugins"])
