@@ -36,6 +36,7 @@ from sparse_lightning.experiments.glance import (
     sweeps,
 )
 from sparse_lightning.files import replaced_whole
+from sparse_lightning.machine import tolerate_poor_terminals
 
 EVERY = 2.0  # seconds
 WIDE, PIPED_WIDTH = 120, 200  # characters
@@ -248,7 +249,9 @@ def list_runs(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Entry point of the command line."""
     try:
-        list_runs(parser().parse_args())
+        arguments = parser().parse_args()
+        tolerate_poor_terminals()
+        list_runs(arguments)
     except FOR_THE_USER as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

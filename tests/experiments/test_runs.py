@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 import torch
 
+from sparse_lightning import runs
 from sparse_lightning.errors import DataError
 from sparse_lightning.experiments.runs import Run, find_runs, record_settings
 from sparse_lightning.metrics import image_psnr
@@ -86,3 +90,13 @@ def test_a_damaged_failure_is_named(tmp_path):
     (tmp_path / "failure.json").write_text('{"error": "Val')
     with pytest.raises(DataError, match=r"failure\.json is damaged: delete it, and give the sweep"):
         _ = Run(tmp_path).state
+
+
+def test_a_list_is_shown_on_a_terminal_that_lacks_a_character(monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "argv", ["runs"])
+    monkeypatch.setattr(runs, "list_runs", lambda arguments: print("\u03bb"))
+    runs.main()
+    shown.flush()
+    assert shown.buffer.getvalue() == b"?\n"
