@@ -212,7 +212,7 @@ def _solver(run: Run) -> str:
 def find_trained_models(
     checkpoint: str | Sequence[str] | None = None,
     runs: str | Sequence[str] | None = None,
-    where: Mapping[str, Sequence | Mapping[str, Sequence] | None] | None = None,
+    where: Mapping[str, Any] | None = None,
     of_any_settings: bool = False,
 ) -> list[TrainedModel]:
     """The models of checkpoints, or of all finished runs below some folders.
@@ -223,8 +223,9 @@ def find_trained_models(
     Args:
         checkpoint: one file, or several.
         runs: one folder, or several.
-        where: values to keep of columns of `TrainedModel.columns`, such as ``{"family": ["sdl"]}``,
-            or by family, such as ``{"sparsity_weight": {"sdl": [0.01]}}``; None for all.
+        where: values to keep of columns of `TrainedModel.columns`, one or several, such as
+            ``{"family": ["sdl"]}``, or by family, such as ``{"sparsity_weight": {"sdl": 0.01}}``;
+            None for all.
 
     Raises:
         SettingError: not exactly one of the two is given, or models that a study would take for
@@ -237,26 +238,34 @@ def find_trained_models(
         found = [_of_checkpoint(Path(path)) for path in as_list(checkpoint)]
     else:
         found = [trained for folder in as_list(runs) for trained in _of_folder(Path(folder))]
-    for column, values in (where or {}).items():
-        if values is None:
+    for column, given in (where or {}).items():
+        if given is None:
             continue
+        values = _as_values(given)
         kept = [trained for trained in found if _is_among(trained, column, values)]
         if not kept:
             known = sorted({trained.columns[column] for trained in found})
-            told = dict(values) if isinstance(values, Mapping) else list(values)
-            raise NoModelsError(f"where.{column}={told} leaves no model: there are {known}.")
+            raise NoModelsError(f"where.{column}={values} leaves no model: there are {known}.")
         found = kept
     if not of_any_settings:
         _require_seeds_of_one_another(found)
     return found
 
 
-def _is_among(trained: TrainedModel, column: str, values: Sequence | Mapping) -> bool:
+def _as_values(given: Any) -> list | dict[str, list]:
+    """The values of a condition, by family where they were given so; one alone is a list of one."""
+    if isinstance(given, Mapping):
+        return {family: _as_values(own) for family, own in given.items()}
+    is_one = isinstance(given, str) or not isinstance(given, Sequence)
+    return [given] if is_one else list(given)
+
+
+def _is_among(trained: TrainedModel, column: str, values: list | dict[str, list]) -> bool:
     """Whether a model's column has one of the values, or of those of its family if it has any."""
-    if isinstance(values, Mapping):
+    if isinstance(values, dict):
         family = trained.columns["family"]
-        return family not in values or trained.columns[column] in list(values[family])
-    return trained.columns[column] in list(values)
+        return family not in values or trained.columns[column] in values[family]
+    return trained.columns[column] in values
 
 
 def _require_seeds_of_one_another(trained_models: Sequence[TrainedModel]) -> None:
