@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sparse_lightning.errors import NoModelsError, SettingError, causes_of, told_to_the_user
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
@@ -268,6 +269,9 @@ def user_message(error: BaseException, config_name: str) -> str | None:
     for cause in chain:
         if isinstance(cause, HydraException):
             return str(cause) + nearest_names(str(cause), config_name)
+    if isinstance(error, OmegaConfBaseException):
+        setting, (told, *_) = error.full_key, str(error).splitlines() or [""]
+        return f"{setting}: {told}" if setting else told
     refused = (storage_message(cause) for cause in chain if isinstance(cause, OSError))
     return next((message for message in refused if message), None)
 
