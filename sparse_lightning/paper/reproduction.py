@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from sparse_lightning.errors import NoModelsError, SweepError
+from sparse_lightning.experiments.command_line import hydra_value
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.files import digest, replaced_whole, write_json
@@ -52,10 +53,10 @@ def run_study(
     looked_at: list[str] = []
     if study.data is not None:
         trained = folder / "trainings" / study.data
-        settings.append(f"runs={trained}")
+        settings.append(f"runs={hydra_value(str(trained))}")
         looked_at = [key for run, key in digests.items() if run.is_relative_to(trained)]
     program = ["python", "-m", "sparse_lightning.evaluate", *before]
-    command = [*program, *settings, f"hydra.run.dir={out}"]
+    command = [*program, *settings, f"hydra.run.dir={hydra_value(str(out))}"]
     # A training that was done again, with other code, is another.
     key = digest([command, code_identity(), looked_at])
     done = _done(out)
