@@ -38,15 +38,27 @@ def check_training(config: DictConfig) -> None:
 
 
 def check_study(config: DictConfig) -> None:
-    """Which models are to be studied, and that they are there.
+    """Which models are to be studied, that they are there, and where results are logged.
 
     Raises:
         SettingError, DataError, CheckpointError: for what cannot work.
     """
     OmegaConf.to_container(config, resolve=True)
-    if config.study.get("needs_models", False):
+    if config.study.get("needs_models", True):
         require_models(config.checkpoint, config.runs)
+    _require_wandb_alone(config)
     check_data(config)
+
+
+def _require_wandb_alone(config: DictConfig) -> None:
+    """Raise `SettingError` if a study is to log its tables and figures to another logger."""
+    loggers = (config.get("logger") or {}).items()
+    others = [name for name, settings in loggers if settings is not None and name != "wandb"]
+    if others:
+        raise SettingError(
+            f"logger={others[0]} takes no tables and figures of a study: set logger=wandb, or "
+            "logger=none, since hydra.run.dir has all of them."
+        )
 
 
 def check_reproduction(config: DictConfig) -> None:

@@ -63,7 +63,8 @@ def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
         console.print(str(pictures[-1]), soft_wrap=True, highlight=False)
     _remove_earlier(run_dir, pictures)
     with wandb_finished():
-        loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
+        chosen = (config.logger or {}).values()
+        loggers = [instantiate(logger) for logger in chosen if logger is not None]
         _log(loggers, config.study.name, result, pictures)
     return result
 
