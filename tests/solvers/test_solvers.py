@@ -121,10 +121,8 @@ def test_convex_energies_end_at_their_minimum(penalty, solver, energy):
         fit_intercept=False, tol=1e-12, max_iter=100_000,
     )  # fmt: skip
     codes = [lasso.fit(rows.numpy(), target.numpy()).coef_ for target in targets]
-    lowest, reached = (
-        float(literal_energy(given, torch.as_tensor(np.array(c))).detach()) for c in (codes, found)
-    )
-    assert reached == pytest.approx(lowest, rel=1e-6)
+    lowest = literal_energy(given, torch.from_numpy(np.array(codes))).detach()
+    torch.testing.assert_close(literal_energy(given, found).detach(), lowest, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("solver", [FISTA(0.02, 100_000, 1e-13), Adaptive(5_000, 1e-13)])
