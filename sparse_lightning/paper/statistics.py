@@ -36,6 +36,8 @@ class Rules:
         parity_margin: within which two PSNR are on par, in dB.
         largest_ratio: of two deviations, from which on their variances are not pooled.
         least_seeds: from which on a family is evidence.
+        least_weights: λ that validation must have to choose from, where one model of a family
+            counts.
         least_epochs: by how titles of the data begin; data without an entry have no minimum.
         high_sparsity: shares of zeros that the paper's claim is about.
         rivals: families that VDL-NL is compared with.
@@ -70,6 +72,7 @@ class Rules:
     parity_margin: float
     largest_ratio: float
     least_seeds: int
+    least_weights: int
     least_epochs: Mapping[str, int]
     high_sparsity: Sequence[float]
     rivals: Sequence[str]

@@ -248,6 +248,26 @@ def classified(
     return StudyResult(MNIST, {"summary": pd.DataFrame(rows)})
 
 
+def test_validation_must_have_weights_to_choose_from(rules):
+    """VDL-NL with two of three λ is no evidence, but where λ is chosen by its share of zeros."""
+
+    def with_weights(result: StudyResult, count: int) -> StudyResult:
+        rows = [
+            {"data": "MNIST", "family": family, "solver": "FISTA", "sparsity_weight": weight}
+            for family in ("sdl", "vdl", "vdl_nl")
+            for weight in range(count if family == "vdl_nl" else 3)
+        ]
+        return StudyResult(pd.DataFrame(rows), result.more)
+
+    for count, word in ((3, HOLDS), (2, OPEN)):
+        found = low_data.classifies_best(with_weights(classified(0.3), count), rules)
+        assert found.word is word
+        assert denoising.denoises(with_weights(denoised(15.0), count), rules).word is word
+    assert "λ to choose from" in found.shown
+    unvalidated = with_weights(classified(0.6), 2)
+    assert low_data.classifies_best(unvalidated, rules, arm=UNVALIDATED).word is HOLDS
+
+
 def test_classifies_best_at_every_small_count(rules):
     assert low_data.classifies_best(classified(0.3), rules).word is HOLDS
     assert low_data.classifies_best(classified(0.395), rules).word is OPEN

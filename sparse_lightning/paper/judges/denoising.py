@@ -6,17 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
-from sparse_lightning.paper.judges.evidence import ABSENT, least_epochs
+from sparse_lightning.paper.judges.evidence import ABSENT, lacks_of_choice, least_epochs
 from sparse_lightning.paper.statistics import Rules, Sample
 from sparse_lightning.paper.verdicts import Finding, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
 
-def _denoised(rows: pd.DataFrame) -> dict[str, Sample]:
-    """PSNR of rebuilt noisy images by family."""
+def _denoised(rows: pd.DataFrame, lacks: Mapping[str, str]) -> dict[str, Sample]:
+    """PSNR of rebuilt noisy images by family, and what a family lacks."""
     return {
         row.family: Sample(
-            row.psnr_denoised, row.psnr_denoised_std, row.seeds, row.change, row.epochs
+            row.psnr_denoised,
+            row.psnr_denoised_std,
+            row.seeds,
+            row.change,
+            row.epochs,
+            lack=lacks.get(row.family),
         )
         for row in rows.itertuples()
     }
@@ -37,10 +42,10 @@ def _fixed(table: pd.DataFrame, name: str, noise: float) -> dict[str, Sample]:
 def denoises(result: StudyResult, rules: Rules) -> Finding:
     """Families with the variance hinge against the clipped noisy image and the zero code."""
     findings, least, families = [], least_epochs(result, rules), rules.families_with_hinge
-    levels = list(_noise_levels(result))
+    levels, lacks = list(_noise_levels(result)), lacks_of_choice(result, rules)
     for noise, rows, references, _ in levels:
         rivals = {name: references.get(name, ABSENT) for name in ("clipped noisy", "zero code")}
-        values, number = _denoised(rows), len(rivals) * len(families) * len(levels)
+        values, number = _denoised(rows, lacks), len(rivals) * len(families) * len(levels)
         judged = [values.get(family, ABSENT) for family in families]
         for family, ours in zip(families, judged):
             found = above(
@@ -63,9 +68,9 @@ def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Fi
     one may be better.
     """
     findings, least, candidates = [], least_epochs(result, rules), rules.denoising_candidates
-    levels = list(_noise_levels(result))
+    levels, lacks = list(_noise_levels(result)), lacks_of_choice(result, rules)
     for noise, rows, references, peers in levels:
-        values, validated = _denoised(rows), rows.set_index("family")["psnr_denoised_val"]
+        values, validated = _denoised(rows, lacks), rows.set_index("family")["psnr_denoised_val"]
         lacking = {name: values.get(name, ABSENT).missing(rules, least) for name in candidates}
         missing = [name for name in candidates if lacking[name]]
         if len(missing) == len(candidates):

@@ -34,6 +34,19 @@ def solvers(result: StudyResult) -> dict[str, str]:
     return dict(zip(table["family"], table["solver"])) if "solver" in table else {}
 
 
+def lacks_of_choice(result: StudyResult, rules: Rules) -> dict[str, str]:
+    """By family what it lacks, where validation has too few λ to choose from."""
+    table = result.table
+    if not {"family", "sparsity_weight"} <= set(table):
+        return {}
+    numbers, least = table.groupby("family")["sparsity_weight"].nunique(), rules.least_weights
+    return {
+        family: f"λ to choose from (it has {number} of {least})"
+        for family, number in numbers.items()
+        if number < least
+    }
+
+
 def over_seeds(
     values: pd.Series, epochs: float, change: float = 0.0, solver: str | None = None
 ) -> Sample:
