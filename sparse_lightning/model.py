@@ -44,6 +44,7 @@ from sparse_lightning.metrics import (
     InferenceEffort,
 )
 from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.parts_fit import require_parts_fit
 from sparse_lightning.registry import build, describe
 from sparse_lightning.sharing import Shareable
 from sparse_lightning.solvers import Solution, Solver
@@ -100,7 +101,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         self.optimizer_settings, self.constraint = build(optimizer), build(constraint)
         self.training_rule = build(training_rule) or InferThenRegress()
         self.family = family
-        self._require_fit()
+        require_parts_fit(self)
         self.save_hyperparameters({**self.descriptions, "family": family}, logger=False)
         if self.constraint is not None:
             self.constraint(self.decoder)
@@ -126,55 +127,6 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         r"""Take another :math:`\lambda` from the next batch on; checkpoints describe that one."""
         self.energy = replace(self.energy, sparsity_weight=weight)
         self.hparams["energy"] = describe(self.energy)
-
-    def _require_fit(self) -> None:
-        self.training_rule.require_fit(self)
-        if any(own.requires_grad for own in self.training_rule.parameters()):
-            raise SettingError(
-                f"model.training_rule={type(self.training_rule).__name__} has parameters, which "
-                "the optimizer of decoder and encoder does not train: let either of these two "
-                "have them, or set requires_grad_(False)."
-            )
-        if self.encoder is None and self.energy.encoder_weight > 0:
-            raise SettingError(
-                f"model.energy.encoder_weight={self.energy.encoder_weight} needs an encoder, and "
-                "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
-            )
-        penalty = self.energy.penalty
-        penalty.require_fit(self.decoder.code_dim)
-        if self.encoder is None:
-            return
-        if penalty.is_signed and not self.encoder.is_signed:
-            raise SettingError(
-                f"model.energy.penalty={type(penalty).__name__} gives codes with signs, which "
-                f"model.encoder={type(self.encoder).__name__} cannot predict: set "
-                "model/encoder=signed_lista or another encoder whose is_signed is true, or "
-                "model.encoder=null."
-            )
-        if self.encoder.is_signed and not penalty.is_signed:
-            raise SettingError(
-                f"model.encoder={type(self.encoder).__name__} predicts codes with signs, which "
-                f"model.energy.penalty={type(penalty).__name__} does not allow: set "
-                "model/energy/penalty=l1 or another penalty whose is_signed is true, or "
-                "model/encoder=lista."
-            )
-        for name in ("code_dim", "input_dim"):
-            ours, theirs = getattr(self.decoder, name), getattr(self.encoder, name)
-            if ours != theirs:
-                raise SettingError(
-                    f"model.decoder.{name}={ours} and model.encoder.{name}={theirs} must be equal."
-                )
-        if self.encoder.needs_preactivations and not self.encoder.gives_preactivations:
-            raise SettingError(
-                f"model.encoder={type(self.encoder).__name__} has a forward of its own and learns "
-                "by its pre-activations: write its encode_with_preactivations() as well."
-            )
-        if self.encoder.subtracts_decoder_bias and getattr(self.decoder, "bias", None) is None:
-            raise SettingError(
-                f"model.encoder={type(self.encoder).__name__} subtracts the decoder's bias, and "
-                f"model.decoder={type(self.decoder).__name__} has none: set "
-                "model.decoder.has_bias=true or model.encoder.subtracts_decoder_bias=false."
-            )
 
     def _meters(self) -> nn.ModuleDict:
         threshold = self.energy.variance_threshold

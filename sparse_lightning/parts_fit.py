@@ -1,0 +1,71 @@
+"""Whether the parts of a model fit together: told when it is made, and not in its first batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparse_lightning.decoders import Decoder
+from sparse_lightning.encoders import Encoder
+from sparse_lightning.errors import SettingError
+from sparse_lightning.penalties import Penalty
+
+if TYPE_CHECKING:
+    from sparse_lightning.model import SparseAutoencoder
+
+
+def require_parts_fit(model: SparseAutoencoder) -> None:
+    """Raise `SettingError`, which names the two parts of a model that do not fit each other."""
+    rule, encoder, penalty = model.training_rule, model.encoder, model.energy.penalty
+    rule.require_fit(model)
+    if any(own.requires_grad for own in rule.parameters()):
+        raise SettingError(
+            f"model.training_rule={type(rule).__name__} has parameters, which the optimizer of "
+            "decoder and encoder does not train: let either of these two have them, or set "
+            "requires_grad_(False)."
+        )
+    if encoder is None and model.energy.encoder_weight > 0:
+        raise SettingError(
+            f"model.energy.encoder_weight={model.energy.encoder_weight} needs an encoder, and "
+            "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
+        )
+    penalty.require_fit(model.decoder.code_dim)
+    if encoder is not None:
+        _require_signs_of(penalty, encoder)
+        _require_encoder_of(model.decoder, encoder)
+
+
+def _require_signs_of(penalty: Penalty, encoder: Encoder) -> None:
+    if penalty.is_signed and not encoder.is_signed:
+        raise SettingError(
+            f"model.energy.penalty={type(penalty).__name__} gives codes with signs, which "
+            f"model.encoder={type(encoder).__name__} cannot predict: set "
+            "model/encoder=signed_lista or another encoder whose is_signed is true, or "
+            "model.encoder=null."
+        )
+    if encoder.is_signed and not penalty.is_signed:
+        raise SettingError(
+            f"model.encoder={type(encoder).__name__} predicts codes with signs, which "
+            f"model.energy.penalty={type(penalty).__name__} does not allow: set "
+            "model/energy/penalty=l1 or another penalty whose is_signed is true, or "
+            "model/encoder=lista."
+        )
+
+
+def _require_encoder_of(decoder: Decoder, encoder: Encoder) -> None:
+    for name in ("code_dim", "input_dim"):
+        ours, theirs = getattr(decoder, name), getattr(encoder, name)
+        if ours != theirs:
+            raise SettingError(
+                f"model.decoder.{name}={ours} and model.encoder.{name}={theirs} must be equal."
+            )
+    if encoder.needs_preactivations and not encoder.gives_preactivations:
+        raise SettingError(
+            f"model.encoder={type(encoder).__name__} has a forward of its own and learns by its "
+            "pre-activations: write its encode_with_preactivations() as well."
+        )
+    if encoder.subtracts_decoder_bias and getattr(decoder, "bias", None) is None:
+        raise SettingError(
+            f"model.encoder={type(encoder).__name__} subtracts the decoder's bias, and "
+            f"model.decoder={type(decoder).__name__} has none: set model.decoder.has_bias=true or "
+            "model.encoder.subtracts_decoder_bias=false."
+        )
