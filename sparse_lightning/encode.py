@@ -37,7 +37,8 @@ from sparse_lightning.imports import import_parts
 from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.studies.shared_data import shared_data
+from sparse_lightning.studies.trained_models import find_trained_models
 
 ENCODER, INFERENCE = "encoder", "inference"
 

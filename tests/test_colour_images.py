@@ -21,7 +21,8 @@ from sparse_lightning.studies.ablation import ablation
 from sparse_lightning.studies.activating import activating
 from sparse_lightning.studies.features import features
 from sparse_lightning.studies.result_cache import ResultCache
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.studies.shared_data import shared_data
+from sparse_lightning.studies.trained_models import find_trained_models
 from sparse_lightning.train import train
 
 SIDE = 8

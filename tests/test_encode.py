@@ -28,7 +28,8 @@ from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.solvers import FISTA
 from sparse_lightning.studies.coding import all_inputs
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.studies.shared_data import shared_data
+from sparse_lightning.studies.trained_models import find_trained_models
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,9 @@ from sparse_lightning.experiments import fingerprint
 from sparse_lightning.experiments.runs import Run, record_settings
 from sparse_lightning.files import write_json
 from sparse_lightning.studies.evaluation import draw
+from sparse_lightning.studies.shared_data import shared_data
 from sparse_lightning.studies.study_result import StudyResult
-from sparse_lightning.studies.trained_models import TrainedModel, find_trained_models, shared_data
+from sparse_lightning.studies.trained_models import TrainedModel, find_trained_models
 from sparse_lightning.train import train
 
 # Of what they refuse of these runs.

@@ -17,7 +17,8 @@ from sparse_lightning.figures.sweep import splitting_settings
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.studies.regret import regret
 from sparse_lightning.studies.result_cache import ResultCache
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.studies.shared_data import shared_data
+from sparse_lightning.studies.trained_models import find_trained_models
 from sparse_lightning.train import train
 
 AUTOENCODERS = ["l1_sae", "topk", "batchtopk", "jumprelu"]

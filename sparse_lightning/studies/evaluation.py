@@ -25,12 +25,9 @@ from sparse_lightning.errors import NoModelsError
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.files import require_writable, write_figure, write_json
 from sparse_lightning.studies.result_cache import ResultCache
+from sparse_lightning.studies.shared_data import shared_data
 from sparse_lightning.studies.study_result import StudyResult
-from sparse_lightning.studies.trained_models import (
-    WeightsGoneError,
-    find_trained_models,
-    shared_data,
-)
+from sparse_lightning.studies.trained_models import WeightsGoneError, find_trained_models
 from sparse_lightning.training.loggers import wandb_finished
 
 FIGURES_FILE = "figures.json"

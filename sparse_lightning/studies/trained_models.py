@@ -1,4 +1,4 @@
-"""What a study looks at: trained models, and the one data set that they share.
+"""The trained models that a study looks at.
 
 Weights are large, and what was measured of them is small. So a study that is given the folder of a
 run notes there what tables say of its model, and its results go by that note (`result_cache`). The
@@ -19,13 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from sparse_lightning.checkpoint_format import read_checkpoint
-from sparse_lightning.data.arrays import NONE, Arrays
-from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
-from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import (
     CheckpointError,
     DataError,
@@ -37,17 +32,11 @@ from sparse_lightning.experiments.early_checks import as_list, require_models
 from sparse_lightning.experiments.fingerprint import (
     EPOCHS,
     SHUFFLE_SEED,
-    effective_settings,
     without_seed,
 )
 from sparse_lightning.experiments.runs import RESULTS_FILE, Run, find_runs
 from sparse_lightning.files import digest, write_json
 from sparse_lightning.model import SparseAutoencoder
-
-# Settings of a data set that change neither the samples of a split nor their order in it.
-IMMATERIAL = {
-    *("cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers", "sorted_by_class")
-}
 
 # In the folder of checkpoints, of the model that the run's results are of.
 NOTE_FILE = "best.json"
@@ -311,112 +300,3 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
 
 def _of_checkpoint(path: Path) -> TrainedModel:
     return TrainedModel(Run(path.parent.parent), path, by_name=True)
-
-
-def shared_data(
-    trained_models: Sequence[TrainedModel], config: DictConfig | None = None
-) -> SplitDataModule:
-    """The data that the models were trained on, ready to use.
-
-    Args:
-        trained_models: at least one.
-        config: settings of other data to use instead.
-
-    Raises:
-        SettingError: the models were trained on different data, on other contents than the files
-            have now, or do not fit ``config``.
-    """
-    if config is None:
-        first, *others = trained_models
-        for other in others:
-            _require_same_data(first, other)
-        data = first.run.data()
-    else:
-        data = data_of(config)
-        _standardise_as_in_training(data, trained_models)
-        for trained in trained_models:  # Tables and titles name what was measured.
-            trained.columns["data"] = data.title
-    for trained in trained_models:
-        if trained.has_weights and trained.model.decoder.input_dim != data.input_dim:
-            raise SettingError(
-                f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} values, "
-                f"and the data have {data.input_dim}: choose other data=."
-            )
-    data.prepare_data()
-    data.setup("test")
-    if config is None and isinstance(data, Arrays):
-        ours = data.fingerprint()
-        for trained in trained_models:
-            _require_same_contents(trained, ours)
-    return data
-
-
-def state_of_data(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint keeps of the data, whatever their class; empty where it keeps nothing."""
-    contents = read_checkpoint(checkpoint).values()
-    states = [state for state in contents if isinstance(state, dict) and FINGERPRINT in state]
-    return states[0] if states else {}
-
-
-def _standardise_as_in_training(
-    data: SplitDataModule, trained_models: Sequence[TrainedModel]
-) -> None:
-    """Standardise given rows by the statistics of the checkpoints, where these have the same."""
-    if not isinstance(data, Arrays) or data.standardise == NONE:
-        return
-    states = [state_of_data(each.checkpoint) for each in trained_models if each.has_weights]
-    if not states or any("mean" not in state for state in states):
-        return
-    first, *others = states
-    if all(torch.equal(first[name], other[name]) for other in others for name in ("mean", "std")):
-        data.standardise_by(first["mean"], first["std"])
-    else:
-        warnings.warn(
-            "Checkpoints were trained on rows of different means or standard deviations: those of "
-            f"{data.title} are standardised by their own.",
-            stacklevel=3,
-        )
-
-
-def _require_same_contents(trained: TrainedModel, fingerprint: str) -> None:
-    """Raise `SettingError` where a run's files hold something else than they did in training.
-
-    Another content is split anew, and rows that were trained on would be tested on.
-    """
-    if _recorded_fingerprint(trained) in (None, fingerprint):
-        return
-    settings = trained.run.config.data
-    named = [f"data.{name}={settings[name]}" for name in ("path", "root") if settings.get(name)]
-    raise SettingError(
-        f"{trained.checkpoint} was trained on other contents of "
-        f"{named[0] if named else 'its data'} than are there now: restore them, or set data= to "
-        "use what is there all the same."
-    )
-
-
-def _recorded_fingerprint(trained: TrainedModel) -> str | None:
-    """Of the data in training, by the run's results or by the checkpoint; None for older ones."""
-    # Results are of the run's best model, and a file that is given may be another.
-    results = {} if trained.by_name else trained.run.results or {}
-    if (recorded := results.get("data_fingerprint")) is None and trained.has_weights:
-        recorded = state_of_data(trained.checkpoint).get(FINGERPRINT)
-    return recorded
-
-
-def _require_same_data(first: TrainedModel, other: TrainedModel) -> None:
-    ours, theirs = (_material(trained.run) for trained in (first, other))
-    if ours == theirs:
-        return
-    names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
-    raise SettingError(
-        f"{first.run.folder} and {other.run.folder} were trained on different data (data."
-        f"{', data.'.join(names)}): study one data set at a time, or set data= to the one to use."
-    )
-
-
-def _material(run: Run) -> dict[str, object]:
-    """The settings by which the samples of a split are what they are."""
-    ignored = IMMATERIAL | ({"root"} if run.data_class().is_the_same_everywhere else set())
-    settings = effective_settings(run.config)
-    names = [name.removeprefix("data.") for name in settings if name.startswith("data.")]
-    return {name: settings[f"data.{name}"] for name in names if name not in ignored}

@@ -36,7 +36,8 @@ from sparse_lightning.studies.denoising import denoising
 from sparse_lightning.studies.features import features
 from sparse_lightning.studies.regret import regret
 from sparse_lightning.studies.result_cache import ResultCache
-from sparse_lightning.studies.trained_models import find_trained_models, shared_data
+from sparse_lightning.studies.shared_data import shared_data
+from sparse_lightning.studies.trained_models import find_trained_models
 from sparse_lightning.train import train
 from sparse_lightning.training import revive as module_of_revive
 
