@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 
 from sparse_lightning.datafits import (
     AutogradDataFit,
@@ -328,8 +329,14 @@ class UnitColumns:
         """Rescale the columns in place.
 
         Raises:
-            SettingError: the decoder has no columns.
+            SettingError: the decoder has no columns, or weights that other parameters make.
         """
+        is_own = type(decoder).column_groups is not Decoder.column_groups
+        if not is_own and any(map(is_parametrized, decoder.modules())):
+            raise SettingError(
+                f"model.constraint.norm={self.norm} cannot hold: {type(decoder).__name__} has "
+                "parametrised weights. Set model.constraint=null, or write its column_groups()."
+            )
         groups = decoder.column_groups()
         if not groups:
             raise SettingError(

@@ -260,7 +260,7 @@ class Objective:
     def lipschitz(self, codes: Tensor, enough: float = 0.0) -> float | None:
         """An upper bound of the curvature of all terms but the penalty, None if none is known.
 
-        The hinge bends downwards without bound, which needs no shorter step.
+        That of the hinge is at most 2β/(n − 1). It has no lower bound, which no step needs.
 
         Args:
             codes: (n, l).
@@ -305,7 +305,7 @@ class Objective:
         )
 
     def without_hinge(self) -> Objective:
-        """The objective less the hinge, which bends downwards and needs no shorter step."""
+        """The objective less the hinge, whose curvature is small, or large and negative."""
         return replace(self, energy=replace(self.energy, variance_weight=0.0), frozen=None)
 
     def prepared_for(self, gradients: int) -> Objective:

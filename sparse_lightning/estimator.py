@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import secrets
 import warnings
-from dataclasses import replace
 from functools import cache
 from threading import Lock
 from typing import Any, Self
@@ -23,6 +22,7 @@ import hydra
 import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -33,8 +33,10 @@ from torch import Tensor
 
 from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.data.batch import EpochShuffle
+from sparse_lightning.decoders import LinearDecoder, LinearNetworkDecoder
 from sparse_lightning.errors import SettingError, require_count, require_non_negative
-from sparse_lightning.learner import Learner, split_evenly
+from sparse_lightning.learner import Learner, mini_batches
+from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.sparsity_target import (
     LEAST_EPOCHS,
     SparsityController,
@@ -299,7 +301,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             config.model.decoder.input_dim = inputs.shape[1]
         with LOCK, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            model = instantiate(config.model).to(inputs.dtype)
+            model = _instantiated(config.model).to(inputs.dtype)
         validate_data(self, X, skip_check_array=True)  # Notes names of features and their number.
         self._config, self.model_ = config, model
         self._learner = Learner(model, seed, controller)
@@ -318,7 +320,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         order = EpochShuffle(len(inputs), learner.seed)
         order.set_epoch(self.n_iter_)
         size = self._config.data.batch_size
-        batches = split_evenly(list(order), size, fewest=_fewest(self._config))
+        batches = mini_batches(list(order), size, fewest=_fewest(self._config))
         measured = learner.epoch(inputs, batches)
         self.n_iter_ += 1
         self.n_steps_ += len(batches)
@@ -340,7 +342,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         numpy_type = torch.empty((), dtype=self._dtype).numpy().dtype
         self.mean_ = (self._total / self._count).astype(numpy_type)
         scale = 1.0
-        if self._is_deep:
+        if not self._is_linear:
             largest = self._learner.largest
             scale = torch.where(largest > 0, largest, 1.0)
         self.components_ = self.model_.decoder.atoms(scale).numpy()
@@ -349,27 +351,16 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @torch.no_grad()
     def _codes(self, inputs: Tensor) -> Tensor:
-        model = self.model_
-        if model.encoder is None:
-            codes = inputs.new_zeros(len(inputs), model.decoder.code_dim)
-        else:
-            codes = torch.cat([model.encoder(chunk) for chunk in inputs.split(CHUNK)])
+        model, chunks = self.model_, inputs.split(CHUNK)
         if model.encoder is not None and self.transform_algorithm != "inference":
-            return codes
-        # Rounding depends on which rows are multiplied together, and the steps of inference through
-        # a hidden layer make much of it: in float64 that does not show.
-        wide = torch.float64 if self._is_deep else inputs.dtype
-        energy = replace(model.energy, variance_weight=0.0, encoder_weight=0.0)
-        decoder = copy.deepcopy(model.decoder).to(wide)
-        found = [
-            model.solver(energy.bind(decoder, rows), start).codes
-            for rows, start in zip(inputs.to(wide).split(CHUNK), codes.to(wide).split(CHUNK))
-        ]
-        return torch.cat(found).to(inputs.dtype)
+            return torch.cat([model.predict_codes(chunk) for chunk in chunks])
+        # The steps of inference through a hidden layer make much of rounding.
+        wide = None if self._is_linear else torch.float64
+        return torch.cat([model.infer_alone(chunk, wide) for chunk in chunks]).to(inputs.dtype)
 
     @property
-    def _is_deep(self) -> bool:
-        return "hidden_dims" in self._config.model.decoder
+    def _is_linear(self) -> bool:
+        return isinstance(self.model_.decoder, LinearDecoder | LinearNetworkDecoder)
 
     def _zeros(self, inputs: Tensor) -> float:
         """Share of zeros in the codes of `transform`, of some of the rows."""
@@ -389,6 +380,13 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         strides.
         """
         return torch.tensor(np.ascontiguousarray(rows), dtype=dtype)
+
+
+def _instantiated(config: DictConfig) -> SparseAutoencoder:
+    try:
+        return instantiate(config)
+    except InstantiationException as error:  # Hydra's, round what a part has against its settings.
+        raise error.__cause__ or error from None
 
 
 def _fewest(config: DictConfig) -> int:

@@ -68,7 +68,7 @@ class Learner:
         self.model.set_sparsity_weight(self.search.weight)
 
 
-def split_evenly(order: list[int], size: int, fewest: int) -> list[list[int]]:
+def mini_batches(order: list[int], size: int, fewest: int) -> list[list[int]]:
     """Batches of ``size`` samples; a last one of less than ``fewest`` joins the one before."""
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     if len(batches) > 1 and len(batches[-1]) < fewest:

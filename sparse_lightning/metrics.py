@@ -54,7 +54,11 @@ class Sums(Metric):
 
 
 class ImagePSNR(Sums):
-    """Mean over images of `image_psnr`, in dB, from their mean squared errors."""
+    """Mean over images of `image_psnr`, in dB, from their mean squared errors.
+
+    An exact image counts as 40 dB, and one with a smaller error than :math:`10^{-4}` as more. Means
+    near 40 dB and above are therefore no order of quality.
+    """
 
     higher_is_better = True
 

@@ -8,6 +8,7 @@ codes by inference otherwise.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,33 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             self._require_descent(inputs, objective, initial, objective.terms(solution.codes))
         return solution
 
+    @torch.no_grad()
+    def infer_alone(self, inputs: Tensor | np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        """Codes (n, l) by inference at γ = 0 and β = 0: of each sample by itself.
+
+        Inference begins where the family's own does, and neither the encoder nor the other samples
+        of a batch hold it there.
+
+        Args:
+            inputs: as for `encode`.
+            dtype: of inference; that of the inputs, and float32 at least, if None. Rounding depends
+                on which rows are multiplied together, and in float64 that does not show.
+
+        Raises:
+            InputError: inputs that do not fit, or are not finite.
+        """
+        inputs = self._checked(inputs)
+        if self.encoder is None:
+            initial = inputs.new_zeros(len(inputs), self.decoder.code_dim)
+        else:
+            initial = self.predict_codes(in_type_of(self.encoder, inputs))
+        dtype = dtype or at_least_float32(inputs).dtype
+        decoder = self.decoder
+        if dtype is torch.float64:
+            decoder = copy.deepcopy(decoder).double()
+        energy = replace(self.energy, variance_weight=0.0, encoder_weight=0.0)
+        return self.solver(energy.bind(decoder, inputs.to(dtype)), initial.to(dtype)).codes
+
     def infer_batch(
         self, inputs: Tensor, prediction: Tensor | None, processes: Processes | None = None
     ) -> Inference:
@@ -258,7 +286,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     # Learning.
 
-    def on_fit_start(self) -> None:
+    def setup(self, stage: str) -> None:
         known = getattr(getattr(self.trainer, "datamodule", None), "training_mean", None)
         if known is not None:
             self.training_mean = known
@@ -399,7 +427,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             checkpoint[TRAINING_MEAN] = self.training_mean.cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.training_mean = checkpoint.get(TRAINING_MEAN)
+        self.training_mean = checkpoint.get(TRAINING_MEAN, self.training_mean)
         saved = checkpoint["state_dict"]
         is_finer = any(
             saved[name].dtype == torch.float64 != own.dtype

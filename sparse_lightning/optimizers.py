@@ -3,6 +3,8 @@
 The codes that inference found are constants. So the losses of the decoder and of the encoder share
 no parameter. Adam treats each parameter by itself. One Adam on the sum of both losses, with a
 parameter group for each learning rate and weight decay, therefore takes the steps of two Adams.
+(Not so with ``trainer.gradient_clip_val``, whose norm is that of both parts together, nor with the
+training rule ``EndToEnd``, whose loss both parts share.)
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ class                    convex  signed  R(z)
 `NonNegativeL0`          no      no      number of active components
 =======================  ======  ======  ==========================================================
 
-With a convex penalty and a linear decoder a solver ends at a minimum of the energy. With a penalty
-that is not convex it ends at a fixed point of the proximal gradient step, which depends on the
-start.
+With a convex penalty, a linear decoder and β = 0 a solver ends at a minimum of the energy. The
+hinge and a decoder with hidden layers are not convex. With them, or with a penalty that is not
+convex, a solver ends at a fixed point of the proximal gradient step, which depends on the start.
 """
 
 from __future__ import annotations
@@ -41,12 +41,10 @@ class Penalty(ABC):
     """Base of all penalties.
 
     Attributes:
-        is_convex: whether R is a convex function.
         is_signed: whether codes may have negative components. Encoders that end in a relu cannot
             predict such codes.
     """
 
-    is_convex: bool = True
     is_signed: bool = False
 
     @abstractmethod
@@ -124,8 +122,6 @@ class NonNegativeLogSum(Penalty):
 
     epsilon: float = 0.1
 
-    is_convex = False
-
     def __post_init__(self) -> None:
         plain_numbers(self)
         require_positive("model.energy.penalty.epsilon", self.epsilon)
@@ -154,8 +150,6 @@ class NonNegativeL0(Penalty):
         >>> NonNegativeL0().prox(torch.tensor([[0.5, 0.4, -0.9]]), threshold=0.1)
         tensor([[0.5000, 0.0000, 0.0000]])
     """
-
-    is_convex = False
 
     def value(self, codes: Tensor) -> Tensor:
         return (codes != 0).to(codes.dtype).sum(-1)

@@ -102,8 +102,7 @@ def found_rows(glance: Glance, arguments: argparse.Namespace) -> list[Row]:
 def arranged(rows: list[Row], arguments: argparse.Namespace) -> list[Row]:
     """Rows in the order that was asked for, as many as were asked for."""
     column = column_of(arguments.sort, rows) if arguments.sort else metric_chosen_by(rows)
-    rows = ranked(rows, column)
-    rows = (rows[::-1] if arguments.reverse else rows)[: arguments.top]
+    rows = ranked(rows, column, arguments.reverse)[: arguments.top]
     return sweeps(rows) if arguments.sweeps else rows
 
 
@@ -175,11 +174,12 @@ def sweeps_for_the_eye(rows: list[Row]) -> Table:
     return table
 
 
-def _cell(value: object, form: str = "{:g}") -> str:
+def _cell(value: object, form: str | None = None) -> str:
     if value is None:
         return ""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return form.format(value) if is_number else str(value)
+    if form is not None:
+        return form.format(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _epochs(row: Row) -> str:

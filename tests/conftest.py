@@ -35,6 +35,9 @@ TINY = (
     "~callbacks.figures",
 )
 
+# Variables of the shell: folders, and the terminal, by which tables are laid out.
+FOREIGN = ("IMAGENET_DIR", "SPARSE_LIGHTNING_CACHE", "COLUMNS", "LINES", "FORCE_COLOR")
+
 FAMILIES = ["sdl", "vdl", "wdl", "do", "none"]
 FAMILIES += [f"{family}_nl" for family in FAMILIES]
 
@@ -42,11 +45,18 @@ FAMILIES += [f"{family}_nl" for family in FAMILIES]
 @pytest.fixture(autouse=True)
 def fixed_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user's shell sets must change no test, and what a test sets no other test."""
     for name in [*os.environ]:
-        if name.startswith("WANDB_") or name in ("IMAGENET_DIR", "SPARSE_LIGHTNING_CACHE"):
+        if name.startswith("WANDB_") or name in FOREIGN:
             monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture(scope="session")

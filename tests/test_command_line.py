@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from sparse_lightning.train import main
 @pytest.fixture
 def command(monkeypatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
     def run(*arguments: str) -> None:
         GlobalHydra.instance().clear()
@@ -24,20 +22,16 @@ def command(monkeypatch, tmp_path: Path):
 
     yield run
     GlobalHydra.instance().clear()
-    os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["model.energy.sparsity_wieght=1"], "Nearest valid names: model.energy.sparsity_weight"),
-        (["model=vdl_nll"], "Nearest valid names: model=vdl_nl"),
         (["model.energy.sparsity_weight=-1"], "model.energy.sparsity_weight=-1 must be"),
         (["model=do", "model.energy.encoder_weight=1"], "needs an encoder"),
-        (["sparsity_level=7"], "sparsity_level=7 must be between 0 and 5"),
     ],
 )
-def test_a_mistake_gets_one_sentence(command, arguments, expected):
+def test_a_mistake_that_a_part_finds_gets_one_sentence(command, arguments, expected):
     with pytest.raises(SystemExit) as stopped:
         command("logger=none", *arguments)
     message = str(stopped.value.code)

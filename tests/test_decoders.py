@@ -85,13 +85,6 @@ def test_unit_columns(make, norm):
     assert float(cosine.detach()) == pytest.approx(1)
 
 
-def test_a_column_of_a_convolution_is_the_kernel_of_one_input_channel():
-    decoder = Convolutional()
-    kernels = decoder.convolution.weight.detach()
-    expected = torch.stack([kernels[:, channel].norm() for channel in range(2)])
-    torch.testing.assert_close(decoder.column_norms()[1], expected)
-
-
 class Unfolded(Decoder):
     """Convolutions of each kind, whose columns nobody wrote down."""
 
@@ -269,6 +262,12 @@ def test_inference_sees_what_the_decoder_draws(decoder):
 def test_parametrised_layers_keep_the_fast_data_fit():
     decoder = with_unit_atoms(MultiLayerDecoder(5, [6], 7))
     assert isinstance(decoder.datafit(torch.randn(3, 7)), ReluNetworkDataFit)
+
+
+def test_parametrised_weights_cannot_be_rescaled_from_outside():
+    decoder = with_unit_atoms(MultiLayerDecoder(5, [6], 7))
+    with pytest.raises(SettingError, match=r"parametrised weights. Set model\.constraint=null"):
+        UnitColumns()(decoder)
 
 
 def test_a_data_fit_that_is_mixed_in_is_kept():

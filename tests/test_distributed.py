@@ -20,11 +20,13 @@ from sparse_lightning.solvers import FISTA, Adaptive
 from sparse_lightning.variance import Moments
 
 REPOSITORY = Path(__file__).parent.parent
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
-    "OMP_NUM_THREADS": "1",
-}
 ENERGY = Energy(0.02, variance_weight=10.0, variance_threshold=0.5)
+
+
+def environment() -> dict[str, str]:
+    """For a process of its own."""
+    folders = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    return os.environ | {"PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
 
 
 class OneOther(Processes):
@@ -111,7 +113,7 @@ def problem() -> tuple[LinearDecoder, Tensor]:
 def test_inference_in_two_processes_equals_one(name: str, tmp_path: Path):
     command = [sys.executable, "-c", PART]
     processes = [
-        subprocess.Popen([*command, str(rank), str(tmp_path), name], env=ENVIRONMENT)
+        subprocess.Popen([*command, str(rank), str(tmp_path), name], env=environment())
         for rank in range(2)
     ]
     try:
@@ -148,7 +150,7 @@ def test_training_in_two_processes_equals_one(model: str, mnist_root: Path, tmp_
     states, tables = {}, {}
     for name, how in ways.items():
         command = [*common, *how, f"run_dir={tmp_path / name}"]
-        subprocess.run(command, check=True, cwd=REPOSITORY, env=ENVIRONMENT, timeout=300)
+        subprocess.run(command, check=True, cwd=REPOSITORY, env=environment(), timeout=300)
         last = tmp_path / name / "checkpoints" / "last.ckpt"
         states[name] = torch.load(last, weights_only=True)["state_dict"]
         tables[name] = pd.read_csv(tmp_path / name / "metrics.csv").drop(

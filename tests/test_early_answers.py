@@ -34,6 +34,7 @@ COMMANDS = ("train", "evaluate", "reproduce", "collect")
 MISTAKES = [
     (["train", "modle=sdl"], "Nearest valid names: model"),
     (["train", "model=vdl_ln_"], "Nearest valid names: model="),
+    (["train", "model.energy.sparsity_wieght=1"], "names: model.energy.sparsity_weight"),
     (["train", "code_dim=2.5"], "code_dim=2.5 must be"),
     (["train", "sparsity_level=77"], "sparsity_level=77 must be between"),
     (["train", "resume=perhaps"], "resume=perhaps must be"),

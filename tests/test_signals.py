@@ -136,13 +136,17 @@ def test_a_terminated_run_is_no_success_and_can_be_continued(mnist_root: Path, t
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 300
-    while not _has_trained_a_batch(folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert is_locked(folder)
-    assert f"process {process.pid} on" in (folder / "run.owner").read_text()
-    process.send_signal(signal.SIGTERM)
-    errors = process.communicate(timeout=200)[1]
+    try:
+        deadline = time.monotonic() + 300
+        while not _has_trained_a_batch(folder) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.05)
+        assert is_locked(folder)
+        assert f"process {process.pid} on" in (folder / "run.owner").read_text()
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=200)[1]
+    finally:
+        process.kill()
     assert process.returncode == 143, errors
     assert not is_locked(folder)
     assert re.search(r"Interrupted\. This goes on inside epoch 0:\n", errors), errors
@@ -154,4 +158,5 @@ def test_a_terminated_run_is_no_success_and_can_be_continued(mnist_root: Path, t
 def _has_trained_a_batch(folder: Path) -> bool:
     """By the sign of life that a run gives after its first batch, and then once in a while."""
     settings, sign = folder / "config.yaml", folder / "run.owner"
-    return settings.exists() and sign.stat().st_mtime_ns > settings.stat().st_mtime_ns
+    there = settings.exists() and sign.exists()
+    return there and sign.stat().st_mtime_ns > settings.stat().st_mtime_ns

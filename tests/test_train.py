@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.solvers import FISTA
 from sparse_lightning.train import train
-from sparse_lightning.training.code_identity import code_identity
+from sparse_lightning.training.code_identity import code_identity, commit_of
 
 
 def test_what_a_run_leaves_behind(compose_small: Compose, tmp_path: Path):
@@ -54,6 +55,25 @@ def test_what_a_run_leaves_behind(compose_small: Compose, tmp_path: Path):
     best = SparseAutoencoder.load_from_checkpoint(run / "checkpoints" / "best.ckpt")
     assert best.family == "vdl"
     assert (run / "checkpoints" / "last.ckpt").exists()
+
+
+def test_two_states_of_changed_files_are_two(tmp_path: Path):
+    def git(*words: str) -> None:
+        author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    assert commit_of(tmp_path) is None
+    (tmp_path / "code.py").write_text("x = 1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    states = [commit_of(tmp_path)]
+    for text in ("x = 2", "x = 3"):
+        (tmp_path / "code.py").write_text(text)
+        states.append(commit_of(tmp_path))
+    assert len(set(states)) == 3
+    assert len(states[0]) == 40
+    assert all(state.startswith(f"{states[0]}-dirty-") for state in states[1:])
 
 
 def test_same_seed_same_weights_other_seed_other_weights(compose_small: Compose, tmp_path: Path):
@@ -139,7 +159,6 @@ def test_weight_so_large_that_all_codes_are_zero_is_a_warning(compose_small: Com
         (["solver.step_size=0"], SettingError, r"solver\.step_size=0"),
         (["model.encoder=null"], SettingError, r"encoder_weight=5.0 needs an encoder"),
         (["ckpt_path=/nowhere/last.ckpt"], CheckpointError, "no checkpoint at /nowhere"),
-        (["sparsity_level=9"], SettingError, "sparsity_level=9 must be between 0 and 5"),
     ],
 )
 def test_bad_settings_are_refused_before_training(overrides, error, message, compose_small):

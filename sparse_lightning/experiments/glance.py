@@ -21,6 +21,7 @@ from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.experiments.locks import is_locked, seconds_since_beat
 from sparse_lightning.experiments.records import (
     CONFIG_FILE,
+    FOUND_WEIGHT,
     PLAN_FILE,
     TABLE_FILE,
     Record,
@@ -45,7 +46,10 @@ DESCRIPTION = (
 # The metric that runs are chosen by, in the order of preference: PSNR in dB, or R² where inputs
 # are not images. Test metrics are reported and never chosen by.
 CHOSEN_BY = ("val/psnr", "val/r2")
-LOWER_IS_BETTER = ("energy", "reconstruction", "dead_units", "seconds", "iterations", "last_sign")
+LOWER_IS_BETTER = (
+    *("energy", "reconstruction", "sparsity", "variance", "encoder", "relative_error"),
+    *("dead_units", "below_threshold", "seconds", "iterations", "last_sign"),
+)
 # Overrides of a planned run, and their columns.
 TOLD_BY_OVERRIDES = {
     "data": "data",
@@ -128,6 +132,8 @@ class Glance:
         epochs = metrics.get("epochs", record.epochs_done)
         row = {"run": str(record.folder), "sweep": str(record.folder.parent), "state": str(state)}
         row |= about | {"epochs": epochs}
+        if FOUND_WEIGHT in metrics:  # The settings of such a run have where the search began.
+            row["sparsity_weight"] = metrics[FOUND_WEIGHT]
         row |= {name: metrics[name] for name in ("max_epochs", "seconds") if name in metrics}
         if state in (Standing.RUNNING, Standing.DEAD):
             row["last_sign"] = seconds_since_beat(record.folder)
@@ -164,7 +170,8 @@ def describe(settings: Row) -> Row:
     return {
         "data": data,
         "family": get("model.family"),
-        "sparsity_weight": get("model.energy.sparsity_weight"),
+        # As in tables of studies: k, where the encoder keeps the k largest components.
+        "sparsity_weight": get("model.encoder.k") or get("model.energy.sparsity_weight"),
         "seed": settings.get("seed"),
         "max_epochs": get("trainer.max_epochs"),
     }
@@ -249,11 +256,11 @@ def _equal(value: Any, text: str) -> bool:
     return str(value) == text.strip()
 
 
-def ranked(rows: list[Row], column: str) -> list[Row]:
+def ranked(rows: list[Row], column: str, worst_first: bool = False) -> list[Row]:
     """Best first; runs that went wrong after the others, runs without a value last."""
     lower = column.rpartition("/")[2] in LOWER_IS_BETTER
     is_metric = "/" in column or column in LOWER_IS_BETTER
-    sign = -1 if is_metric and not lower else 1
+    sign = -1 if (is_metric and not lower) != worst_first else 1
 
     def key(row: Row) -> tuple:
         value = row.get(column)

@@ -31,6 +31,8 @@ TABLE_FILE = "metrics.csv"
 FAILURE_FILE = "failure.json"
 PLAN_FILE = "plan.json"
 DIVERGED_AT = "diverged_at_epoch"
+# λ that a run with a target has come to; the settings say where it started.
+FOUND_WEIGHT = "val/sparsity_weight"
 
 
 class State(StrEnum):

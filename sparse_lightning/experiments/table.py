@@ -25,6 +25,7 @@ from sparse_lightning.experiments.fingerprint import (
 )
 from sparse_lightning.experiments.records import (
     DIVERGED_AT,
+    FOUND_WEIGHT,
     PLAN_FILE,
     TABLE_FILE,
     State,
@@ -55,8 +56,6 @@ DATA = "data_fingerprint"
 ORIGIN = ("version", "commit", DATA)
 PER_RUN = ("run", "state", *SEEDS, *ORIGIN, DIVERGED_AT, "failure")
 RESULTS = [f"test/{quality.name}" for quality in QUALITIES]
-# λ that a run with a target has come to; the settings say where it started.
-FOUND_WEIGHT = "val/sparsity_weight"
 REGRET_FILE, EPOCHS_FILE = "regret.png", "epochs.parquet"
 HEADINGS = {
     "target_zeros": "target",

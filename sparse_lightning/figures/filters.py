@@ -19,7 +19,8 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def noise(summary: pd.DataFrame, data: str) -> Figure:
-    """Mean over seeds of each family and λ, with bars of one standard deviation."""
+    """Mean over seeds of each family and λ above 0, with bars of one standard deviation."""
+    summary = summary[summary["sparsity_weight"] > 0]
     figure = Figure(figsize=(8.4, 4.0), layout="constrained")
     row = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (column, title) in zip(row, PANELS.items()):

@@ -109,8 +109,14 @@ def _label(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
-    """PSNR or R² read off each family's curve at equal shares of zeros."""
+    """PSNR or R² read off each family's curve at equal shares of zeros.
+
+    A family has no mark where the curves of some seeds do not reach.
+    """
     quality = quality_of(summary)
+    summary = summary.assign(
+        **{quality.name: summary[quality.name].where(summary["seeds"] == summary["curves"])}
+    )
     figure = Figure(figsize=(8.2, 3.6), layout="constrained")
     axes = figure.subplots()
     families = families_in_order(summary["family"])
@@ -135,7 +141,8 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
     tidy(axes)
     axes.legend(fontsize=8, ncols=2)
     figure.suptitle(
-        f"Reconstruction at equal sparsity, {data} (no mark: no point there)", fontsize=10
+        f"Reconstruction at equal sparsity, {data} (no mark: not every seed reaches there)",
+        fontsize=10,
     )
     return figure
 
@@ -146,8 +153,8 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
     A curve is the mean over all seeds of a family, and has a gap where some do not reach the zeros.
     """
     quality = quality_of(summary)
-    seeds = summary.groupby("family")["seeds"].transform("max")
-    values = summary[quality.name].where(summary["seeds"] == seeds)
+    curves = summary.groupby("family")["curves"].transform("max")
+    values = summary[quality.name].where(summary["seeds"] == curves)
     shares = sorted(summary["zeros"].unique())
     figure = Figure(figsize=(3.4 * len(shares), 3.6), layout="constrained")
     grid = figure.subplots(1, len(shares), sharex=True, squeeze=False)[0]
@@ -187,8 +194,10 @@ def _two_ways(families: list[str], ways: dict[str, pd.DataFrame], title: str) ->
     rows = -(-len(families) // columns)
     figure = Figure(figsize=(2.9 * columns + 0.4, 2.5 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(families) :]:
-        axes.set_visible(False)
+    for place in range(len(families), rows * columns):
+        grid.flat[place].set_visible(False)
+        # The panel above it is the lowest of its column.
+        grid.flat[place - columns].tick_params(labelbottom=True)
     for axes, family in zip(grid.flat, families):
         colour = family_style(family)["color"]
         for (way, table), style in zip(ways.items(), ("-", ":")):

@@ -29,7 +29,15 @@ code, pre { background: #f4f4f4; font-size: 0.85em; overflow-x: auto; white-spac
 """
 
 
-OF_THE_PAPER = {"regret", "denoising", "low_data", "features", "ablation", "hinge_surface"}
+OF_THE_PAPER = {
+    "regret",
+    "denoising",
+    "low_data",
+    "features",
+    "filters",
+    "ablation",
+    "hinge_surface",
+}
 NOT_TRAINED = Finding(Word.OPEN, "no training that the study asks for is finished")
 
 

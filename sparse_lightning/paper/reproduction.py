@@ -153,6 +153,8 @@ def write_pages(
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     for section in sections:
+        for old in figures.glob(f"{section.title}_*.png"):
+            old.unlink()
         for path in section.pictures():
             shutil.copyfile(path, figures / f"{section.title}_{path.name}")
     return folder / "report.html"

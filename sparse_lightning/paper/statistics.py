@@ -111,7 +111,7 @@ class Sample:
         epochs: of training.
         of_models: whether the replicates are seeds of a model, whose variance is pooled with that
             of other models.
-        solver: that found the codes in training; None for what has none.
+        solvers: those that found the codes in training; none for what has no models.
         lack: what else keeps it from being evidence.
     """
 
@@ -121,7 +121,7 @@ class Sample:
     change: float = 0.0
     epochs: float = math.inf
     of_models: bool = True
-    solver: str | None = None
+    solvers: frozenset[str] = frozenset()
     lack: str | None = None
 
     @classmethod
@@ -147,9 +147,9 @@ class Sample:
 
     def missing_beside(self, other: Sample, rules: Rules, least_epochs: int = 0) -> str | None:
         """What keeps it from being evidence in a comparison with another."""
-        solvers = {self.solver, other.solver} - {None}
-        if len(solvers) == 2 and not solvers <= {*rules.alike_solvers}:
-            return f"a control of its solver, {self.solver} in place of {other.solver}"
+        solvers = self.solvers | other.solvers
+        if len(solvers) > 1 and not solvers <= {*rules.alike_solvers}:
+            return f"a control of the solvers {' and '.join(sorted(solvers))}"
         return self.missing(rules, least_epochs)
 
     def told(self, unit: str) -> str:

@@ -3,11 +3,12 @@ r"""Proximal gradient whose step and momentum follow the objective.
 The loop is that of `sparse_lightning.solvers.proximal_gradient`, with
 
 - a step of :math:`1/L` for each sample. Where the data fit knows a bound on its curvature (a linear
-  decoder), L is that bound. Elsewhere L is measured between successive points, as the local
-  curvature of Malitsky & Mishchenko ("Adaptive gradient descent without descent", 2020). It rises
-  at once, by a factor of 2 at most. It falls by at most 10 % an iteration, and only until momentum
-  first restarts: later a sample is near its minimum, where the kinks of relu networks look like
-  curvature that grows as steps shrink, and smaller steps settle on a kink (our own rule).
+  decoder), L is that bound. Elsewhere L is measured between successive points a and a', as
+  :math:`\langle \nabla(a') - \nabla(a), a' - a\rangle / \|a' - a\|^2`, the inverse of the long step
+  of Barzilai & Borwein ("Two-point step size gradient methods", 1988). It rises at once, by a
+  factor of 2 at most. It falls by at most 10 % an iteration, until momentum first restarts, and
+  never after Newton steps: later a sample is near its minimum, where the kinks of relu networks
+  look like curvature that grows as steps shrink, and smaller steps settle on a kink (our own rule).
 - momentum that restarts where it points uphill, the gradient test of O'Donoghue & Candès
   ("Adaptive restart for accelerated gradient schemes", 2015), for each sample.
 - one convergence test for the whole batch where the hinge couples its samples: a sample that rests
@@ -54,7 +55,6 @@ class Adaptive(ProximalGradient):
     tolerance: float = 3e-4
 
     restarts: ClassVar[bool] = True
-    ends_together: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_limits(self.tolerance, self.max_iterations)

@@ -95,11 +95,9 @@ class ProximalGradient(Solver):
 
     max_iterations: int
     tolerance: float
-    # Whether momentum restarts where it points uphill.
+    # Whether momentum restarts where it points uphill. Samples that the hinge couples then converge
+    # as one; without restarts each keeps its code from its own convergence on.
     restarts: ClassVar[bool] = False
-    # Whether samples that the hinge couples converge as one. If not, each keeps its code from its
-    # own convergence on.
-    ends_together: ClassVar[bool] = False
 
     @torch.no_grad()
     def __call__(self, objective: SolvableObjective, initial_codes: Tensor) -> Solution:
@@ -112,14 +110,9 @@ class ProximalGradient(Solver):
 
     @classmethod
     def is_mirrored(cls) -> bool:
-        """Whether the compiled loops (`gram_numba`) do what this class does.
-
-        They do where a subclass has no loop of its own, and where samples end together if and only
-        if momentum restarts.
-        """
+        """Whether the compiled loops (`gram_numba`) do what this class does: it has no own loop."""
         loop = ("descend", "iterate", "momentum")
-        is_own = any(getattr(cls, name) is not getattr(ProximalGradient, name) for name in loop)
-        return not is_own and cls.restarts == cls.ends_together
+        return all(getattr(cls, name) is getattr(ProximalGradient, name) for name in loop)
 
     def with_measured_steps(self, objective: SolvableObjective, codes: Tensor) -> Solution:
         """All iterations where there is no constant step."""
@@ -193,7 +186,7 @@ class ProximalGradient(Solver):
         frozen = state.frozen
         if self.tolerance > 0:
             squares = sum_of_squares(change), sum_of_squares(state.codes)
-            if self.ends_together and not objective.is_separable:
+            if self.restarts and not objective.is_separable:
                 squares = objective.total(torch.stack(squares).sum(1, keepdim=True))
             frozen = has_converged(*squares, self.tolerance).expand_as(frozen)
         momentum, age = self.momentum(state.age, new - state.point, change)

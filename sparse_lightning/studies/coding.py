@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator
@@ -35,22 +34,6 @@ def batches(data: SplitDataModule, split: str, count: int | None = None) -> Iter
 def codes_of(model: SparseAutoencoder, inputs: Tensor) -> Tensor:
     """The family's own codes (n, l) of inputs (n, d)."""
     return at_least_float32(model.encode(inputs))
-
-
-@torch.no_grad()
-def free_codes(model: SparseAutoencoder, inputs: Tensor) -> Tensor:
-    """Codes (n, l) of inputs (n, d) by inference at γ = 0 and β = 0, whatever the family.
-
-    Inference begins where the family's own does, and nothing holds it there: neither the encoder
-    nor the other samples of a batch.
-    """
-    energy = dataclasses.replace(model.energy, encoder_weight=0.0, variance_weight=0.0)
-    if model.encoder is None:
-        initial = inputs.new_zeros(len(inputs), model.decoder.code_dim)
-    else:
-        initial = model.predict_codes(inputs)
-    objective = energy.bind(model.decoder, at_least_float32(inputs), None)
-    return model.solver(objective, at_least_float32(initial)).codes
 
 
 def all_codes(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sparse_lightning.experiments.runs import TABLE_FILE
-from sparse_lightning.experiments.table import DATA, FOUND_WEIGHT
+from sparse_lightning.experiments.records import FOUND_WEIGHT, TABLE_FILE
+from sparse_lightning.experiments.table import DATA
 from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.trained_models import TrainedModel
 

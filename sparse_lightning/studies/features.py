@@ -38,7 +38,7 @@ from sparse_lightning.studies.trained_models import TrainedModel
 
 ATOM, FILTER = "atom", "encoder filter"
 SCRAMBLED = "scrambled_"
-KEYS = ["data", "family", "sparsity_weight", "seed", "max_epochs", "run"]
+KEYS = ["data", "family", "solver", "sparsity_weight", "seed", "run"]
 # Of a model's atoms in use; what the last half of training changed in them is told.
 MEASURES = [
     "oriented", "gabor_like", "gabor_like_scrambled", "median_extent", "median_likeness",

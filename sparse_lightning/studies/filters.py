@@ -23,7 +23,7 @@ from sparse_lightning.studies.result_cache import ResultCache, Rows
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
-KEYS = ["data", "family", "solver", "sparsity_weight", "seed", "max_epochs", "run"]
+KEYS = ["data", "family", "solver", "sparsity_weight", "seed", "run"]
 MEASURES = ["noise", "noise_in_use"]
 
 

@@ -33,7 +33,6 @@ from sparse_lightning.studies.coding import (
     all_inputs,
     batches,
     fingerprint,
-    free_codes,
     largest_codes,
 )
 from sparse_lightning.studies.matching import Matching, matched
@@ -109,7 +108,7 @@ def _measure(trained: TrainedModel, data: SyntheticDictionary, threshold: float)
 
 
 def _free_codes(trained: TrainedModel, data: SplitDataModule) -> np.ndarray:
-    found = [free_codes(trained.model, batch.inputs) for batch in batches(data, "test")]
+    found = [trained.model.infer_alone(batch.inputs) for batch in batches(data, "test")]
     return torch.cat(found).numpy()
 
 

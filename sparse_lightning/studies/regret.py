@@ -27,7 +27,6 @@ from sparse_lightning.studies.coding import (
     batches,
     codes_of,
     fingerprint,
-    free_codes,
 )
 from sparse_lightning.studies.epochs import validation_history
 from sparse_lightning.studies.equal_sparsity import (
@@ -122,8 +121,10 @@ def _point(trained: TrainedModel, data: SplitDataModule, num_images: int | None,
     quality, zeros, count = ReconstructionQuality(data), 0, 0
     active = torch.zeros(trained.model.decoder.code_dim, dtype=torch.bool)
     for batch in batches(data, "test", num_images):
-        find = free_codes if way == INFERENCE else codes_of
-        codes = find(trained.model, batch.inputs)
+        if way == INFERENCE:
+            codes = trained.model.infer_alone(batch.inputs)
+        else:
+            codes = codes_of(trained.model, batch.inputs)
         rebuilt: Tensor = trained.model.decode(codes).detach()
         quality.update(batch, rebuilt)
         zeros += int((codes == 0).sum())

@@ -233,7 +233,7 @@ def find_trained_models(
         values = _as_values(given)
         kept = [trained for trained in found if _is_among(trained, column, values)]
         if not kept:
-            known = sorted({trained.columns[column] for trained in found})
+            known = sorted({trained.columns[column] for trained in found}, key=str)
             raise NoModelsError(f"where.{column}={values} leaves no model: there are {known}.")
         found = kept
     if not of_any_settings:

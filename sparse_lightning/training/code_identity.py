@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,23 +15,27 @@ CHECKOUT = Path(__file__).parents[2]
 def code_identity() -> dict[str, str | None]:
     """``version`` of the package, and ``commit`` where it runs from a git checkout.
 
-    A commit whose tracked files have been changed since ends with ``-dirty``.
+    Where tracked files have been changed since, ``-dirty-`` and a digest of the changes follow.
     """
     try:
         installed = version("sparse_lightning")
     except PackageNotFoundError:
         installed = None
-    return {"version": installed, "commit": _commit(CHECKOUT)}
+    return {"version": installed, "commit": commit_of(CHECKOUT)}
 
 
-def _commit(folder: Path) -> str | None:
+def commit_of(folder: Path) -> str | None:
+    """That of a git checkout, with what has been changed since; None of another folder."""
     if not (folder / ".git").exists():
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        found = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, check=True, timeout=30
-        )
+        commit = _git(folder, "rev-parse", "HEAD").decode().strip()
+        changes = _git(folder, "diff", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return f"{commit}-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else commit
+
+
+def _git(folder: Path, *words: str) -> bytes:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout

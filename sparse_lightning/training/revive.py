@@ -175,7 +175,7 @@ def hard_inputs(
     """
     inputs = torch.cat(list(batches))
     errors = torch.cat(
-        [mean_squares(model.decode(model.encode(part)) - part) for part in inputs.split(1000)]
+        [mean_squares(model.decode(_codes(model, part)) - part) for part in inputs.split(1000)]
     )
     processes = Processes.present()
     if processes is not None:
@@ -191,6 +191,11 @@ def hard_inputs(
     rank, size = distributed.get_rank(), distributed.get_world_size()
     is_here = (chosen % size == rank)[:, None]
     return processes.total(torch.where(is_here, inputs[chosen // size], 0.0))
+
+
+def _codes(model: SparseAutoencoder, inputs: Tensor) -> Tensor:
+    """Of each input by itself: hard inputs are no batch that the hinge could be asked of."""
+    return model.infer_alone(inputs) if model.encoder is None else model.encode(inputs)
 
 
 def revive(
@@ -239,7 +244,7 @@ def missing_columns(
 ) -> tuple[Tensor, Tensor]:
     """New columns (k, m) of the bottom weight, and what the inputs lack, (k, d)."""
     weight, axis = _atom_columns(model.decoder)
-    codes = model.encode(inputs).detach().to(weight.dtype)
+    codes = _codes(model, inputs).detach().to(weight.dtype)
     codes[:, units] = 0.0
     lacking = inputs - model.decode(codes).detach()
     codes[torch.arange(len(units)), units] = 1.0

@@ -219,6 +219,13 @@ def test_any_loader_trains_with_a_plain_trainer(name, tmp_path: Path):
     assert torch.equal(again.training_mean, model.training_mean)
 
 
+def test_testing_alone_takes_the_mean_of_the_training_data():
+    model, data = own_model(), OwnData(OwnModule())
+    data.training_mean = INPUTS.mean(0) + 1
+    plain_trainer().test(model, datamodule=data)
+    assert torch.equal(model.training_mean, data.training_mean)
+
+
 def test_batches_that_are_no_inputs_are_refused():
     for batch, told in (
         ({"x": INPUTS}, "kind dict with the keys x is no input"),

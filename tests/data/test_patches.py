@@ -694,8 +694,7 @@ def test_a_batch_of_one_sample_is_refused_where_variance_matters(root):
 # Without a folder.
 
 
-def test_sample_photographs_stand_in_and_say_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("IMAGENET_DIR", raising=False)
+def test_sample_photographs_stand_in_and_say_so(tmp_path, capsys):
     assert len(sample_photographs()) == 12
     data = prepared(None, tmp_path, shorter_side=256)
     data.prepare_data()
@@ -720,8 +719,7 @@ def test_the_environment_names_the_folder(root, compose, monkeypatch):
     assert instantiate(compose("data=imagenet_patches").data).root is None
 
 
-def test_the_configuration_composes_for_every_family(compose, monkeypatch):
-    monkeypatch.delenv("IMAGENET_DIR", raising=False)
+def test_the_configuration_composes_for_every_family(compose):
     config = compose("model=vdl_nl", "data=imagenet_patches")
     assert config.data.root is None
     assert config.model.decoder.code_dim == 256

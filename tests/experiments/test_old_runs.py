@@ -64,9 +64,7 @@ def test_the_command_of_an_old_sweep_starts_nothing(old_sweep: Path, capsys):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_old_settings_are_those_of_the_same_command_today(name, compose: Compose, monkeypatch):
-    for variable in ("IMAGENET_DIR", "SPARSE_LIGHTNING_CACHE"):
-        monkeypatch.delenv(variable, raising=False)
+def test_old_settings_are_those_of_the_same_command_today(name, compose: Compose):
     old = effective_settings(OmegaConf.load(DATA / "old_settings" / f"{name}.yaml"))
     today = effective_settings(compose(*SETTINGS[name].split()))
     differing = {key for key in old.keys() | today if old.get(key) != today.get(key)}

@@ -42,7 +42,6 @@ from sparse_lightning.train import main
 def sweep_command(monkeypatch, tmp_path: Path, mnist_root: Path):
     """Give the command line of a sweep of tiny trainings, into ``tmp_path / "sweep"``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
     def run(*arguments: str) -> None:
         GlobalHydra.instance().clear()
@@ -373,7 +372,7 @@ def test_a_job_without_test_batches_has_ended(tmp_path: Path):
     assert ending(Run(tmp_path), State.FINISHED) == told
 
 
-def test_progress_counts_jobs_and_epochs(tmp_path: Path):
+def test_progress_counts_jobs_and_epochs(tmp_path: Path, monkeypatch):
     runs = [Run(tmp_path / name) for name in ("done", "running", "failed", "diverged", "left")]
     for run in runs:
         run.folder.mkdir()
@@ -391,5 +390,5 @@ def test_progress_counts_jobs_and_epochs(tmp_path: Path):
         progress.update()
         assert progress.counts() == "1 done, 1 running, 2 failed, 1 left"
     # 35 of 50 epochs in 100 s leave 15.
-    progress.began = time.monotonic() - 100
+    monkeypatch.setattr(time, "monotonic", lambda: progress.began + 100)
     assert progress.time_left() == "00:42 left"

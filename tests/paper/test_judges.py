@@ -82,7 +82,7 @@ def test_families_of_other_solvers_are_compared_after_a_control_alone(rules):
     result = StudyResult(table.assign(data="MNIST"), at_zeros(vdl_nl=17.0, **OTHERS).more)
     found = regret.reconstructs_best(result, rules)
     assert found.word is OPEN
-    assert "sdl_nl: missing a control of its solver, Adaptive in place of FISTA" in found.shown
+    assert "sdl_nl: missing a control of the solvers Adaptive and FISTA" in found.shown
     controlled = dataclasses.replace(rules, alike_solvers=["FISTA", "Adaptive"])
     assert regret.reconstructs_best(result, controlled).word is HOLDS
     # Other rivals refute as before.
@@ -90,6 +90,27 @@ def test_families_of_other_solvers_are_compared_after_a_control_alone(rules):
     assert regret.reconstructs_best(worse, rules).word is FAILS
     result.table["solver"] = result.table["solver"].where(result.table["family"] != "sdl", "ISTA")
     assert regret.linear_on_par(result, rules).word is OPEN
+
+
+def test_a_family_whose_weights_differ_in_solver_is_no_evidence(rules):
+    table = pd.DataFrame(
+        {"family": ["sdl", "vdl", "vdl"], "solver": ["FISTA", "Adaptive", "FISTA"]}
+    )
+    result = StudyResult(table.assign(data="MNIST"), at_zeros(vdl=16.1, sdl=16.0).more)
+    assert regret.linear_on_par(result, rules).word is OPEN
+    rules = dataclasses.replace(rules, families_with_strokes=["sdl"])
+    summary = atoms(mean_extent=(0.3, 0.6), median_likeness=(0.6, 0.8)).more["summary"]
+    for large, word in (("FISTA", HOLDS), ("Adaptive", OPEN)):
+        solvers = np.where(summary["sparsity_weight"] == 0.02, large, "FISTA")
+        grown = StudyResult(MNIST, {"summary": summary.assign(solver=solvers)})
+        assert features.atoms_grow(grown, rules).word is word
+
+
+def test_what_was_not_measured_leaves_a_claim_open(rules):
+    rows = at_zeros(vdl=16.1, sdl=16.0).more["at_zeros"].rename(columns={"psnr": "r2"})
+    assert regret.linear_on_par(StudyResult(MNIST, {"at_zeros": rows}), rules).word is OPEN
+    without = atoms(median_mean_frequency=(0.3, 0.2))
+    assert "study.compute.gabors" in features.atoms_are_gabors(without, rules).shown
 
 
 def test_codes_by_inference_stand_apart(rules):

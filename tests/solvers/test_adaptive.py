@@ -34,7 +34,7 @@ def test_never_uphill(decoder: str, growth: float, dtype: torch.dtype):
                 assert codes.dtype == dtype
                 assert (codes >= 0).all()
                 before, after = (exact_energy(given, z) for z in (kept, codes))
-                assert after <= before * (1 + 1e-6)
+                assert after <= before * (1 + (1e-5 if dtype == torch.float32 else 1e-9))
 
 
 def exact_energy(given: Problem, codes: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
@@ -35,7 +36,13 @@ def test_a_forked_process_finds_the_codes_that_its_parent_found(solver, make):
         _ = torch.ones(1_000_000).sin()
         reading, writing = os.pipe()
         if not (child := os.fork()):
-            report(writing, solver(objective, torch.zeros(2, 8).double()).codes)
+            # A child that raises or hangs must end too, without pytest's ending.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            try:
+                report(writing, solver(objective, torch.zeros(2, 8).double()).codes)
+            finally:
+                os._exit(1)
         os.close(writing)
         _, status = os.waitpid(child, 0)
     finally:

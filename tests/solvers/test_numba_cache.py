@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 from sparse_lightning.solvers import numba_cache
@@ -28,6 +29,7 @@ def double(number):
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch):
     """A function that imports the module above anew, and one that lists its files."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(numba_cache, "TOLD", set())
     monkeypatch.setattr(numba_cache.ForgivingCache, "compiles_apart", False)
     path = tmp_path / "compiled_for_a_test.py"

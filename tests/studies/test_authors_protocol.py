@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from tiny_study import TinyData, TinyModel
@@ -36,8 +38,8 @@ def test_rows_are_put_into_the_authors_order_whatever_ours_is():
     assert np.array_equal(np.sort(together), np.arange(60_000))
 
 
-def test_the_whole_of_mnist_has_their_split_and_a_part_has_not(tmp_path):
-    whole, part = MNIST(tmp_path), MNIST(tmp_path, num_train=1000)
+def test_the_whole_of_mnist_has_their_split_and_a_part_has_not(mnist_root: Path):
+    whole, part = MNIST(mnist_root), MNIST(mnist_root, num_train=1000)
     for data in (whole, part):
         data.prepare_data()
         data.setup()

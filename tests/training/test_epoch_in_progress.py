@@ -34,7 +34,6 @@ from sparse_lightning.training.epoch_in_progress import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 ALWAYS = "callbacks.last.every_minutes=1e-9"
 # Five batches in an epoch, the last of them smaller.
 SMALL = ("code_dim=16", "hidden_dim=24", "solver.max_iterations=8")
@@ -83,7 +82,8 @@ def has_come_to(epoch: int, run: Path) -> bool:
 
 def run_in_two_processes(words: Sequence[str], until: Callable[[], bool] = lambda: False) -> int:
     """Exit code of a training, which is killed once something holds."""
-    process = subprocess.Popen(words, cwd=REPOSITORY, env=ENVIRONMENT, start_new_session=True)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, cwd=REPOSITORY, env=environment, start_new_session=True)
     while process.poll() is None and not until():
         time.sleep(0.02)
     if process.poll() is None:
@@ -202,7 +202,7 @@ def test_data_that_cannot_go_on_inside_an_epoch_are_refused_by_name(compose_smal
 class Terminate(lightning.Callback):
     def on_train_batch_start(self, trainer, model, batch, batch_idx) -> None:
         if (trainer.current_epoch, batch_idx) == (1, 2):
-            trainer._signal_connector.received_sigterm = True
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_sigterm_saves_inside_the_epoch(compose_small: Compose, tmp_path: Path, capsys):

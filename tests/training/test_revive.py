@@ -138,6 +138,20 @@ def test_only_what_belongs_to_dead_units_changes(constraint, hidden, kind):
             assert not weights[name].index_select(axis, DEAD).any()
 
 
+def test_one_hard_input_is_enough_where_the_hinge_has_no_encoder():
+    """The hinge needs two samples, and one unit may be dead."""
+    decoder, adam = MultiLayerDecoder(6, [8], 10), AdamSettings(1e-3, 1e-3)
+    model = SparseAutoencoder(decoder, None, Energy(0.01, 10.0, 0.5), FISTA(0.1), adam, None)
+    optimizer = torch.optim.Adam(model.parameters())
+    inputs = torch.randn(1, 10)
+    assert len(hard_inputs(model, iter([inputs]), 1, torch.Generator().manual_seed(0))) == 1
+    weight = decoder.column_groups()[0][0]
+    before = weight.detach().clone()
+    revive(model, optimizer, torch.tensor([2]), inputs, 1.0)
+    changed = (weight != before).any(0)
+    assert changed.tolist() == [False, False, True, False, False, False]
+
+
 def test_inputs_are_drawn_by_the_square_of_their_errors():
     model = model_with(LinearDecoder(6, 10), None)
     model.decoder.weight.data.zero_()

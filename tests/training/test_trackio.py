@@ -14,7 +14,7 @@ from sparse_lightning.errors import SettingError
 from sparse_lightning.train import train
 
 # Trackio reads it when it is imported.
-os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp())
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp()
 
 
 def test_a_missing_package_is_named(compose: Compose, monkeypatch):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import wandb
 from conftest import Compose
-from wandb_records import HEADER, WHOLE, chunks, recorded_settings, records
+from wandb_records import recorded_settings, records
 
 from sparse_lightning.config import wandb_mode
 from sparse_lightning.data.patches import SAMPLE_TITLE
@@ -20,17 +18,6 @@ from sparse_lightning.experiments import wandb_summary
 from sparse_lightning.files import write_figure
 from sparse_lightning.train import train
 from sparse_lightning.training import callbacks
-
-
-def test_records_that_are_half_written_are_left_out():
-    begun = bytes(HEADER)
-    ends = []
-    for body in (b"first", b"second", b"a" * 100):
-        begun += struct.pack("<IHB", zlib.crc32(bytes([WHOLE]) + body), len(body), WHOLE) + body
-        ends.append(len(begun))
-    for length in range(len(begun) + 1):
-        assert len(list(chunks(begun[:length]))) == sum(end <= length for end in ends)
-    assert len(list(chunks(begun[:-1] + b"b"))) == 2
 
 
 def test_offline_run_holds_config_metrics_and_images(compose: Compose, mnist_root, tmp_path):
@@ -125,7 +112,6 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_sample_photographs_are_named_in_config_tags_and_figures(
     compose: Compose, monkeypatch, tmp_path
 ):
-    monkeypatch.delenv("IMAGENET_DIR", raising=False)
     titles = []
 
     def titled(figure, path):

@@ -21,10 +21,11 @@ def collapses(result: StudyResult, rules: Rules) -> Finding:
     logs = change.assign(
         **{name: np.log(change[name]) for name in change if name.startswith(("code", "column"))}
     )
-    solver_of = solvers(result)
+    solvers_of = solvers(result)
 
     def sample(family: str, rows: pd.DataFrame, name: str, sign: int) -> Sample:
-        return over_seeds(sign * rows[name], rows["epochs"].min(), solver=solver_of.get(family))
+        values = sign * rows[name]
+        return over_seeds(values, rows["epochs"].min(), solvers=solvers_of.get(family, ()))
 
     compared, findings = [], []
     for kind, rivals in rules.collapse_rivals.items():
@@ -43,7 +44,11 @@ def collapses(result: StudyResult, rules: Rules) -> Finding:
                     for rival in rivals
                 }
                 compared.append((title, sample(kind, rows, name, sign), samples))
-    comparisons = sum(len(samples) for *_, samples in compared)
+    # What is not measured would have been compared as well: by a code norm, and a layer at least.
+    unmeasured = rules.collapse_rivals.keys() - set(logs["family"])
+    comparisons = sum(len(samples) for *_, samples in compared) + sum(
+        2 * (1 + len(rules.collapse_rivals[kind])) for kind in unmeasured
+    )
     findings += [
         above(
             title,

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
-from sparse_lightning.paper.judges.evidence import ABSENT, lacks_of_choice, least_epochs
+from sparse_lightning.paper.judges.evidence import ABSENT, lacks_of_choice, least_epochs, solvers
 from sparse_lightning.paper.statistics import Rules, Sample
 from sparse_lightning.paper.verdicts import Finding, Word, above, together
 from sparse_lightning.studies.study_result import StudyResult
 
 
-def _denoised(rows: pd.DataFrame, lacks: Mapping[str, str]) -> dict[str, Sample]:
+def _denoised(result: StudyResult, rows: pd.DataFrame, rules: Rules) -> dict[str, Sample]:
     """PSNR of rebuilt noisy images by family, and what a family lacks."""
+    lacks, solvers_of = lacks_of_choice(result, rules), solvers(result)
     return {
         row.family: Sample(
             row.psnr_denoised,
@@ -21,6 +22,7 @@ def _denoised(rows: pd.DataFrame, lacks: Mapping[str, str]) -> dict[str, Sample]
             row.seeds,
             row.change,
             row.epochs,
+            solvers=solvers_of.get(row.family, frozenset()),
             lack=lacks.get(row.family),
         )
         for row in rows.itertuples()
@@ -42,10 +44,10 @@ def _fixed(table: pd.DataFrame, name: str, noise: float) -> dict[str, Sample]:
 def denoises(result: StudyResult, rules: Rules) -> Finding:
     """Families with the variance hinge against the clipped noisy image and the zero code."""
     findings, least, families = [], least_epochs(result, rules), rules.families_with_hinge
-    levels, lacks = list(_noise_levels(result)), lacks_of_choice(result, rules)
+    levels = list(_noise_levels(result))
     for noise, rows, references, _ in levels:
         rivals = {name: references.get(name, ABSENT) for name in ("clipped noisy", "zero code")}
-        values, number = _denoised(rows, lacks), len(rivals) * len(families) * len(levels)
+        values, number = _denoised(result, rows, rules), len(rivals) * len(families) * len(levels)
         judged = [values.get(family, ABSENT) for family in families]
         for family, ours in zip(families, judged):
             found = above(
@@ -68,9 +70,12 @@ def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Fi
     one may be better.
     """
     findings, least, candidates = [], least_epochs(result, rules), rules.denoising_candidates
-    levels, lacks = list(_noise_levels(result)), lacks_of_choice(result, rules)
+    levels = list(_noise_levels(result))
     for noise, rows, references, peers in levels:
-        values, validated = _denoised(rows, lacks), rows.set_index("family")["psnr_denoised_val"]
+        values, validated = (
+            _denoised(result, rows, rules),
+            rows.set_index("family")["psnr_denoised_val"],
+        )
         lacking = {name: values.get(name, ABSENT).missing(rules, least) for name in candidates}
         missing = [name for name in candidates if lacking[name]]
         if len(missing) == len(candidates):

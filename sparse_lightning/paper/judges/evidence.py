@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -28,10 +28,10 @@ def of_title(by_title: Mapping[str, T], title: str, default: T) -> T:
     return next((value for key, value in by_title.items() if title.startswith(key)), default)
 
 
-def solvers(result: StudyResult) -> dict[str, str]:
-    """What has found the codes in the training of each family."""
+def solvers(result: StudyResult) -> dict[str, frozenset[str]]:
+    """What has found the codes in the trainings of each family."""
     table = result.table
-    return dict(zip(table["family"], table["solver"])) if "solver" in table else {}
+    return table.groupby("family")["solver"].agg(frozenset).to_dict() if "solver" in table else {}
 
 
 def lacks_of_choice(result: StudyResult, rules: Rules) -> dict[str, str]:
@@ -48,13 +48,15 @@ def lacks_of_choice(result: StudyResult, rules: Rules) -> dict[str, str]:
 
 
 def over_seeds(
-    values: pd.Series, epochs: float, change: float = 0.0, solver: str | None = None
+    values: pd.Series, epochs: float, change: float = 0.0, solvers: Iterable[str] = ()
 ) -> Sample:
     """A value that each model seed has once; what the last half of the epochs changed in it."""
     # Rounding makes a small deviation of equal values, which would count as a spread.
     is_equal = values.count() > 1 and np.ptp(values) <= 1e-12 * values.abs().max()
     deviation = 0.0 if is_equal else values.std()
-    return Sample(values.mean(), deviation, values.count(), change, epochs, solver=solver)
+    return Sample(
+        values.mean(), deviation, values.count(), change, epochs, solvers=frozenset(solvers)
+    )
 
 
 def ends_of_weights(
@@ -92,9 +94,8 @@ def weight_of(models: pd.DataFrame) -> float:
 
 def of_models(models: pd.DataFrame, column: str, factor: float = 1.0) -> Sample:
     """A column of a family's models at one λ, times a factor, with its change."""
-    return over_seeds(
-        factor * models[column], epochs_of(models), factor * change_of(models, column)
-    )
+    values, change = factor * models[column], factor * change_of(models, column)
+    return over_seeds(values, epochs_of(models), change, models.get("solver", ()))
 
 
 def change_of(models: pd.DataFrame, column: str) -> float:

@@ -76,6 +76,8 @@ def _above(
 def atoms_are_gabors(result: StudyResult, rules: Rules) -> Finding:
     """Share of Gabor-like atoms, against a share that is asked for and scrambled atoms."""
     summary = with_penalty(result)
+    if "gabor_like" not in summary:
+        return Finding(Word.OPEN, "no Gabor functions were fitted: set study.compute.gabors=true")
     groups = summary[summary["family"].isin(rules.families_with_strokes)].groupby(
         ["family", "sparsity_weight"]
     )
@@ -83,7 +85,7 @@ def atoms_are_gabors(result: StudyResult, rules: Rules) -> Finding:
         key: [of_models(models, column) for column in ("gabor_like", "gabor_like_scrambled")]
         for key, models in groups
     }
-    judged = [ours for ours, _ in samples.values()]
+    judged = [sample for pair in samples.values() for sample in pair]
     missing = [name for name in rules.families_with_strokes if name not in set(summary["family"])]
     findings = [Finding(Word.OPEN, f"{family}: missing") for family in missing]
     for (family, weight), (ours, scrambled) in samples.items():

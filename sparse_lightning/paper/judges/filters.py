@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -15,7 +13,6 @@ from sparse_lightning.paper.judges.evidence import (
     least_epochs,
     of_models,
     over_seeds,
-    solvers,
     weight_of,
     with_penalty,
 )
@@ -53,12 +50,9 @@ def filters_are_noisier(result: StudyResult, rules: Rules, column: str = "noise"
         (f"λ = {large:g}", lambda pair: of_models(pair[1], column)),
         (f"λ = {small:g} to {large:g}, per unit of ln λ", lambda pair: _slope(*pair, column)),
     )
-    findings, solver_of = [], solvers(result)
+    findings = []
     for name, of in parts:
-        samples = {
-            family: replace(of(pair), solver=solver_of.get(family))
-            for family, pair in pairs.items()
-        }
+        samples = {family: of(pair) for family, pair in pairs.items()}
         ours = samples.pop("wdl")
         finding = above(
             f"noise of WDL's filters at {name}",
@@ -86,4 +80,5 @@ def _slope(small: pd.DataFrame, large: pd.DataFrame, column: str) -> Sample:
     span = np.log(weight_of(large) / weight_of(small))
     gained = large.set_index("seed")[column] - small.set_index("seed")[column]
     change = change_of(large, column) - change_of(small, column)
-    return over_seeds(gained / span, min(epochs_of(small), epochs_of(large)), change / span)
+    epochs, both = min(epochs_of(small), epochs_of(large)), pd.concat([small, large])
+    return over_seeds(gained / span, epochs, change / span, both.get("solver", ()))

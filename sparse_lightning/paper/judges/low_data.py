@@ -76,15 +76,17 @@ def _accuracies(result: StudyResult, rules: Rules, arm: str, count: int) -> dict
     """By method, in %."""
     summary: pd.DataFrame = result.more["summary"].astype({"labels_per_class": str})
     rows = summary[(summary["arm"] == arm) & (summary["labels_per_class"] == str(count))]
-    solver_of = solvers(result)
+    solvers_of = solvers(result)
     lacks = {} if arm == UNVALIDATED else lacks_of_choice(result, rules)
     return {
-        row.method: _accuracy(row, rules, solver_of.get(row.method), lacks.get(row.method))
+        row.method: _accuracy(
+            row, rules, solvers_of.get(row.method, frozenset()), lacks.get(row.method)
+        )
         for row in rows.itertuples()
     }
 
 
-def _accuracy(row: NamedTuple, rules: Rules, solver: str | None, lack: str | None) -> Sample:
+def _accuracy(row: NamedTuple, rules: Rules, solvers: frozenset[str], lack: str | None) -> Sample:
     """In %; of a method without model seeds it is what it is, on the draws that all share."""
     accuracy = 100 * (1 - row.top1)
     if row.model_seeds == math.inf:
@@ -93,5 +95,5 @@ def _accuracy(row: NamedTuple, rules: Rules, solver: str | None, lack: str | Non
     is_model = row.method not in rules.pixel_classifiers
     change = -100 * row.change if is_model else 0.0
     return Sample(
-        accuracy, 100 * row.top1_std, row.model_seeds, change, row.epochs, is_model, solver, lack
+        accuracy, 100 * row.top1_std, row.model_seeds, change, row.epochs, is_model, solvers, lack
     )

@@ -15,8 +15,10 @@ def _at_zeros(result: StudyResult, at: float) -> dict[str, Sample]:
 
     It is no evidence where the curve of a seed does not reach: those that do are the sparser ones.
     """
-    table, solver_of = result.more["at_zeros"], solvers(result)
+    table, solvers_of = result.more["at_zeros"], solvers(result)
     values = {}
+    if "psnr" not in table:  # The paper's claims are about images.
+        return values
     for row in table[np.isclose(table["zeros"], at)].itertuples():
         is_whole = row.seeds == row.curves
         lack = None if is_whole else f"curves that reach ({row.seeds:g} of {row.curves:g})"
@@ -26,7 +28,7 @@ def _at_zeros(result: StudyResult, at: float) -> dict[str, Sample]:
             row.seeds,
             row.change,
             row.epochs,
-            solver=solver_of.get(row.family),
+            solvers=solvers_of.get(row.family, frozenset()),
             lack=lack,
         )
     return values
