@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -75,5 +76,4 @@ def _around_zero(tile: np.ndarray) -> np.ndarray:
     values = tile / max(float(np.abs(tile).max()), 1e-12)
     if tile.ndim == 3:
         return values / 2 + 0.5
-    positive, negative = np.clip(values, 0, 1), np.clip(-values, 0, 1)
-    return np.stack([1 - negative, 1 - positive - negative, 1 - positive], axis=-1)
+    return matplotlib.colormaps["RdBu_r"](values / 2 + 0.5)[..., :3]

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.pictures import as_pictures
 from sparse_lightning.errors import SettingError
-from sparse_lightning.figures.tiles import as_pictures
 from sparse_lightning.studies.coding import all_codes, batches, fingerprint, require_images
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import Pictures, StudyResult

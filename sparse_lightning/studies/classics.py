@@ -67,7 +67,7 @@ class ClassicSettings:
         if KSVD in self.methods and importlib.util.find_spec("dictlearn") is None:
             warnings.warn(
                 "K-SVD is left out, since dictlearn is not installed: "
-                "pip install sparse-lightning[classics].",
+                "pip install -e '.[classics]' in a clone of sparse_lightning.",
                 stacklevel=2,
             )
             return [method for method in self.methods if method != KSVD]

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.figures.tiles import as_pictures, grey
+from sparse_lightning.data.pictures import as_pictures, grey
 from sparse_lightning.studies.coding import (
     all_codes,
     all_inputs,

@@ -14,8 +14,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.pictures import as_pictures, grey
 from sparse_lightning.errors import NoModelsError
-from sparse_lightning.figures.tiles import as_pictures, grey
 from sparse_lightning.studies.coding import all_codes, fingerprint, require_images
 from sparse_lightning.studies.epochs import halfway, with_changes
 from sparse_lightning.studies.noise import noise_share

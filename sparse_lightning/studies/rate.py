@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
@@ -163,16 +164,9 @@ def bits(symbols: np.ndarray) -> tuple[float, float]:
     support = amplitudes = 0.0
     for unit in symbols.T:
         active = unit[unit != 0]
+        if len(active) == 0:
+            continue
         share = len(active) / len(unit)
-        support += entropy(np.array([share, 1 - share]))
-        amplitudes += share * entropy(np.unique(active, return_counts=True)[1])
-    return support, amplitudes
-
-
-def entropy(weights: np.ndarray) -> float:
-    """Of a distribution that is proportional to these weights, in bits; 0 without any."""
-    weights = weights[weights > 0]
-    if len(weights) == 0:
-        return 0.0
-    shares = weights / weights.sum()
-    return float(-(shares * np.log2(shares)).sum()) + 0.0
+        support += stats.entropy([share, 1 - share], base=2)
+        amplitudes += share * stats.entropy(np.unique(active, return_counts=True)[1], base=2)
+    return float(support), float(amplitudes)

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch
+from sparse_lightning.data.pictures import as_pictures
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.histograms import unit_histograms
-from sparse_lightning.figures.tiles import as_pictures, feature_tiles, image_rows
+from sparse_lightning.figures.tiles import feature_tiles, image_rows
 from sparse_lightning.files import replaced_whole, write_figure
 from sparse_lightning.inputs import as_batch, at_least_float32
 from sparse_lightning.metrics import CodeStatistics

@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from tiny_study import TinyData, TinyModel
 
 from sparse_lightning.figures.regret import draw, psnr_against_epochs
-from sparse_lightning.studies.coding import all_inputs, batches, free_codes
+from sparse_lightning.studies.coding import all_inputs, batches
 from sparse_lightning.studies.regret import amortisation, own_codes, psnr_at_zeros, regret
 from sparse_lightning.studies.result_cache import ResultCache
 
@@ -41,7 +41,7 @@ def test_regret_is_psnr_zeros_and_dead_units_of_the_codes():
     assert row["zeros"] == pytest.approx(float((codes == 0).double().mean()))
     assert row["dead_units"] == int((codes == 0).all(0).sum())
     assert row["code_dim"] == 12
-    inferred = free_codes(trained.model, inputs)
+    inferred = trained.model.infer_alone(inputs)
     assert table.loc["inference", "zeros"] == pytest.approx(
         float((inferred == 0).double().mean()), abs=1e-3
     )
@@ -51,11 +51,11 @@ def test_regret_is_psnr_zeros_and_dead_units_of_the_codes():
 def test_inference_for_amortisation_is_free_of_encoder_and_batch():
     trained = TinyModel()
     inputs = torch.cat([batch.inputs for batch in batches(TinyData(), "test", 20)])
-    expected = free_codes(trained.model, inputs)
+    expected = trained.model.infer_alone(inputs)
     pinned = TinyModel().model
     pinned.energy = dataclasses.replace(pinned.energy, encoder_weight=100.0, variance_weight=10.0)
-    torch.testing.assert_close(free_codes(pinned, inputs), expected)
-    one_by_one = torch.cat([free_codes(pinned, row) for row in inputs.split(1)])
+    torch.testing.assert_close(pinned.infer_alone(inputs), expected)
+    one_by_one = torch.cat([pinned.infer_alone(row) for row in inputs.split(1)])
     torch.testing.assert_close(one_by_one, expected, atol=1e-4, rtol=1e-3)
     assert not torch.allclose(pinned.infer(inputs).codes, expected, atol=1e-2)
 
