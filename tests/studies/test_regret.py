@@ -114,7 +114,7 @@ def test_equal_sparsity_uses_own_codes_and_says_how_long_training_was():
 def test_curves_over_epochs_average_all_seeds_or_none():
     summary = pd.DataFrame(
         {"family": "sdl", "zeros": 0.9, "epochs": [1, 2, 3, 4], "psnr": [9.0, 10, 11, 12],
-         "std": 0.1, "seeds": [2, 3, 3, 2]}
+         "std": 0.1, "seeds": [2, 3, 3, 2], "curves": 3}
     )  # fmt: skip
     (line,) = psnr_against_epochs(summary, "MNIST").axes[0].lines
     np.testing.assert_array_equal(line.get_ydata(), [np.nan, 10, 11, np.nan])
