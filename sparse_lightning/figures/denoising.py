@@ -23,7 +23,7 @@ from sparse_lightning.studies.study_result import Pictures, StudyResult
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """One figure of PSNR for all noise levels, and a strip for each family and level."""
     others = [
-        result.more["peers"].rename(columns={"peer": "name"}),
+        result.more["baselines"].rename(columns={"baseline": "name"}),
         result.more["references"].rename(columns={"reference": "name"}),
     ]
     yield "denoising", psnr_bars(result.more["best"], pd.concat(others), result.data)

@@ -63,10 +63,10 @@ def denoising(
         ``table``: one row per model, σ and split (``val``, to choose λ by, and ``test``), with
         ``psnr_clean``, ``psnr_noisy`` and ``psnr_denoised`` in dB, the shares of ``zeros`` in
         the codes of clean images and ``zeros_noisy`` in those of noisy ones, and ``change``: what
-        the last half of the epochs changed in psnr_denoised of test (NaN if unknown); ``peers``:
-        likewise for scikit-image, ``test`` alone; ``references``: likewise; ``best``: Table 1, see
-        `best_denoisers`, and ``by_image``: whether each image has a normalisation of its own, that
-        of the clean image; pictures of those models.
+        the last half of the epochs changed in psnr_denoised of test (NaN if unknown);
+        ``baselines``: likewise for scikit-image, ``test`` alone; ``references``: likewise;
+        ``best``: Table 1, see `best_denoisers`, and ``by_image``: whether each image has a
+        normalisation of its own, that of the clean image; pictures of those models.
     """
     require_images(data, "denoising", grey=True)
     samples = fingerprint(data)
@@ -99,13 +99,18 @@ def denoising(
         lambda: _measure_references(data, noise_levels, noise_seed, num_images),
     )
     choices = {name: chosen_from for name, (_, chosen_from) in BASELINES.items()}
-    peers = cache.rows(
+    baselines = cache.rows(
         ["denoising peers", *settings, num_peer_images, choices, PATCHES],
         lambda: _measure_baselines(data, noise_levels, noise_seed, num_images, num_peer_images),
     )
     best = best_denoisers(table).assign(by_image=_are_normalised_by_image(data))
     pictures = _pictures(trained_models, best, data, noise_seed, num_shown)
-    more = {"best": best, "peers": pd.DataFrame(peers), "references": pd.DataFrame(references)}
+    more = {
+        "best": best,
+        # Earlier versions named the column otherwise, and their measurements are kept.
+        "baselines": pd.DataFrame(baselines).rename(columns={"peer": "baseline"}),
+        "references": pd.DataFrame(references),
+    }
     return StudyResult(table, more, pictures)
 
 
@@ -216,7 +221,7 @@ def _measure_baselines(
                 before.append(_psnr(batch, noisy))
                 cleaned = denoise(name, noisy, level, setting, data.image_shape)
                 after.append(_psnr(batch, cleaned))
-            row = {"peer": name, "noise": level, "split": "test", "setting": setting}
+            row = {"baseline": name, "noise": level, "split": "test", "setting": setting}
             means = {
                 "psnr_noisy": torch.cat(before).mean(),
                 "psnr_denoised": torch.cat(after).mean(),

@@ -183,8 +183,8 @@ def denoised(psnr: float, seeds: int = 3, **references: float) -> StudyResult:
     references = pd.DataFrame(
         {"noise": 1.0, "reference": values.keys(), "psnr_denoised": values.values()}
     )
-    peers = pd.DataFrame({"noise": [1.0], "peer": ["wavelet"], "psnr_denoised": [15.5]})
-    return StudyResult(MNIST, {"best": best, "peers": peers, "references": references})
+    baselines = pd.DataFrame({"noise": [1.0], "baseline": ["wavelet"], "psnr_denoised": [15.5]})
+    return StudyResult(MNIST, {"best": best, "baselines": baselines, "references": references})
 
 
 def test_denoising_is_judged_against_clipped_noise_and_the_zero_code(rules):

@@ -70,15 +70,15 @@ def test_denoising_is_psnr_against_the_clean_image():
         assert row[name] == pytest.approx(float((codes == 0).float().mean()), abs=1e-6)
     strip = result.pictures.where(family="sdl", row="noisy")
     np.testing.assert_allclose(strip.pixels.reshape(4, -1), pixels(noisy[:4]), atol=1e-5)
-    peers = result.more["peers"].set_index("peer")
-    assert peers["psnr_noisy"].to_list() == pytest.approx([row["psnr_noisy"]] * 3, abs=1e-4)
-    weight = peers.loc["total variation", "setting"]
+    baselines = result.more["baselines"].set_index("baseline")
+    assert baselines["psnr_noisy"].to_list() == pytest.approx([row["psnr_noisy"]] * 3, abs=1e-4)
+    weight = baselines.loc["total variation", "setting"]
     cleaned = [
         denoise_tv_chambolle(image, weight=weight)
         for image in noisy.double().reshape(-1, SIZE, SIZE).numpy()
     ]
     expected = mean_psnr(pixels(clean), 0.3 * np.reshape(cleaned, clean.shape) + 0.5)
-    assert peers.loc["total variation", "psnr_denoised"] == pytest.approx(expected, abs=1e-4)
+    assert baselines.loc["total variation", "psnr_denoised"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_settings_of_baselines_are_chosen_by_psnr():
@@ -97,7 +97,7 @@ def test_other_settings_of_baselines_are_measured_again(tmp_path: Path, monkeypa
         name = "total variation"
         monkeypatch.setitem(BASELINES, name, (BASELINES[name][0], choices))
         result = denoising([TinyModel()], *given, num_peer_images=2, num_shown=1)
-        assert result.more["peers"].set_index("peer").loc[name, "setting"] == choices[0]
+        assert result.more["baselines"].set_index("baseline").loc[name, "setting"] == choices[0]
 
 
 def test_table_one_takes_the_weight_that_denoises_validation_images_best():

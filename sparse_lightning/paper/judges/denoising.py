@@ -33,7 +33,7 @@ def _noise_levels(result: StudyResult) -> Iterator[tuple[float, pd.DataFrame, di
     """σ, the rows of families, and the PSNR of references and of scikit-image by name."""
     for noise, rows in result.more["best"].groupby("noise"):
         references = _fixed(result.more["references"], "reference", noise)
-        yield noise, rows, references, _fixed(result.more["peers"], "peer", noise)
+        yield noise, rows, references, _fixed(result.more["baselines"], "baseline", noise)
 
 
 def _fixed(table: pd.DataFrame, name: str, noise: float) -> dict[str, Sample]:
@@ -71,7 +71,7 @@ def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Fi
     """
     findings, least, candidates = [], least_epochs(result, rules), rules.denoising_candidates
     levels = list(_noise_levels(result))
-    for noise, rows, references, peers in levels:
+    for noise, rows, references, baselines in levels:
         values, validated = (
             _denoised(result, rows, rules),
             rows.set_index("family")["psnr_denoised_val"],
@@ -82,7 +82,7 @@ def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Fi
             findings.append(Finding(Word.OPEN, f"every family at σ = {noise:g}: missing"))
             continue
         family = validated[[name for name in candidates if not lacking[name]]].idxmax()
-        rivals = rivals_of(references, peers)
+        rivals = rivals_of(references, baselines)
         found = above(
             f"{family} at σ = {noise:g}",
             values[family],
@@ -100,13 +100,13 @@ def _best_denoises(result: StudyResult, rules: Rules, rivals_of: Callable) -> Fi
 
 def beats_classical_denoisers(result: StudyResult, rules: Rules) -> Finding:
     """The best family against those of scikit-image; not a claim of the paper."""
-    return _best_denoises(result, rules, lambda references, peers: peers)
+    return _best_denoises(result, rules, lambda references, baselines: baselines)
 
 
 def beats_wiener(result: StudyResult, rules: Rules) -> Finding:
     """The best family against the PCA-Wiener filter; not a claim of the paper."""
 
-    def rivals_of(references: Mapping, peers: Mapping) -> Mapping:
+    def rivals_of(references: Mapping, baselines: Mapping) -> Mapping:
         return {"PCA-Wiener": references.get("PCA-Wiener", ABSENT)}
 
     return _best_denoises(result, rules, rivals_of)
