@@ -21,6 +21,7 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 def noise(summary: pd.DataFrame, data: str) -> Figure:
     """Mean over seeds of each family and λ above 0, with bars of one standard deviation."""
     summary = summary[summary["sparsity_weight"] > 0]
+    weights = sorted(summary["sparsity_weight"].unique())
     figure = Figure(figsize=(8.4, 4.0), layout="constrained")
     row = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (column, title) in zip(row, PANELS.items()):
@@ -37,6 +38,8 @@ def noise(summary: pd.DataFrame, data: str) -> Figure:
                 **family_style(family),
             )
         axes.set(xscale="log", xlabel="sparsity weight λ", ylim=(-0.02, 1.02))
+        axes.set_xticks(weights, [f"{weight:g}" for weight in weights], rotation=45)
+        axes.minorticks_off()
         axes.set_title(title, fontsize=9)
         tidy(axes)
     row[0].set_ylabel("share of white noise in a filter")
