@@ -305,7 +305,7 @@ class Objective:
         )
 
     def without_hinge(self) -> Objective:
-        """The objective less the hinge, whose curvature is small, or large and negative."""
+        """The objective less the hinge, which curves upwards by 2β/(n − 1) at most."""
         return replace(self, energy=replace(self.energy, variance_weight=0.0), frozen=None)
 
     def prepared_for(self, gradients: int) -> Objective:

@@ -208,10 +208,8 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             initial = inputs.new_zeros(len(inputs), self.decoder.code_dim)
         else:
             initial = self.predict_codes(in_type_of(self.encoder, inputs))
+        decoder = self.decoder if dtype is None else copy.deepcopy(self.decoder).to(dtype)
         dtype = dtype or at_least_float32(inputs).dtype
-        decoder = self.decoder
-        if dtype is torch.float64:
-            decoder = copy.deepcopy(decoder).double()
         energy = replace(self.energy, variance_weight=0.0, encoder_weight=0.0)
         return self.solver(energy.bind(decoder, inputs.to(dtype)), initial.to(dtype)).codes
 

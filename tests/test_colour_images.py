@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Compose
+from interruptions import weights_of
 from PIL import Image
 
 from sparse_lightning.errors import SettingError
@@ -95,6 +96,18 @@ def test_from_a_folder_to_figures_and_studies(small: Compose, tmp_path: Path):
     np.testing.assert_allclose(drawn, tile.clip(0, 1))
     ((_, figure),) = draw_activating(shown)
     assert "grey zero" in figure.axes[0].get_title()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_bit_by_bit(small: Compose, tmp_path: Path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(small("~callbacks.figures", run_dir=whole))
+    train(small("~callbacks.figures", "max_epochs=1", run_dir=parts))
+    train(small("~callbacks.figures", "resume=true", run_dir=parts))
+    expected, found = (weights_of(run / "checkpoints" / "last.ckpt") for run in (whole, parts))
+    assert expected["decoder.convolutions.1.weight"].shape == (3, 3, 4, 4)
+    for name, weight in expected.items():
+        assert torch.equal(weight, found[name]), name
 
 
 def test_shapes_and_numbers_follow_from_the_data(small: Compose):

@@ -27,6 +27,7 @@ def command(monkeypatch, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["model=vdl_nll"], "Nearest valid names: model=vdl_nl"),
         (["model.energy.sparsity_weight=-1"], "model.energy.sparsity_weight=-1 must be"),
         (["model=do", "model.energy.encoder_weight=1"], "needs an encoder"),
     ],

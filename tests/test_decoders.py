@@ -85,6 +85,13 @@ def test_unit_columns(make, norm):
     assert float(cosine.detach()) == pytest.approx(1)
 
 
+def test_a_column_of_a_convolution_is_the_kernel_of_one_input_channel():
+    decoder = Convolutional()
+    kernels = decoder.convolution.weight.detach()
+    expected = torch.stack([kernels[:, channel].norm() for channel in range(2)])
+    torch.testing.assert_close(decoder.column_norms()[1], expected)
+
+
 class Unfolded(Decoder):
     """Convolutions of each kind, whose columns nobody wrote down."""
 

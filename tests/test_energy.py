@@ -79,6 +79,19 @@ def test_gradient_equals_autograd(objective: Objective):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_gradient_equals_finite_differences(objective: Objective):
+    codes, step = random_codes(), 1e-6
+    found = objective.gradient(codes)
+    with torch.no_grad():
+        for index in [(0, 0), (3, 2), (8, 5)]:
+            shift = torch.zeros_like(codes)
+            shift[index] = step
+            rise = smooth_value(objective, codes + shift) - smooth_value(objective, codes - shift)
+            assert float(found[index]) == pytest.approx(
+                float(rise) / (2 * step), rel=1e-5, abs=1e-7
+            )
+
+
 def test_gradient_works_in_inference_mode(objective: Objective):
     codes = random_codes()
     expected = objective.gradient(codes)

@@ -288,6 +288,8 @@ def test_wandb_gets_tables_and_images(compose_study, tmp_path: Path):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
+        ([], "set either checkpoint=PATH"),
+        (["runs=/nowhere"], "runs=/nowhere is no folder"),
         (["runs={sweep}", "where.family=[vdl]"], r"where.family=\['vdl'\] leaves no model"),
         (["runs={sweep}", "checkpoint=a.ckpt"], "set either checkpoint=PATH"),
     ],

@@ -159,6 +159,7 @@ def test_weight_so_large_that_all_codes_are_zero_is_a_warning(compose_small: Com
         (["solver.step_size=0"], SettingError, r"solver\.step_size=0"),
         (["model.encoder=null"], SettingError, r"encoder_weight=5.0 needs an encoder"),
         (["ckpt_path=/nowhere/last.ckpt"], CheckpointError, "no checkpoint at /nowhere"),
+        (["sparsity_level=9"], SettingError, "sparsity_level=9 must be between 0 and 5"),
     ],
 )
 def test_bad_settings_are_refused_before_training(overrides, error, message, compose_small):

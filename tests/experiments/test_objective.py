@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,9 +95,15 @@ def test_the_sweep_file_of_wandb_in_the_docs_works(compose: Compose):
         name: drawn[name] if "value" not in how else how["value"]
         for name, how in sweep["parameters"].items()
     }
-    # W&B's agent writes one word for each parameter in place of the last.
-    assert sweep["command"][-3:] == ["-m", "sparse_lightning.train", "${args_no_hyphens}"]
-    arguments = [f"{name}={value}" for name, value in parameters.items()]
+    # Within W&B, and only this test needs them.
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    words = create_sweep_command(list(sweep["command"]))
+    words = [sys.executable if word == "${interpreter}" else word for word in words]
+    assert words[-1] == "${args_no_hyphens}"
+    values = {"args": {name: {"value": value} for name, value in parameters.items()}}
+    arguments = create_sweep_command_args(values)["args_no_hyphens"]
+    assert words[:-1][-2:] == ["-m", "sparse_lightning.train"]
     config = OmegaConf.to_container(compose(*arguments), resolve=True)
     assert config["model"]["family"] == "vdl"
     assert config["model"]["optimizer"]["encoder_learning_rate"] == 3.2e-05

@@ -68,6 +68,8 @@ def test_a_rule_is_told_with_the_constants_that_judged(tmp_path: Path, rules):
     for words in ("99 %", "80 %", "1.5 dB", "70 % zeros", "At 3 labels", "At 4 and 6 labels",
                   "1.7 times", "above 60 %", "least 70 epochs"):  # fmt: skip
         assert words in told
+    for words in ("95", "90", "0.5", "1, 2, 5", "1.2", "half", "50 epochs"):
+        assert words not in told
     (_, _, parity) = claims_table([section(tmp_path)], other)["rule"]
     assert "parity, 1.5 dB" in parity
 

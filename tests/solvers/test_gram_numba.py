@@ -153,6 +153,20 @@ def test_a_solver_that_inherits_is_honoured(monkeypatch, kind: type[FISTA]):
     assert torch.equal(found.iterations, expected.iterations)
 
 
+class Restarts(FISTA):
+    restarts = True
+
+
+def test_a_solver_that_inherits_may_restart(monkeypatch):
+    given = problem("linear", ENERGIES["VDL"])
+    solver = Restarts(0.2, 100)
+    found = solver(given.objective, given.start)
+    expected = by_torch(monkeypatch, solver, given.objective, given.start)
+    torch.testing.assert_close(found.codes, expected.codes)
+    assert torch.equal(found.iterations, expected.iterations)
+    assert not torch.equal(found.codes, FISTA(0.2, 100)(given.objective, given.start).codes)
+
+
 @every_energy
 @pytest.mark.parametrize("solver", [FISTA(0.3, 100, 0.0), Adaptive(100, 0.0)])
 def test_in_float32(energy: str, solver: FISTA | Adaptive):

@@ -125,6 +125,21 @@ def test_convex_energies_end_at_their_minimum(penalty, solver, energy):
     torch.testing.assert_close(literal_energy(given, found).detach(), lowest, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("solver", [FISTA(0.02, 100_000, 1e-13), Adaptive(5_000, 1e-13)])
+def test_equals_positive_lasso_of_scikit_learn(solver):
+    """(1/2d)‖x − Wz‖² + α‖z‖₁ is half of our energy where α = λ/2."""
+    decoder, inputs, weight = LinearDecoder(20, 40).double(), torch.randn(15, 40).double(), 0.02
+    with torch.no_grad():
+        decoder.weight.mul_(3)
+    objective = Energy(weight).bind(decoder, inputs)
+    codes = solver(objective, torch.zeros(15, 20).double()).codes
+    lasso = Lasso(alpha=weight / 2, positive=True, fit_intercept=False, tol=1e-12, max_iter=100_000)
+    atoms = decoder.weight.detach().numpy()
+    theirs = np.stack([lasso.fit(atoms, x).coef_ for x in inputs.numpy()])
+    np.testing.assert_allclose(codes, theirs, atol=1e-6)
+    assert 0.1 < float((codes == 0).double().mean()) < 0.95
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("energy", ENERGIES)
 @pytest.mark.parametrize("solver", [FISTA(0.3, 95), Adaptive(95)])

@@ -40,6 +40,17 @@ def test_figures_at_the_start_every_k_epochs_and_at_the_end(
     assert picture.std() > 0.05
 
 
+def test_early_stopping(compose_small: Compose):
+    config = compose_small(
+        "model=sdl",
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "+callbacks.early_stopping.min_delta=100.0",
+        "trainer.max_epochs=10",
+    )
+    assert train(config)["epochs"] == 2
+
+
 def test_patience_is_that_of_the_settings(compose_small: Compose):
     settings = (
         "model=sdl", "callbacks=early_stopping", "+callbacks.early_stopping.min_delta=100.0",
