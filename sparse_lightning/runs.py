@@ -102,8 +102,8 @@ def found_rows(glance: Glance, arguments: argparse.Namespace) -> list[Row]:
 def arranged(rows: list[Row], arguments: argparse.Namespace) -> list[Row]:
     """Rows in the order that was asked for, as many as were asked for."""
     column = column_of(arguments.sort, rows) if arguments.sort else metric_chosen_by(rows)
-    rows = ranked(rows, column, arguments.reverse)[: arguments.top]
-    return sweeps(rows) if arguments.sweeps else rows
+    rows = ranked(rows, column, arguments.reverse)
+    return (sweeps(rows) if arguments.sweeps else rows)[: arguments.top]
 
 
 def columns_of(rows: list[Row]) -> list[str]:
@@ -134,7 +134,7 @@ def for_the_eye(rows: list[Row], width: int) -> Table:
     folders = [row["sweep"] for row in rows]
     if any(map(os.path.isabs, folders)):
         folders = list(map(os.path.abspath, folders))
-    above = os.path.commonpath(folders) if rows else ""
+    above = (os.path.commonpath(folders) or ".") if rows else ""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("state", no_wrap=True)
     for heading in described.values():

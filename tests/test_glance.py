@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import Compose
@@ -85,6 +86,23 @@ def test_rows_tell_how_runs_stand(folder: Path):
     assert (rows["later"]["family"], rows["later"]["seed"]) == ("do", "7")
     (sweep,) = sweeps(list(rows.values()))
     assert (sweep["runs"], sweep["finished"], sweep["best"]) == (5, 1, "better")
+
+
+def test_the_runs_of_a_sweep_one_by_one_stand_as_they_do_together(folder: Path):
+    together = {row["run"]: row["state"] for row in Glance([folder]).rows()}
+    begun = {run: state for run, state in together.items() if state != "waiting"}
+    alone = Glance([Path(run) for run in begun]).rows()
+    assert {row["run"]: row["state"] for row in alone} == begun
+    above = Glance([folder.parent]).rows()
+    assert {row["run"]: row["state"] for row in above} == together
+
+
+def test_a_run_that_diverged_before_it_had_results_is_told(folder: Path):
+    failure = {"error": "DivergenceError", "message": "too far", "diverged_at_epoch": 2}
+    (folder / "cut" / "failure.json").write_text(json.dumps(failure))
+    (row,) = Glance([folder / "cut"]).rows()
+    assert (row["state"], row["failure"]) == ("diverged", "DivergenceError: too far")
+    assert row["val/psnr"] == 12.5
 
 
 def test_the_lock_alone_tells_running_from_dead(folder: Path):
@@ -184,6 +202,10 @@ def test_table_csv_and_json(folder: Path, tmp_path: Path, capsys):
     run_command(capsys, str(folder), "--output", str(tmp_path / "out.json"))
     assert len(json.loads((tmp_path / "out.json").read_text())) == 5
     assert "sweep" in run_command(capsys, str(folder), "--sweeps")
+    other = make_run(folder.parent / "other" / "run", "sdl", 0.01, results(1.0, epochs=4)).parent
+    both = str(folder), str(other), "--sweeps", "--format", "json"
+    (top,) = json.loads(run_command(capsys, *both, "--top", "1"))
+    assert (Path(top["sweep"]), top["runs"]) == (folder, 5)
 
 
 def test_folders_may_be_relative_and_absolute(folder: Path, capsys, monkeypatch):
@@ -194,6 +216,8 @@ def test_folders_may_be_relative_and_absolute(folder: Path, capsys, monkeypatch)
     table = run_command(capsys, folder.name)
     assert f"run, in {folder.name}" in table
     assert "1 waiting" in table
+    make_run(Path("other") / "run", "sdl", 0.01, None)
+    assert "run, in ." in run_command(capsys, folder.name, "other")
 
 
 def test_watching_ends_when_nothing_runs(folder: Path, capsys):
@@ -206,7 +230,8 @@ def test_a_finished_run_that_goes_on_is_running(folder: Path, capsys, monkeypatc
     process = ExitStack()
     process.enter_context(held(folder / "good"))
     assert standing(Record(folder / "good")) is Standing.RUNNING
-    monkeypatch.setattr("sparse_lightning.runs.time.sleep", lambda seconds: process.close())
+    clock = SimpleNamespace(sleep=lambda seconds: process.close())
+    monkeypatch.setattr("sparse_lightning.runs.time", clock)
     run_command(capsys, str(folder), "--watch")
     assert not is_locked(folder / "good"), "it watches until the end"
     assert standing(Record(folder / "good")) is Standing.FINISHED

@@ -22,12 +22,11 @@ from sparse_lightning.experiments.locks import is_locked, seconds_since_beat
 from sparse_lightning.experiments.records import (
     CONFIG_FILE,
     FOUND_WEIGHT,
-    PLAN_FILE,
     TABLE_FILE,
     Record,
     State,
-    read_plan,
     run_folders,
+    unbegun,
 )
 
 Row = dict[str, Any]
@@ -118,28 +117,23 @@ class Glance:
         for folder in self.folders:
             if not folder.is_dir():
                 raise DataError(f"{folder} is no folder: give one that holds runs or sweeps.")
-            begun = sorted(run_folders(folder))
-            found += [self._row(Record(path)) for path in begun]
-            found += _planned(folder, begun)
+            found += [self._row(Record(path)) for path in sorted(run_folders(folder))]
+            found += [_planned(Record(path), asked) for path, asked in unbegun(folder).items()]
         return list({row["run"]: row for row in found}.values())
 
     def _row(self, record: Record) -> Row:
         state = standing(record)
         about = self._description(record.folder)
         ended = state in (Standing.FINISHED, Standing.STOPPED_EARLY, Standing.DIVERGED)
-        metrics = record.results if ended else latest_epoch(record.folder)
+        metrics = (record.results if ended else None) or latest_epoch(record.folder)
         # Results may be of fewer epochs than have been asked for since.
         epochs = metrics.get("epochs", record.epochs_done)
-        row = {"run": str(record.folder), "sweep": str(record.folder.parent), "state": str(state)}
-        row |= about | {"epochs": epochs}
+        row = _beginning(record, state) | about | {"epochs": epochs}
         if FOUND_WEIGHT in metrics:  # The settings of such a run have where the search began.
             row["sparsity_weight"] = metrics[FOUND_WEIGHT]
         row |= {name: metrics[name] for name in ("max_epochs", "seconds") if name in metrics}
         if state in (Standing.RUNNING, Standing.DEAD):
             row["last_sign"] = seconds_since_beat(record.folder)
-        failure = record.failure if state in (Standing.FAILED, Standing.DIVERGED) else None
-        if failure is not None:
-            row["failure"] = f"{failure['error']}: {failure['message']}"
         return row | {name: value for name, value in metrics.items() if "/" in name}
 
     def _description(self, folder: Path) -> Row:
@@ -188,24 +182,18 @@ def latest_epoch(folder: Path) -> Row:
     return {name: value for name, value in row.items() if not math.isnan(value)}
 
 
-def _planned(folder: Path, begun: list[Path]) -> list[Row]:
-    """What sweeps at or below a folder have planned and not begun."""
-    rows, known = [], {path.resolve() for path in begun}
-    for sweep in {folder, *(path.parent for path in begun)}:
-        if not (sweep / PLAN_FILE).is_file():
-            continue
-        for name, overrides in read_plan(sweep).items():
-            if (sweep / name).resolve() not in known:
-                row = {"run": str(sweep / name), "sweep": str(sweep)}
-                row |= {"state": str(Standing.WAITING), "epochs": 0}
-                rows.append(row | _asked_for(overrides))
-    return rows
+def _beginning(record: Record, state: Standing) -> Row:
+    """Where a run is, how it stands, and why if it went wrong."""
+    row = {"run": str(record.folder), "sweep": str(record.folder.parent), "state": str(state)}
+    went_wrong = state in (Standing.FAILED, Standing.DIVERGED) and record.reason
+    return row | ({"failure": went_wrong} if went_wrong else {})
 
 
-def _asked_for(overrides: list[str]) -> Row:
+def _planned(record: Record, overrides: list[str]) -> Row:
     """What a run will be, as far as its overrides name it; levels of λ are not resolved here."""
     values = dict(text.split("=", 1) for text in overrides if "=" in text)
-    return {column: values[name] for name, column in TOLD_BY_OVERRIDES.items() if name in values}
+    asked = {column: values[name] for name, column in TOLD_BY_OVERRIDES.items() if name in values}
+    return _beginning(record, standing(record)) | {"epochs": 0} | asked
 
 
 def metric_chosen_by(rows: list[Row]) -> str:

@@ -26,6 +26,8 @@ from sparse_lightning.errors import SettingError
 LOCK_FILE, OWNER_FILE = "run.lock", "run.owner"
 # Who only looks whether a folder is locked has the lock for an instant.
 PATIENCE = 1.0  # seconds
+# Of two that look at once, neither takes the other for one that works.
+GLIMPSE = 0.1  # seconds
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def is_locked(folder: Path) -> bool:
     if not (folder / LOCK_FILE).exists():
         return False
     try:
-        with FileLock(folder / LOCK_FILE).acquire(timeout=0):
+        with FileLock(folder / LOCK_FILE).acquire(timeout=GLIMPSE):
             return False
     except Timeout:
         return True
@@ -87,7 +89,7 @@ def is_locked(folder: Path) -> bool:
 
 def beat(folder: Path) -> None:
     """Leave a sign of life of the process that works in a folder."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # Of a network's folder; training goes on all the same.
         os.utime(folder / OWNER_FILE)
 
 

@@ -96,7 +96,7 @@ class SweepProgress:
 def ending(run: Run, state: State) -> str:
     """One line about a job that has ended."""
     if state is not State.FINISHED:
-        return f"{state}: {run.folder.name}: {run.failure['message']}"
+        return ": ".join(filter(None, (state, run.folder.name, run.reason)))
     metrics = run.results
     quality, told = quality_of(metrics), [f"{metrics['seconds']:.0f} s"]
     # Without test batches there are no results of them.

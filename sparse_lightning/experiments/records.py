@@ -1,8 +1,8 @@
 """What the files of a run's folder say, read without torch.
 
-Whoever trains holds ``run.lock`` (`locks`), a job of a sweep that fails leaves ``failure.json``,
-and ``plan.json`` in a sweep's folder tells what has not begun. `Run` (in `runs`) is a record whose
-model and data can be used.
+Whoever trains holds ``run.lock`` (`locks`). A job of a sweep that fails and any run that diverges
+leave ``failure.json``, and ``plan.json`` in a sweep's folder tells what has not begun. `Run` (in
+`runs`) is a record whose model and data can be used.
 """
 
 from __future__ import annotations
@@ -127,9 +127,11 @@ class Record:
         """How the run stands as one that is to have so many epochs, see `covers`."""
         if self.covers(max_epochs):
             return State.FINISHED
-        if is_locked(self.folder):
-            # It may have ended since.
-            return State.FINISHED if self.covers(max_epochs) else State.RUNNING
+        is_held = is_locked(self.folder)
+        if self.covers(max_epochs):  # It may have ended since.
+            return State.FINISHED
+        if is_held:
+            return State.RUNNING
         if self.diverged_at_epoch is not None:
             return State.DIVERGED
         if self.failure is not None:
@@ -146,7 +148,13 @@ class Record:
         Raises:
             DataError: the file is damaged.
         """
-        return _read(self.folder / FAILURE_FILE, "give the sweep's command again")
+        return _read(self.folder / FAILURE_FILE, "give the command again")
+
+    @property
+    def reason(self) -> str | None:
+        """Why the last attempt failed, in a sentence that begins with the error's name."""
+        failure = self.failure
+        return None if failure is None else f"{failure['error']}: {failure['message']}"
 
     @property
     def epochs_done(self) -> int:
@@ -194,15 +202,30 @@ def _calls_a_resolver(settings: Any) -> bool:
     return isinstance(settings, str) and ":" in settings.partition("${")[2]
 
 
-def run_folders(folder: Path) -> Iterator[Path]:
-    """Folders of all runs at or below a folder, in any order."""
+def _folders_with(name: str, folder: Path) -> Iterator[Path]:
+    """Folders at or below a folder that hold a file of this name, not looking inside runs."""
     for path, below, files in os.walk(folder):
-        if CONFIG_FILE in files:
+        if name in files:
             yield Path(path)
-            # What loggers keep inside a run may bear the same name.
+        if CONFIG_FILE in files:  # What loggers keep inside a run may bear the same name.
             below.clear()
         # Hydra's own record of the settings, not resolved, and what W&B keeps beside the runs.
         below[:] = [name for name in below if not name.startswith(".") and name != "wandb"]
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Folders of all runs at or below a folder, in any order."""
+    return _folders_with(CONFIG_FILE, folder)
+
+
+def unbegun(folder: Path) -> dict[Path, list[str]]:
+    """Overrides of each run that sweeps at or below a folder have planned and not begun."""
+    planned = {
+        sweep / name: overrides
+        for sweep in sorted(_folders_with(PLAN_FILE, folder))
+        for name, overrides in read_plan(sweep).items()
+    }
+    return {path: own for path, own in planned.items() if not (path / CONFIG_FILE).is_file()}
 
 
 def read_plan(folder: Path) -> dict[str, list[str]]:

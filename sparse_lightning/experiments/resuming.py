@@ -13,7 +13,7 @@ import lightning
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from omegaconf import DictConfig
 
-from sparse_lightning.checkpoint_format import is_inside_epoch, read_checkpoint
+from sparse_lightning.checkpoint_format import epochs_behind, is_inside_epoch, read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.experiments.command_line import continuing_command
@@ -25,7 +25,7 @@ from sparse_lightning.experiments.same_run import (
     require_same_data,
     require_same_model,
     require_same_settings,
-    require_whole,
+    whole_checkpoint,
 )
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.epoch_in_progress import EPOCH_IN_PROGRESS
@@ -106,7 +106,7 @@ def begin(config: DictConfig) -> None:
 
 
 def find_beginning(
-    config: DictConfig, model: SparseAutoencoder, data: SplitDataModule, has_diverged: bool
+    config: DictConfig, model: SparseAutoencoder, data: SplitDataModule
 ) -> Beginning:
     """Where the settings say that a model's training begins.
 
@@ -114,7 +114,6 @@ def find_beginning(
         config: the settings.
         model: what is to be trained; it gets the weights of ``init_from``.
         data: what it is to be trained on.
-        has_diverged: whether the run did, which may then go on with another optimizer.
 
     Raises:
         SettingError: the folder holds an earlier run or one with other settings, or the settings
@@ -127,22 +126,26 @@ def find_beginning(
         if config.init_from is not None:
             initialise(model, Path(config.init_from))
         return Beginning()
-    is_own = checkpoint == Run(run_dir).last_checkpoint
-    if is_own:
-        require_whole(run_dir)
+    run = Run(run_dir)
+    is_own = checkpoint == run.last_checkpoint
+    contents = whole_checkpoint(run_dir) if is_own else read_checkpoint(checkpoint)
     parts = ["decoder", "encoder"]
     if is_own and config.resume != FORCE:
+        # One that diverged may go on with another optimizer. The first process says so for all: the
+        # mark is gone once it has begun.
+        has_diverged = rank_zero_only.rank != 0 or run.diverged_at_epoch is not None
         require_same_settings(config, run_dir, has_diverged)
-        require_same_data(checkpoint, data)
+        require_same_data(contents, data)
         # The best model of a run is that of the lowest energy.
         parts += ["energy", "constraint"] + ([] if has_diverged else ["optimizer"])
     if not is_own:
         parts += ["optimizer"]
     if is_own and config.get(TARGET) is not None:
         # The search goes on from the λ that it had come to.
-        found = read_checkpoint(checkpoint)["hyper_parameters"]["energy"]["sparsity_weight"]
-        model.set_sparsity_weight(found)
-    first_epoch = require_same_model(checkpoint, model, parts, is_own)
+        model.set_sparsity_weight(contents["hyper_parameters"]["energy"]["sparsity_weight"])
+    require_same_model(checkpoint, contents, model, parts, is_own)
+    # From its beginning, or from inside it.
+    first_epoch = epochs_behind(contents)
     _require_resumable(config, first_epoch, is_own)
     return Beginning(checkpoint, is_own, first_epoch)
 
@@ -151,12 +154,12 @@ def _checkpoint_to_continue(config: DictConfig, run_dir: Path) -> Path | None:
     """The checkpoint to start from, None for a fresh start."""
     require_beginning(config)
     last = Run(run_dir).last_checkpoint
-    if last.exists() and not config.resume:
-        raise SettingError(
-            f"hydra.run.dir={run_dir} holds an earlier run: add resume=true to continue it, or "
-            "choose another folder."
-        )
     if last.exists():
+        if not config.resume:
+            raise SettingError(
+                f"hydra.run.dir={run_dir} holds an earlier run: add resume=true to continue it, or "
+                "choose another folder."
+            )
         return last
     if (run_dir / RESULTS_FILE).exists():
         raise SettingError(

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from sparse_lightning.checkpoint_format import epochs_behind, is_inside_epoch, read_checkpoint
+from sparse_lightning.checkpoint_format import is_inside_epoch, read_checkpoint
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.experiments.early_checks import FORCE
@@ -19,8 +19,12 @@ from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import build, describe
 
 
-def require_whole(run_dir: Path) -> None:
-    """Raise `CheckpointError`, saying what helps, unless a run has its checkpoints."""
+def whole_checkpoint(run_dir: Path) -> dict[str, Any]:
+    """The contents of a run's last checkpoint.
+
+    Raises:
+        CheckpointError: that or the best model is missing or damaged; it says what helps.
+    """
     run = Run(run_dir)
     last, best = run.last_checkpoint, run.best_checkpoint
     try:
@@ -38,6 +42,7 @@ def require_whole(run_dir: Path) -> None:
             f"{last.parent / missing[0]}, the best model of the run, is gone: put it back, or copy "
             f"{last} there to take the model of the last epoch for the best."
         )
+    return contents
 
 
 def _keepers(contents: dict[str, Any]) -> list[dict[str, Any]]:
@@ -62,9 +67,9 @@ def require_same_settings(config: DictConfig, run_dir: Path, has_diverged: bool)
 
 
 @rank_zero_only
-def require_same_data(checkpoint: Path, data: SplitDataModule) -> None:
+def require_same_data(contents: dict[str, Any], data: SplitDataModule) -> None:
     """Raise `SettingError` unless the data are those of a checkpoint, where that says which."""
-    theirs = read_checkpoint(checkpoint).get(type(data).__qualname__, {}).get(FINGERPRINT)
+    theirs = contents.get(type(data).__qualname__, {}).get(FINGERPRINT)
     if theirs is None:
         return
     data.prepare_data()
@@ -87,24 +92,25 @@ def differences(description: Any, part: Any) -> str:
 
 
 def require_same_model(
-    checkpoint: Path, model: SparseAutoencoder, parts: Sequence[str], is_own: bool
-) -> int:
+    checkpoint: Path,
+    contents: dict[str, Any],
+    model: SparseAutoencoder,
+    parts: Sequence[str],
+    is_own: bool,
+) -> None:
     """Check that parts of a checkpoint's model are those of ``model``.
 
     Args:
         checkpoint: the file.
+        contents: what is in it.
         model: what is to go on from it.
         parts: their names.
         is_own: whether it is the run's own checkpoint.
-
-    Returns:
-        The epoch that the checkpoint continues with, from its beginning or from inside it.
 
     Raises:
         CheckpointError: a part is another one; it says how. Or the checkpoint is another run's,
             from inside an epoch, which only that run can end.
     """
-    contents = read_checkpoint(checkpoint)
     parameters = contents["hyper_parameters"]
     if not is_own and parameters["family"] != model.family:
         raise CheckpointError(
@@ -124,4 +130,3 @@ def require_same_model(
                 f"{checkpoint} has another model.{part} than the settings ({told}): make them "
                 f"equal, or choose another {'folder' if is_own else 'ckpt_path'}."
             )
-    return epochs_behind(contents)

@@ -152,13 +152,9 @@ def _convert(parent: DictConfig, key: str, name: str, kind: Any) -> Any:
         text = ", not text" if isinstance(plain, str) else ""
         raise SettingError(f"{name}={plain} must be {wanted}{text}.{HINTS.get(name, '')}") from None
     # An interpolation stays one.
-    if not _is_same(converted, plain):
+    if repr(converted) != repr(plain):
         parent[key] = converted
     return converted
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    return repr(one) == repr(other)
 
 
 def _as_kind(value: Any, kind: Any) -> Any:

@@ -78,10 +78,7 @@ def run_all(sweeps: Sequence[Sequence[str]]) -> None:
     Raises:
         SweepError: some failed; each has said which of its jobs and why.
     """
-    failed = []
-    for sweep in sweeps:
-        if exit_code(sweep) != 0:
-            failed.append(sweep)
+    failed = [sweep for sweep in sweeps if exit_code(sweep) != 0]
     if failed:
         raise SweepError(
             f"{len(failed)} of {len(sweeps)} sweeps failed, the first of them "

@@ -30,7 +30,7 @@ from sparse_lightning.experiments.command_line import hydra_value, same_command
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
 from sparse_lightning.experiments.job_settings import job_settings
 from sparse_lightning.experiments.jobs import OUTPUT_FILE, require_one_device
-from sparse_lightning.experiments.progress import ENDED, SweepProgress
+from sparse_lightning.experiments.progress import SweepProgress
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
 from sparse_lightning.experiments.seeds import require_seed
 from sparse_lightning.experiments.settings import convert_settings
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 # A job that so many launches did not bring to an end is given up.
 ATTEMPTS = 3
+LEFT = (State.WAITING, State.INTERRUPTED)
 POLL = 1.0  # seconds
 # What a run's usual name tells already.
 TOLD_BY_NAME = (
@@ -128,18 +129,12 @@ class Sweep:
             settings = _checked_settings(config, loader, overrides)
             fingerprint = _fingerprint(settings)
             run = recorded.get(fingerprint) or _new_run(Path(settings.run_dir), folder)
-            job, other = (
-                Job(tuple(overrides), run, settings.trainer.max_epochs),
-                jobs.get(fingerprint),
-            )
+            job = Job(tuple(overrides), run, settings.trainer.max_epochs)
+            other = jobs.get(fingerprint)
             if other is None or (job.max_epochs or 0) > (other.max_epochs or 0):
                 jobs[fingerprint] = job
         _require_own_folders(jobs.values())
         return cls(folder, list(jobs.values()), settings)
-
-    def states(self) -> dict[Path, State]:
-        """How each job stands, by its folder."""
-        return {job.run.folder: job.state for job in self.jobs}
 
 
 def _checked_settings(config: DictConfig, loader: Any, overrides: list[str]) -> DictConfig:
@@ -243,7 +238,7 @@ def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[
     with (
         _interruption_explained(),
         _launchers_quiet(),
-        SweepProgress([(j.run, j.max_epochs or 1) for j in sweep.jobs]),
+        SweepProgress([(j.run, max(j.max_epochs or 1, 1)) for j in sweep.jobs]),
     ):
         while (jobs := [job for job in sweep.jobs if rounds.is_open(job)]) or _any_running(
             sweep.jobs
@@ -306,7 +301,7 @@ class _Rounds:
 
     def is_open(self, job: Job) -> bool:
         """Whether a job is still to be launched; one launched in vain too often has failed."""
-        if job.state not in (State.WAITING, State.INTERRUPTED):
+        if job.state not in LEFT:
             return False
         if self.vain[job.run.folder] < ATTEMPTS:
             return True
@@ -339,7 +334,7 @@ class _Rounds:
                 self.returns += results
                 _record_failures_outside_training(batch, results)
             for job in batch:
-                if job.state in (State.WAITING, State.INTERRUPTED):
+                if job.state in LEFT:
                     self.vain[job.run.folder] += _output_size(job) != before[job.run.folder]
 
 
@@ -360,7 +355,7 @@ def _any_running(jobs: Iterable[Job]) -> bool:
 
 def _record_failures_outside_training(jobs: list[Job], results: Sequence[JobReturn]) -> None:
     for job, result in zip(jobs, results):
-        if result.status is JobStatus.FAILED and job.state not in ENDED:
+        if result.status is JobStatus.FAILED and job.state in LEFT:
             job.run.folder.mkdir(parents=True, exist_ok=True)
             try:
                 _ = result.return_value
@@ -381,13 +376,10 @@ def _conclude(sweep: Sweep) -> None:
         file=sys.stderr,
     )
     if bad:
-        reasons = "\n".join(f"  {job.run.folder.name}: {_reason(job)}" for job in bad)
+        reasons = "\n".join(
+            f"  {job.run.folder.name}: {job.run.reason or job.state}" for job in bad
+        )
         raise SweepError(
             f"{len(bad)} of {len(sweep.jobs)} jobs did not end well:\n{reasons}\n"
             "Once mended, the same command again does only these."
         )
-
-
-def _reason(job: Job) -> str:
-    failure = job.run.failure
-    return str(job.state) if failure is None else f"{failure['error']}: {failure['message']}"

@@ -6,12 +6,14 @@ Runs that differ in anything but the seed are never averaged.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +32,7 @@ from sparse_lightning.experiments.records import (
     TABLE_FILE,
     State,
     read_plan,
+    unbegun,
 )
 from sparse_lightning.experiments.runs import Run, find_runs
 from sparse_lightning.figures.sweep import regret_curve
@@ -83,17 +86,15 @@ def collect(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     runs = find_runs(folder)
-    known = {run.folder for run in runs}
-    planned = [Run(folder / name) for name in read_plan(folder)]
-    unbegun = [run for run in planned if run.folder not in known]
-    if not runs and not unbegun:
+    pending = [Run(path) for path in unbegun(folder)]
+    if not runs and not pending:
         raise DataError(f"{folder} holds no run: give the folder of a sweep, or one above it.")
     settings = [run.settings for run in runs]
     rows = [_row(folder, run, own) for run, own in zip(runs, settings)]
     telling = _telling_settings(rows, settings)
     for row, own in zip(rows, settings):
         row |= {name: _cell(own.get(name)) for name in telling}
-    table = pd.DataFrame(rows + [_ending(folder, run) for run in unbegun])
+    table = pd.DataFrame(rows + [_ending(folder, run) for run in pending])
     for name in telling:
         if table[name].dropna().map(type).nunique() > 1:
             table[name] = table[name].map(str, na_action="ignore")
@@ -126,12 +127,8 @@ def _found_weight(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ending(folder: Path, run: Run) -> dict[str, Any]:
-    failure = run.failure
-    return {
-        "run": run.folder.relative_to(folder).as_posix(),
-        "state": str(run.state),
-        "failure": None if failure is None else f"{failure['error']}: {failure['message']}",
-    }
+    name = run.folder.relative_to(folder).as_posix()
+    return {"run": name, "state": str(run.state), "failure": run.reason}
 
 
 def _telling_settings(rows: list[dict[str, Any]], settings: list[dict[str, Any]]) -> list[str]:
@@ -203,17 +200,33 @@ def _warn_of_other_data(groups: Any) -> None:
 
 def record_plan(folder: Path, jobs: dict[str, list[str]]) -> None:
     """Add jobs to what is to be done in a folder; the same overrides have one folder, the last."""
-    others = {name: job for name, job in read_plan(folder).items() if job not in jobs.values()}
-    write_json(folder / PLAN_FILE, others | jobs)
+    with FileLock(folder / f"{PLAN_FILE}.lock"):  # Two sweeps may begin in one folder at once.
+        others = {name: job for name, job in read_plan(folder).items() if job not in jobs.values()}
+        write_json(folder / PLAN_FILE, others | jobs)
+
+
+def epochs_of(run: Run) -> pd.DataFrame | None:
+    """``metrics.csv`` up to the last epoch that the run's results are of; None without the file.
+
+    A finished run that is given more epochs keeps its results and their model meanwhile. All rows
+    where there are no results.
+    """
+    path, results = run.folder / TABLE_FILE, run.results or {}
+    if not path.is_file():
+        return None
+    metrics = pd.read_csv(path)
+    # Results of earlier versions count the epochs of the run alone, and not those behind it.
+    before = 0 if DATA in results or metrics.empty else int(metrics["epoch"].min())
+    return metrics[metrics["epoch"] < before + results.get("epochs", math.inf)]
 
 
 def histories(folder: str | Path) -> pd.DataFrame:
     """One row per epoch of each finished run at or below a folder: ``run`` and its record."""
     folder = Path(folder)
     found = [
-        pd.read_csv(run.folder / TABLE_FILE).assign(run=run.folder.relative_to(folder).as_posix())
+        metrics.assign(run=run.folder.relative_to(folder).as_posix())
         for run in find_runs(folder)
-        if run.state == State.FINISHED and (run.folder / TABLE_FILE).is_file()
+        if run.state == State.FINISHED and (metrics := epochs_of(run)) is not None
     ]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["run"])
 

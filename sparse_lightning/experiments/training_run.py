@@ -72,9 +72,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     require_fit(model, data)
     require_registered({f"model.{name}": part for name, part in model.descriptions.items()})
     require_objective(config, model)
-    # The first process says so for all: the mark is gone once it has begun.
-    has_diverged = rank_zero_only.rank != 0 or Run(run_dir).diverged_at_epoch is not None
-    beginning = find_beginning(config, model, data, has_diverged)
+    beginning = find_beginning(config, model, data)
     if not beginning.is_own:
         rank_zero_only(begin)(config)
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from sparse_lightning.errors import DataError
 from sparse_lightning.experiments.runs import TABLE_FILE
+from sparse_lightning.experiments.table import epochs_of
 from sparse_lightning.quality import quality_of
-from sparse_lightning.studies.epochs import recorded_epochs
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
@@ -42,7 +42,7 @@ def ablation(trained_models: Sequence[TrainedModel]) -> StudyResult:
 
 
 def _history(trained: TrainedModel) -> pd.DataFrame:
-    metrics = recorded_epochs(trained)
+    metrics = epochs_of(trained.run)
     if metrics is None:
         raise DataError(
             f"{trained.run.folder / TABLE_FILE} is missing: study=ablation reads the metrics of "

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from sparse_lightning.experiments.records import FOUND_WEIGHT, TABLE_FILE
-from sparse_lightning.experiments.table import DATA
+from sparse_lightning.experiments.records import FOUND_WEIGHT
+from sparse_lightning.experiments.table import epochs_of
 from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.trained_models import TrainedModel
-
-
-def recorded_epochs(trained: TrainedModel) -> pd.DataFrame | None:
-    """``metrics.csv`` up to the last epoch that the model's results are of; None without the file.
-
-    A finished run that is given more epochs keeps its results and their model meanwhile.
-    """
-    path = trained.run.folder / TABLE_FILE
-    if not path.is_file():
-        return None
-    metrics, epochs = pd.read_csv(path), trained.columns["epochs"]
-    # Results of earlier versions count the epochs of the run alone, and not those behind it.
-    is_old = DATA not in (trained.run.results or {})
-    before = int(metrics["epoch"].min()) if is_old and len(metrics) else 0
-    return metrics if math.isnan(epochs) else metrics[metrics["epoch"] < before + epochs]
 
 
 def halfway(trained: TrainedModel) -> TrainedModel | None:
@@ -34,7 +18,7 @@ def halfway(trained: TrainedModel) -> TrainedModel | None:
     It is the best model, where that is no younger, else what ``callbacks=milestones`` kept of that
     epoch. None where neither is there.
     """
-    metrics = recorded_epochs(trained)
+    metrics = epochs_of(trained.run)
     if metrics is None or metrics.empty or trained.metric not in metrics:
         return None
     metrics = metrics.set_index("epoch")
@@ -57,7 +41,7 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
         Columns epochs (counted from 1), psnr or r2, zeros; no rows where the run's folder has no
         record.
     """
-    metrics = recorded_epochs(trained)
+    metrics = epochs_of(trained.run)
     if metrics is None:
         return pd.DataFrame(columns=["epochs", PSNR.name, "zeros"])
     names = (quality_of(metrics).name, "zeros")

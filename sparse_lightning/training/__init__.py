@@ -1,1 +1,1 @@
-"""What happens round the model while it is trained: callbacks, loggers, checkpoints, resuming."""
+"""What happens round the model while it is trained: callbacks, loggers, checkpoints."""

@@ -14,7 +14,7 @@ import lightning
 import numpy as np
 import torch
 import torch.distributed as distributed
-from torch import Tensor
+from lightning.fabric.utilities import move_data_to_device
 from torchmetrics import Metric
 
 from sparse_lightning.checkpoint_format import is_inside_epoch
@@ -79,7 +79,7 @@ def metric_states(model: torch.nn.Module) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "updates": metric.update_count,
-            "state": {key: _on_cpu(value) for key, value in metric.metric_state.items()},
+            "state": move_data_to_device(metric.metric_state, torch.device("cpu")),
         }
         for name, metric in _metrics(model).items()
         if metric.update_called
@@ -94,7 +94,7 @@ def add_metric_states(model: torch.nn.Module, states: dict[str, dict[str, Any]])
     metrics = _metrics(model)
     for name, kept in states.items():
         metric = metrics[name]
-        state = {key: _on(value, metric.device) for key, value in kept["state"].items()}
+        state = move_data_to_device(kept["state"], metric.device)
         if not metric.update_called:
             for key, value in state.items():
                 setattr(metric, key, value)
@@ -106,14 +106,6 @@ def add_metric_states(model: torch.nn.Module, states: dict[str, dict[str, Any]])
 
 def _metrics(model: torch.nn.Module) -> dict[str, Metric]:
     return {name: part for name, part in model.named_modules() if isinstance(part, Metric)}
-
-
-def _on_cpu(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    return _on(value, torch.device("cpu"))
-
-
-def _on(value: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
-    return [part.to(device) for part in value] if isinstance(value, list) else value.to(device)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -32,7 +33,14 @@ from sparse_lightning.experiments.runs import (
     find_runs,
     record_settings,
 )
-from sparse_lightning.experiments.sweeps import ATTEMPTS, Job, Sweep, recorded_runs, run_sweep
+from sparse_lightning.experiments.sweeps import (
+    ATTEMPTS,
+    Job,
+    Sweep,
+    _record_failures_outside_training,
+    recorded_runs,
+    run_sweep,
+)
 from sparse_lightning.files import write_json
 from sparse_lightning.signals import SIGINT_EXIT, SIGTERM_EXIT, Terminated
 from sparse_lightning.train import main
@@ -316,9 +324,8 @@ def test_what_another_process_has_is_waited_for_and_done_if_it_dies(sweep: Sweep
     other.folder.mkdir()
     process = ExitStack()
     process.enter_context(held(other.folder))
-    monkeypatch.setattr(
-        "sparse_lightning.experiments.sweeps.time.sleep", lambda seconds: process.close()
-    )
+    clock = SimpleNamespace(sleep=lambda seconds: process.close())
+    monkeypatch.setattr("sparse_lightning.experiments.sweeps.time", clock)
     launcher = FakeLauncher(sweep.jobs, lambda run: None)
     run_sweep(sweep, launcher, None)
     assert launcher.launched == [2, 1]
@@ -334,6 +341,18 @@ def test_what_fails_before_training_is_told(sweep: Sweep):
 
     with pytest.raises(SweepError, match=r"3 of 3 jobs did not end well:\n  a: SettingError: no"):
         run_sweep(sweep, Failing(sweep.jobs, print), None)
+
+
+def test_what_another_process_trains_has_not_failed(sweep: Sweep):
+    returned = JobReturn()
+    returned.return_value, returned.status = SettingError("no"), JobStatus.FAILED
+    job = sweep.jobs[0]
+    job.run.folder.mkdir()
+    with held(job.run.folder):
+        _record_failures_outside_training([job], [returned])
+    assert job.state is State.WAITING
+    _record_failures_outside_training([job], [returned])
+    assert job.run.reason == "SettingError: no"
 
 
 @pytest.mark.parametrize(
@@ -370,6 +389,8 @@ def test_a_job_without_test_batches_has_ended(tmp_path: Path):
     write_json(tmp_path / RESULTS_FILE, results | more)
     told = f"finished: {tmp_path.name}: 16.00 dB, 50.0% zeros, 2 s"
     assert ending(Run(tmp_path), State.FINISHED) == told
+    write_json(tmp_path / RESULTS_FILE, results | {DIVERGED_AT: 0})
+    assert ending(Run(tmp_path), State.DIVERGED) == f"diverged: {tmp_path.name}"
 
 
 def test_progress_counts_jobs_and_epochs(tmp_path: Path, monkeypatch):

@@ -140,6 +140,9 @@ def test_what_is_missing_and_why(add_run, tmp_path: Path):
         "never": "waiting",
     }
     assert table.loc["broken", "failure"] == "ValueError: out of luck"
+    above = collect(tmp_path).set_index("run")
+    assert above.loc["sweep/never", "state"] == "waiting"
+    assert len(above) == len(table)
     assert list(summarize(collect(tmp_path / "sweep"))["n"]) == [1]
 
 
@@ -202,6 +205,11 @@ def test_command_line(add_run, tmp_path: Path, monkeypatch, capsys):
     ]
     for run, last in zip(runs, (15.5, 16.5, 17.5)):
         (run.folder / "metrics.csv").write_text(f"epoch,val/psnr\n0,14.0\n1,{last}\n")
+    # A run that goes on for more epochs has the results of the first two.
+    of_two = {"epochs": 2, "data_fingerprint": "x"}
+    write_json(runs[1].folder / RESULTS_FILE, runs[1].results | of_two)
+    with (runs[1].folder / "metrics.csv").open("a") as rows:
+        rows.write("2,99.0\n")
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "sweep")])
     main()
     epochs = pd.read_parquet(tmp_path / "sweep" / "epochs.parquet")
