@@ -13,6 +13,7 @@ from sparse_lightning.figures.style import (
     families_in_order,
     family_name,
     family_style,
+    legend_below,
     sparsity_name,
     tidy,
 )
@@ -62,7 +63,6 @@ def histories(table: pd.DataFrame, data: str) -> Figure:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    legend_below(figure, 3)
     figure.suptitle(f"Training codes and decoders, epoch by epoch, {data}", fontsize=10)
     return figure

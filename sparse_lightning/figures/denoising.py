@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
+    OVER_SEEDS,
     families_in_order,
     family_name,
     family_style,
@@ -74,6 +75,7 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
     title = [
         f"Denoising, test images of {data}",
         "families (λ chosen on validation; linear hatched), scikit-image and references (grey)",
+        OVER_SEEDS,
     ]
     if best["at_end"].any():
         title.append("*: the smallest or the largest λ that it was chosen from")

@@ -67,7 +67,6 @@ def gabor_scatter(rows: pd.DataFrame, title: str) -> Figure:
     sizes = figure.add_subplot(1, 3, 2)
     for part, style in ((others, _FAINT), (alike, _BOLD)):
         sizes.scatter(part["size_along"], part["size_across"], **style)
-    # Beyond half a tile an envelope is flat, and its size means nothing.
     sizes.set(xlabel="size along the wave (pixels)", ylabel="size along the stripes (pixels)")
     sizes.set(xscale="log", yscale="log", xlim=(0.6, 32), ylim=(0.6, 32))
     sizes.axline((1, 1), (2, 2), color="0.6", linewidth=0.7)

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    OVER_SEEDS,
+    families_in_order,
+    family_name,
+    family_style,
+    tidy,
+)
 from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {"noise": "all filters", "noise_in_use": "filters of units in use"}
@@ -44,5 +50,5 @@ def noise(summary: pd.DataFrame, data: str) -> Figure:
         tidy(axes)
     row[0].set_ylabel("share of white noise in a filter")
     row[-1].legend(fontsize=8, handlelength=3)
-    figure.suptitle(f"Noise of encoder filters, {data}", fontsize=10)
+    figure.suptitle(f"Noise of encoder filters, {data}\n{OVER_SEEDS}", fontsize=10)
     return figure

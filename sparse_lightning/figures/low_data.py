@@ -12,6 +12,7 @@ from sparse_lightning.figures.style import (
     families_in_order,
     family_name,
     family_style,
+    legend_below,
     tidy,
 )
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED
@@ -52,13 +53,11 @@ def error_curves(summary: pd.DataFrame, data: str) -> Figure:
         for name, style in BASELINE_STYLES.items()
         if name in methods
     }
-    axes_pair = figure.subplots(1, 2)
-    for axes, error in zip(axes_pair, ("top1", "top3")):
+    for axes, error in zip(figure.subplots(1, 2), ("top1", "top3")):
         for method, (label, style) in styles.items():
             _curve(axes, summary[summary["method"] == method], error, label=label, **style)
         _label(axes, summary, f"test error, top-{error[-1]} (%)")
-    handles, labels = axes_pair[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3)
+    legend_below(figure, 4)
     figure.suptitle(
         f"Classification with few labels, {data}\n"
         "bars: one standard deviation over model seeds; of methods on pixels, over random starts "

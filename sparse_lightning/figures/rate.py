@@ -8,7 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    families_in_order,
+    family_name,
+    family_style,
+    legend_below,
+    tidy,
+)
 from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.study_result import StudyResult
 
@@ -34,7 +40,7 @@ def rate_distortion(table: pd.DataFrame, references: pd.DataFrame, data: str) ->
         points = table[table["family"] == family].groupby(KINDS)[["bits", quality.name]].mean()
         _front(axes, points, quality.name, family_name(family), family_style(family))
     style = {"color": "0.4", "linestyle": "-.", "marker": "x"}
-    _front(axes, references.dropna(subset=["bits"]), quality.name, "PCA", style)
+    _front(axes, references, quality.name, "PCA", style)
     sample = "image" if quality is PSNR else "row"
     axes.set(xlabel=f"bits per {sample}", ylabel=quality.label)
     tidy(axes)
@@ -80,7 +86,6 @@ def parts(table: pd.DataFrame, data: str) -> Figure:
         axes.set_title(f"step {step:g} × rms", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("zeros (%)")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    legend_below(figure, 5)
     figure.suptitle(f"What the bits of codes are spent on, {data}", fontsize=10)
     return figure

@@ -8,7 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    OVER_SEEDS,
+    families_in_order,
+    family_name,
+    family_style,
+    legend_below,
+    tidy,
+)
 from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {
@@ -40,11 +47,8 @@ def recovered(table: pd.DataFrame, neighbours: pd.DataFrame, data: str) -> Figur
             axes.plot(mean["active"], mean[name], label=other, **style)
         axes.set(xlabel="active components of a code", ylabel=label, ylim=(-0.02, 1.02))
         tidy(axes)
-    handles, labels = figure.axes[-1].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=4, fontsize=8, handlelength=3.5
-    )
-    figure.suptitle(f"Recovery of a known dictionary: {data}", fontsize=10)
+    legend_below(figure, 4)
+    figure.suptitle(f"Recovery of a known dictionary: {data}\n{OVER_SEEDS}", fontsize=10)
     return figure
 
 

@@ -8,18 +8,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    OVER_SEEDS,
+    families_in_order,
+    family_name,
+    family_style,
+    legend_below,
+    tidy,
+)
 from sparse_lightning.quality import PSNR, quality_of
 from sparse_lightning.studies.study_result import StudyResult
-
-NONE = pd.DataFrame(columns=["method"])
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """The regret curves, PSNR at equal zeros, also against epochs, and what the encoder costs."""
-    # Results of earlier versions know no other dictionaries.
-    classics, pursued = (result.more.get(name, NONE) for name in ("classics", "pursuit"))
-    yield "regret", regret_curves(result.table, result.more["references"], classics, result.data)
+    references, classics, pursued = map(result.more.get, ("references", "classics", "pursuit"))
+    yield "regret", regret_curves(result.table, references, classics, result.data)
     name, epochs = quality_of(result.table).name, result.more["epochs"]
     # No curve may reach any of the shares of zeros.
     if result.more["at_zeros"][name].notna().any():
@@ -58,7 +62,8 @@ def regret_curves(
     _label(axes, table)
     axes.legend(fontsize=8, handlelength=3.5)
     figure.suptitle(
-        f"Reconstruction against sparsity, codes by the encoder, test {_samples(table)} of {data}",
+        f"Reconstruction against sparsity, codes by the encoder, test {_samples(table)} of {data}\n"
+        f"{OVER_SEEDS}, both ways",
         fontsize=10,
     )
     return figure
@@ -141,7 +146,8 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
     tidy(axes)
     axes.legend(fontsize=8, ncols=2)
     figure.suptitle(
-        f"Reconstruction at equal sparsity, {data} (no mark: not every seed reaches there)",
+        f"Reconstruction at equal sparsity, {data}\n"
+        f"{OVER_SEEDS}; no mark: not every seed reaches there",
         fontsize=10,
     )
     return figure
@@ -161,13 +167,13 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
     for axes, share in zip(grid, shares):
         for family in families_in_order(summary["family"]):
             rows = summary[(summary["zeros"] == share) & (summary["family"] == family)]
-            style = {key: family_style(family)[key] for key in ("color", "linestyle")}
+            # Dots show a point between gaps.
+            style = family_style(family) | {"marker": ".", "markersize": 2}
             axes.plot(rows["epochs"], values[rows.index], label=family_name(family), **style)
         axes.set(xscale="log", xlabel="epochs", title=f"{100 * share:g} % zeros")
         tidy(axes)
     grid[0].set_ylabel(f"{quality.label}, validation")
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    legend_below(figure, 5)
     figure.suptitle(f"Reconstruction at equal sparsity over training, {data}", fontsize=10)
     return figure
 
@@ -208,5 +214,5 @@ def _two_ways(families: list[str], ways: dict[str, pd.DataFrame], title: str) ->
         tidy(axes)
     figure.supxlabel("zeros among code components (%)", fontsize=9)
     figure.supylabel(quality_of(next(iter(ways.values()))).label, fontsize=9)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(f"{title}\n{OVER_SEEDS}, both ways", fontsize=10)
     return figure

@@ -8,7 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    OVER_SEEDS,
+    families_in_order,
+    family_name,
+    family_style,
+    legend_below,
+    tidy,
+)
 from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.settings import in_order
 from sparse_lightning.studies.study_result import StudyResult
@@ -46,13 +53,8 @@ def against_settings(effects: pd.DataFrame, data: str) -> Figure:
             if column == 0:
                 grid[row, column].set_ylabel(label)
         grid[-1, column].set_xlabel(NAMES.get(name, name))
-    handles = {
-        label: handle
-        for axes in figure.axes
-        for handle, label in zip(*axes.get_legend_handles_labels())
-    }
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize=8)
-    figure.suptitle(f"Test results against settings, {data}", fontsize=10)
+    legend_below(figure, 4)
+    figure.suptitle(f"Test results against settings, {data}\n{OVER_SEEDS}", fontsize=10)
     return figure
 
 

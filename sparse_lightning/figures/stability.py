@@ -8,7 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    families_in_order,
+    family_name,
+    family_style,
+    legend_below,
+    tidy,
+)
 from sparse_lightning.studies.study_result import StudyResult
 
 PANELS = {
@@ -49,19 +55,18 @@ def agreement(summary: pd.DataFrame, data: str) -> Figure:
         _nulls(axes, summary, name)
         axes.set(xlabel="zeros among code components (%)", ylabel=label, ylim=(-0.02, 1.02))
         tidy(axes)
-    found = [axes.get_legend_handles_labels() for axes in figure.axes]
-    handles = {label: handle for pair in found for handle, label in zip(*pair)}
-    figure.legend(
-        handles.values(), handles, loc="outside lower center", ncols=4, fontsize=8, handlelength=3
+    legend_below(figure, 4)
+    figure.suptitle(
+        f"Agreement of seeds, pairs of models of {data}\nbars: one standard deviation over pairs",
+        fontsize=10,
     )
-    figure.suptitle(f"Agreement of seeds, pairs of models of {data}", fontsize=10)
     return figure
 
 
 def _nulls(axes: Axes, summary: pd.DataFrame, name: str) -> None:
     """Of each family its own, thin: a null depends on the number of atoms in use."""
     for column, (label, line) in NULLS.get(name, {}).items():
-        if summary[column].isna().all():  # Measured by an earlier version.
+        if not summary.groupby("family")[column].count().all():  # Measured by an earlier version.
             continue
         for family in families_in_order(summary["family"]):
             rows = summary[summary["family"] == family].sort_values("zeros")

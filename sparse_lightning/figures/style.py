@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+OVER_SEEDS = "bars: one standard deviation over seeds"
 NAMES = {
     "sdl": "SDL",
     "vdl": "VDL",
@@ -88,3 +90,11 @@ def tidy(axes: Axes) -> None:
     """Two spines and a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def legend_below(figure: Figure, columns: int) -> None:
+    """One legend for all panels of a figure, which stands below them."""
+    found = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for pair in found for handle, label in zip(*pair)}
+    style = {"loc": "outside lower center", "fontsize": 8, "handlelength": 3}
+    figure.legend(handles.values(), handles, ncols=columns, **style)

@@ -26,10 +26,10 @@ def regret_curve(summary: pd.DataFrame) -> Figure:
     data_sets = list(summary["data"].unique())
     figure = Figure(figsize=(7.2 * len(data_sets), 4.8), layout="constrained")
     panels = figure.subplots(1, len(data_sets), squeeze=False)[0]
-    seeds = f"{summary['n'].min()} to {summary['n'].max()}"
-    seeds = str(summary["n"].max()) if summary["n"].nunique() == 1 else seeds
     for axes, data in zip(panels, data_sets):
         rows = summary[summary["data"] == data]
+        least, most = rows["n"].min(), rows["n"].max()
+        seeds = f"{most}" if least == most else f"{least} to {most}"
         names = ["family", *splitting_settings(rows)]
         for family in families_in_order(rows["family"]):
             _draw_family(axes, rows[rows["family"] == family], names)

@@ -236,7 +236,7 @@ CLAIMS = (
         "(Not in the paper:) a family reaches the PSNR of its curve by another solver as well.",
         "Seed by seed, the {parity_confidence} interval of PSNR by the other solver, less the PSNR "
         "of the family's curve at equal zeros, lies within {solver_margin}; it does not hold if "
-        "the {confidence} interval lies outside.",
+        "the {confidence} interval lies outside. What later epochs changed is not added.",
         settings.alike_by_solver,
     ),
 )

@@ -124,12 +124,8 @@ def claims_table(sections: Sequence[Section], rules: Rules) -> pd.DataFrame:
 
 
 def _verdict_table(table: pd.DataFrame) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
-    rows = []
-    for row in table.to_dict("records"):
-        cells = [f"<td>{html.escape(str(row[name]))}</td>" for name in table.columns[:-1]]
-        rows.append(f"<tr>{''.join(cells)}<td>{_badge(row['verdict'])}</td></tr>")
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    escaped = {name: html.escape for name in table.columns} | {"verdict": _badge}
+    return table.to_html(index=False, escape=False, formatters=escaped)
 
 
 def _badge(verdict: str) -> str:
@@ -165,8 +161,5 @@ def _section(section: Section, claims: pd.DataFrame) -> str:
 
 
 def _time_table(sections: Sequence[Section]) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(section.title)}</td><td>{section.seconds:.0f} s</td></tr>"
-        for section in sections
-    )
-    return f"<table><tr><th>study</th><th>time</th></tr>{rows}</table>"
+    rows = [(section.title, f"{section.seconds:.0f} s") for section in sections]
+    return pd.DataFrame(rows, columns=["study", "time"]).to_html(index=False)

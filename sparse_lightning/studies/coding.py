@@ -130,6 +130,7 @@ def fingerprint(data: SplitDataModule) -> str:
         some = samples.__getitems__([0, size // 2, size - 1]).inputs
         content.update(f"{split} {size} {data.batch_size}".encode())
         content.update(some.contiguous().numpy().tobytes())
-    # Of files of one's own all that stands for their contents.
-    content.update(str(getattr(data, "contents", "")).encode())
+    # Of files of one's own all that stands for their contents, and how they are measured.
+    if hasattr(data, "contents"):
+        content.update(str([data.contents, data.pixel_range, data.image_shape]).encode())
     return content.hexdigest()

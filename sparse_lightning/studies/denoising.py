@@ -76,11 +76,11 @@ def denoising(
     def measure(trained: TrainedModel, splits: Sequence[str] = ("val", "test")) -> Rows:
         return _measure(trained, data, splits, noise_levels, noise_seed, num_images)
 
-    def measure_halfway(trained: TrainedModel, measured: Rows) -> Rows:
+    def measure_halfway(trained: TrainedModel, measured: Rows) -> Rows | None:
         half = halfway(trained)
         if half is trained:
             return measured
-        return [] if half is None else measure(half, ["test"])
+        return None if half is None else measure(half, ["test"])
 
     for trained in tqdm(trained_models, desc="denoising", unit="model"):
         own = [trained.digest, *settings]

@@ -25,7 +25,7 @@ def halfway(trained: TrainedModel) -> TrainedModel | None:
     half = (int(metrics.index.max()) + 1) // 2
     # Energies of different λ are no measure of one another.
     weight = metrics.get(FOUND_WEIGHT, pd.Series(0.0, metrics.index))
-    if metrics[trained.metric][weight == weight.iloc[-1]].idxmin() < half:
+    if metrics[trained.metric][weight == weight.dropna().iloc[-1]].idxmin() < half:
         return trained
     path = trained.run.folder / "milestones" / f"epoch={half - 1}.ckpt"
     return TrainedModel(trained.run, path, by_name=True) if path.is_file() else None

@@ -98,10 +98,10 @@ def features(
     def measured(trained: TrainedModel) -> Rows:
         return _measure(drawn_by(trained), images, *setting[2:])
 
-    def measured_halfway(trained: TrainedModel) -> Rows:
+    def measured_halfway(trained: TrainedModel) -> Rows | None:
         half = halfway(trained)
         if half is None:
-            return []
+            return None
         atoms = [trained.columns | row for row in measured(half)]
         models = summary(_flagged(atoms, least_active, rule if gabors else None))
         return models[[name for name in models if name in MEASURES]].to_dict("records")

@@ -85,9 +85,11 @@ def _measured(trained: TrainedModel, data: SplitDataModule, num_images: int | No
     ]
 
 
-def _measured_halfway(trained: TrainedModel, data: SplitDataModule, num_images: int | None) -> Rows:
+def _measured_halfway(
+    trained: TrainedModel, data: SplitDataModule, num_images: int | None
+) -> Rows | None:
     half = halfway(trained)
-    return [] if half is None else _measured(half, data, num_images)
+    return None if half is None else _measured(half, data, num_images)
 
 
 def _flagged(rows: Rows, least_active: float) -> pd.DataFrame:

@@ -176,10 +176,10 @@ def _classify_codes(
     method = method_of(trained)
     few = {count: min(number, draws) for count, number in labelled.draws.items() if count != ALL}
 
-    def of_half() -> list[dict]:
+    def of_half() -> list[dict] | None:
         half = halfway(trained)
         if half is None:
-            return []
+            return None
         return classify(method_of(half), labelled._replace(draws=few), cache, samples)
 
     key = ["low_data after half of the epochs", method.settings, samples, few]

@@ -49,13 +49,13 @@ def other_baselines(
     """Methods that see pixels and choose by validation labels, by name."""
     return {
         "LISTA + linear on raw": Method(
-            functools.partial(_scratch, settings=scratch),
+            lambda train, splits, seed: lista_from_scratch(train, splits, scratch, seed),
             lambda: inputs,
             ["LISTA", asdict(scratch)],
             own_draws=scratch_draws,
         ),
         "nearest neighbours on raw": Method(
-            functools.partial(_nearest, num_neighbours=num_neighbours),
+            lambda train, splits, seed: nearest_neighbours(train, splits, num_neighbours),
             lambda: inputs,
             ["neighbours", num_neighbours],
         ),
@@ -64,14 +64,6 @@ def other_baselines(
 
 def linear(train: Split, splits: dict[str, Split], seed: int, penalties: Penalties) -> Outcome:
     return logistic_regression(train, splits, *penalties)
-
-
-def _nearest(train: Split, splits: dict[str, Split], seed: int, num_neighbours) -> Outcome:
-    return nearest_neighbours(train, splits, num_neighbours)
-
-
-def _scratch(train: Split, splits: dict[str, Split], seed: int, settings) -> Outcome:
-    return lista_from_scratch(train, splits, settings, seed)
 
 
 def scaled(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -29,14 +29,19 @@ class ResultCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def rows(self, key: list, compute: Callable[[], Rows]) -> Rows:
-        """The rows of a table that ``compute`` gives, computed once for each key."""
+    def rows(self, key: list, compute: Callable[[], Rows | None]) -> Rows:
+        """The rows of a table that ``compute`` gives, computed once for each key.
+
+        None stands for what cannot be measured yet: it gives no rows, and is not kept.
+        """
         path = self._path(key, ".json")
-        if path is None:
-            return compute()
-        if not path.exists():
-            write_json(path, compute())
-        return json.loads(path.read_text())
+        if path is not None and path.exists():
+            return json.loads(path.read_text())
+        found = compute()
+        if path is not None and found is not None:
+            write_json(path, found)
+            return json.loads(path.read_text())
+        return found or []
 
     def array(self, key: list, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """The array that ``compute`` gives, computed once for each key."""

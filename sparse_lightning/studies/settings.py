@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sparse_lightning.errors import NoModelsError
+from sparse_lightning.errors import DataError, NoModelsError
 from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
@@ -36,6 +36,7 @@ def settings(trained_models: Sequence[TrainedModel]) -> StudyResult:
 
     Raises:
         NoModelsError: no two models of a family differ in a setting.
+        DataError: a run has no test results.
     """
     families = pd.Series([trained.columns["family"] for trained in trained_models])
     chosen = pd.DataFrame([_settings(trained) for trained in trained_models]).fillna("none")
@@ -85,7 +86,12 @@ def _text(value: object) -> str:
 
 
 def _results(trained: TrainedModel) -> dict[str, float]:
-    tested = trained.run.results
+    tested = trained.run.results or {}
+    if "test/zeros" not in tested:
+        raise DataError(
+            f"{trained.run.folder} has no test results, which study=settings compares: train it to "
+            "its end, or leave it out."
+        )
     names = (quality_of(tested).name, *MEASURES)
     return {name: tested[f"test/{name}"] for name in names}
 

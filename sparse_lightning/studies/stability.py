@@ -185,8 +185,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation (``_std``; NaN for one pair) over the pairs of each λ.
 
     Returns:
-        The keys, ``pairs``, and two columns for each of `MEASURES`.
+        The keys, ``pairs`` (of models with atoms in use), and two columns for each of `MEASURES`.
     """
     grouped = table.groupby(KEYS, dropna=False)[MEASURES]
     spread = grouped.std().add_suffix("_std")
-    return grouped.mean().join(spread).assign(pairs=grouped.size()).reset_index()
+    return grouped.mean().join(spread).assign(pairs=grouped.count()["mean_cosine"]).reset_index()

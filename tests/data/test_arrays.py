@@ -24,6 +24,7 @@ from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row
 from sparse_lightning.data.arrays import Arrays
 from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.studies.coding import fingerprint as of_study
 
 COUNT, DIM = 60, 4
 
@@ -546,6 +547,20 @@ def test_other_contents_have_another_fingerprint(values, tmp_path: Path):
     values[11, 1] += 1e-3
     np.save(tmp_path / "x.npy", values)
     assert fingerprint() != first
+
+
+def test_studies_measure_again_where_pixels_have_another_range_or_shape(tmp_path: Path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((40, 64)))
+    found = set()
+    for settings in (
+        {"image_shape": [8, 8], "pixel_range": [0, 1]},
+        {"image_shape": [8, 8], "pixel_range": [0, 2]},
+        {"image_shape": [4, 16], "pixel_range": [0, 1]},
+    ):
+        data = data_of(tmp_path / "x.npy", **settings)
+        data.setup()
+        found.add(of_study(data))
+    assert len(found) == 3
 
 
 def test_statistics_of_large_files_are_kept(values, tmp_path: Path, monkeypatch):

@@ -274,10 +274,13 @@ def test_validation_must_have_weights_to_choose_from(rules):
 
     def with_weights(result: StudyResult, count: int) -> StudyResult:
         rows = [
-            {"data": "MNIST", "family": family, "solver": "FISTA", "sparsity_weight": weight}
+            {"data": "MNIST", "family": family, "solver": "FISTA", "sparsity_weight": weight,
+             "seed": seed}
             for family in ("sdl", "vdl", "vdl_nl")
-            for weight in range(count if family == "vdl_nl" else 3)
-        ]
+            for weight in range(3)
+            # Of λ that a sweep has begun with one seed is there.
+            for seed in range(3 if weight < count or family != "vdl_nl" else 1)
+        ]  # fmt: skip
         return StudyResult(pd.DataFrame(rows), result.more)
 
     for count, word in ((3, HOLDS), (2, OPEN)):
@@ -382,7 +385,7 @@ def test_collapse_is_open_without_a_family_and_with_few_epochs(rules, family):
 
 def atoms(
     family: str = "sdl", epochs: int = 100, weights=(0.005, 0.02), change: float = 0.0,
-    **columns: tuple[float, float],
+    **columns: tuple[float, ...],
 ) -> StudyResult:  # fmt: skip
     rows = [
         {"family": family, "sparsity_weight": weight, "seed": seed, "epochs": epochs,
@@ -448,8 +451,15 @@ def test_atoms_are_gabors_more_often_than_scrambled_ones(rules):
     by_chance = atoms(gabor_like=(0.8, 0.7), gabor_like_scrambled=(0.1, 0.8))
     assert features.atoms_are_gabors(by_chance, rules).word is FAILS
     # Without a penalty nothing is claimed.
-    dense = atoms(weights=(0.0, 0.02), gabor_like=(0.1, 0.7), gabor_like_scrambled=(0.1, 0.05))
+    dense = atoms(
+        weights=(0.0, 0.005, 0.02),
+        gabor_like=(0.1, 0.7, 0.7),
+        gabor_like_scrambled=(0.1, 0.05, 0.05),
+    )
     assert features.atoms_are_gabors(dense, rules).word is HOLDS
+    one = StudyResult(MNIST, {"summary": many.more["summary"].query("sparsity_weight < 0.01")})
+    found = features.atoms_are_gabors(one, rules)
+    assert (found.word, "missing λ = 0.02" in found.shown) == (OPEN, True)
 
 
 def test_atoms_are_finer_at_small_weights(rules):

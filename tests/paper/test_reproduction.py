@@ -50,6 +50,18 @@ def test_a_study_is_done_again_with_other_code(tmp_path: Path, monkeypatch):
         assert len(ran) == times
 
 
+def test_a_study_is_done_again_where_a_training_went_on_and_kept_its_best_model(
+    tmp_path: Path, monkeypatch
+):
+    ran = []
+    monkeypatch.setattr(reproduction, "exit_code", lambda command: ran.append(command) or 0)
+    study = OmegaConf.create({"data": "mnist", "settings": ["study=regret"], "figures": []})
+    for epochs, times in ((50, 1), (50, 1), (100, 2)):
+        run = trained(tmp_path / "trainings" / "mnist" / "run", "sdl", epochs=epochs)
+        reproduction.run_study("regret", study, {run.folder: "digest"}, tmp_path)
+        assert len(ran) == times
+
+
 @pytest.mark.parametrize(("data", "code"), [("mnist", None), (None, 3)])
 def test_a_study_without_models_is_told_and_stops_nothing(
     tmp_path: Path, monkeypatch, rules, data, code

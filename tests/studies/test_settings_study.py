@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.figures.settings import draw
 from sparse_lightning.solvers import FISTA, Adaptive
 from sparse_lightning.studies.settings import MEASURES, settings
@@ -23,7 +23,7 @@ def trained(family: str, psnr: float, seed: int = 0, solver=PAPER, **given) -> S
     }  # fmt: skip
     results = {f"test/{name}": 0.5 for name in MEASURES} | {"test/psnr": psnr}
     columns = {"data": "tiny", "family": family, "sparsity_weight": 0.02, "seed": seed}
-    run = SimpleNamespace(results=results)
+    run = SimpleNamespace(results=results, folder="run")
     # Without weights, which may be gone.
     return SimpleNamespace(run=run, columns=columns, settings=chosen | given)
 
@@ -88,3 +88,10 @@ def test_epochs_widths_and_the_settings_of_a_solver_are_told_apart():
 def test_models_that_differ_in_the_seed_alone_are_refused():
     with pytest.raises(SettingError, match="differ in the seed alone"):
         settings([trained("vdl", 16, seed) for seed in range(2)])
+
+
+def test_a_run_without_test_results_is_named():
+    unfinished = trained("vdl", 17, **{"data.batch_size": 25})
+    unfinished.run.results = None
+    with pytest.raises(DataError, match="run has no test results"):
+        settings([trained("vdl", 16), unfinished])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,6 +100,9 @@ def test_means_and_deviations_are_over_pairs():
     row = summary(table).iloc[0]
     assert (row["mean_cosine"], row["pairs"]) == (pytest.approx(0.3), 2)
     assert row["mean_cosine_std"] == pytest.approx(0.02**0.5)
+    # A pair with a model that has no atom in use has no value.
+    table.loc[1, MEASURES] = math.nan
+    assert summary(table).iloc[0]["pairs"] == 1
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 20])

@@ -182,10 +182,19 @@ def test_the_history_of_a_model_is_that_of_the_best_so_far(tmp_path: Path):
     history.to_csv(tmp_path / "metrics.csv", index=False)
     assert validation_history(trained)["psnr"].to_list() == [1, 3, 4, 5, 7]
     # While a finished run is given more epochs, its model is that of the fewer.
-    shorter = TinyModel(run=str(tmp_path), epochs=4)
-    assert validation_history(shorter)["epochs"].to_list() == [1, 2, 3, 4]
-    unknown = TinyModel(run=str(tmp_path), epochs=math.nan)
-    assert validation_history(unknown)["epochs"].to_list() == [1, 2, 3, 4, 5]
+    trained.run.results = {"epochs": 4}
+    assert validation_history(trained)["epochs"].to_list() == [1, 2, 3, 4]
+    trained.run.results = {}
+    assert validation_history(trained)["epochs"].to_list() == [1, 2, 3, 4, 5]
+
+
+def test_half_of_a_search_that_ended_inside_an_epoch_has_the_last_weight_that_is_known(tmp_path):
+    trained = TinyModel(run=str(tmp_path))
+    pd.DataFrame(
+        {"epoch": range(4), "val/energy": [9.0, 4, 5, math.nan],
+         "val/sparsity_weight": [0.1, 0.2, 0.2, math.nan]}
+    ).to_csv(tmp_path / "metrics.csv", index=False)  # fmt: skip
+    assert halfway(trained) is trained
 
 
 # Features.
@@ -261,7 +270,7 @@ def test_atoms_that_are_hardly_used_do_not_count():
 
 class TrainedBefore(TinyModel):
     def __init__(self, folder: Path, **columns) -> None:
-        self.run = type("Run", (), {"folder": folder, "results": None})
+        self.run = type("Run", (), {"folder": folder, "results": columns})
         known = {"family": "none", "sparsity_weight": 0.1, "seed": 0, "run": str(folder)}
         self.columns = known | {"epochs": math.nan} | columns
 

@@ -35,11 +35,12 @@ def solvers(result: StudyResult) -> dict[str, frozenset[str]]:
 
 
 def lacks_of_choice(result: StudyResult, rules: Rules) -> dict[str, str]:
-    """By family what it lacks, where validation has too few λ to choose from."""
-    table = result.table
-    if not {"family", "sparsity_weight"} <= set(table):
+    """By family what it lacks, where too few λ to choose from have enough seeds."""
+    table, least = result.table, rules.least_weights
+    if not {"family", "sparsity_weight", "seed"} <= set(table):
         return {}
-    numbers, least = table.groupby("family")["sparsity_weight"].nunique(), rules.least_weights
+    seeds = table.groupby(["family", "sparsity_weight"])["seed"].nunique()
+    numbers = seeds.ge(rules.least_seeds).groupby("family").sum()
     return {
         family: f"λ to choose from (it has {number} of {least})"
         for family, number in numbers.items()

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from sparse_lightning.paper.judges.evidence import least_epochs, over_seeds
+from sparse_lightning.paper.judges.evidence import epochs_of, least_epochs, over_seeds
 from sparse_lightning.paper.statistics import Rules, Sample
 from sparse_lightning.paper.verdicts import Finding, on_par, together
 from sparse_lightning.studies.equal_sparsity import interpolate
@@ -23,7 +23,7 @@ def alike_by_solver(result: StudyResult, rules: Rules) -> Finding:
         for solver in others:
             control = models[models["solver"] == solver]
             differences = _differences(control, models[models["solver"] == first], rules)
-            own = over_seeds(differences, models["epochs"].min())
+            own = over_seeds(differences, epochs_of(models))
             is_whole = differences.notna().all()
             lack = None if is_whole else "a curve on both sides of the control's zeros"
             finding = on_par(
