@@ -179,10 +179,6 @@ class ReluNetworkDataFit(DataFit):
     def value(self, codes: Tensor) -> Tensor:
         return self.top.value(self._activations(codes)[-1])
 
-    def gradient(self, codes: Tensor) -> Tensor:
-        activations = self._activations(codes)
-        return self._backward(activations, self.top.gradient(activations[-1]))
-
     def value_and_gradient(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         activations = self._activations(codes)
         values, gradient = self.top.value_and_gradient(activations[-1])

@@ -53,7 +53,7 @@ class Decoder(nn.Module):
 
     def datafit(self, inputs: Tensor) -> DataFit:
         r"""The reconstruction term :math:`\sum_i \frac1d \|x_i - D(z_i)\|^2` of inputs x (n, d)."""
-        if all(at_least_float32(own).dtype == own.dtype for own in floating_tensors(self)):
+        if all(own.itemsize >= 4 for own in floating_tensors(self)):
             return AutogradDataFit(self, inputs)
         # Lightning validates in inference mode, whose tensors autograd refuses.
         with torch.inference_mode(False):

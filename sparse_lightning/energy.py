@@ -24,12 +24,12 @@ Regularization", TMLR 2022, eq. 6 to 12 and appendix A.3.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sparse_lightning.datafits import DataFit
+from sparse_lightning.decoders import Decoder
 from sparse_lightning.distributed import Processes
 from sparse_lightning.errors import InputError, SettingError, require_non_negative
 from sparse_lightning.inputs import as_inputs, at_least_float32
@@ -38,14 +38,6 @@ from sparse_lightning.registry import plain_numbers, register
 from sparse_lightning.variance import Moments, VarianceHinge
 
 TERMS = ("reconstruction", "sparsity", "variance", "encoder")
-
-
-class BindableDecoder(Protocol):
-    """What an energy needs from a decoder; `sparse_lightning.decoders.Decoder` has it all."""
-
-    code_dim: int
-
-    def datafit(self, inputs: Tensor) -> DataFit: ...
 
 
 @register
@@ -94,7 +86,7 @@ class Energy:
 
     def bind(
         self,
-        decoder: BindableDecoder,
+        decoder: Decoder,
         inputs: Tensor,
         encoder_codes: Tensor | None = None,
         processes: Processes | None = None,

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.errors import InputError
 
+FLOATING = ("float16", "float32", "float64")
+
 
 def as_inputs(values: Any, decoder: Any) -> Tensor:
     """Inputs (n, d) for a decoder, on its device and in its floating type.
@@ -124,9 +126,10 @@ def _as_floats(values: Any, decoder: Any, what: str) -> Tensor:
     if isinstance(values, np.ndarray):
         # torch takes neither negative strides nor another machine's order of bytes.
         native = values.astype(values.dtype.newbyteorder("="), order="C")
-        values = torch.from_numpy(native) if _is_floating(native) else native
+        values = torch.from_numpy(native) if native.dtype.name in FLOATING else native
     if not (isinstance(values, Tensor) and values.is_floating_point()):
-        kind = getattr(values, "dtype", type(values).__name__)
+        is_array = isinstance(values, np.ndarray | Tensor)
+        kind = values.dtype if is_array else type(values).__name__
         raise InputError(
             f"{what} of kind {kind} are no tensor or array of floating-point numbers: convert "
             "them, and pixels to the scale of the training data, (pixel - mean) / std."
@@ -138,7 +141,3 @@ def _as_floats(values: Any, decoder: Any, what: str) -> Tensor:
         return values.to(own.device, own.dtype)
     # Half types are those of training; inference is in single precision.
     return values.to(own.device, torch.float32)
-
-
-def _is_floating(array: np.ndarray) -> bool:
-    return array.dtype in (np.float16, np.float32, np.float64)

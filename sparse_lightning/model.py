@@ -211,7 +211,8 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         decoder = self.decoder if dtype is None else copy.deepcopy(self.decoder).to(dtype)
         dtype = dtype or at_least_float32(inputs).dtype
         energy = replace(self.energy, variance_weight=0.0, encoder_weight=0.0)
-        return self.solver(energy.bind(decoder, inputs.to(dtype)), initial.to(dtype)).codes
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.solver(energy.bind(decoder, inputs.to(dtype)), initial.to(dtype)).codes
 
     def infer_batch(
         self, inputs: Tensor, prediction: Tensor | None, processes: Processes | None = None

@@ -69,7 +69,7 @@ class SharedModel:
 
     @classmethod
     def read(cls, folder: Path) -> SharedModel:
-        """What `write` left in a folder. Weights of half precision are read as single precision.
+        """What `write` left in a folder. Weights in float16 are read in float32.
 
         Raises:
             CheckpointError: a file is missing, damaged, of another version, or something else.
@@ -84,7 +84,7 @@ class SharedModel:
                     "is another): it is damaged or of another model, so get both files again."
                 )
             weights = {
-                # Half precision is for storing: the CPU does not compute with it.
+                # Such weights were saved to take less room.
                 name: tensor.float() if tensor.dtype == torch.float16 else tensor
                 for name, tensor in safetensors.torch.load(content).items()
             }

@@ -68,8 +68,8 @@ class Shareable(nn.Module):
     ) -> Self:
         """A model that was shared: of a folder, of this package, or of the Hugging Face Hub.
 
-        It is on the CPU, in evaluation mode and in the floating type that it was saved in; half
-        precision becomes single precision.
+        It is on the CPU, in evaluation mode and in the floating type that it was saved in; float16
+        becomes float32.
 
         Args:
             name: a folder that `save_pretrained` wrote, a model of `sparse_lightning.pretrained`

@@ -14,12 +14,16 @@ Another encoder of this kind is a class with its own `activate`. These encoders 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.errors import SettingError, require_count, require_positive
+from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.penalties import NonNegativeL0, Penalty
 from sparse_lightning.registry import register
 
@@ -138,7 +142,15 @@ class BatchTopKEncoder(SparseEncoder):
                 f"model.encoder.threshold_decay={threshold_decay} must be at least 0 and below 1."
             )
         self.k, self.threshold_decay = k, threshold_decay
-        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("threshold", at_least_float32(torch.zeros(())))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A moving average stands still in a half type, whose digits are too few for its steps.
+        threshold = self.threshold
+        super()._apply(fn, recurse)
+        if self.threshold.itemsize < threshold.itemsize:
+            self.threshold = threshold.to(self.threshold.device)
+        return self
 
     def activate(self, preactivations: Tensor) -> Tensor:
         positive = torch.relu(preactivations)
@@ -164,7 +176,7 @@ class BatchTopKEncoder(SparseEncoder):
     @torch.no_grad()
     def remember(self, smallest: Tensor) -> None:
         """Take the smallest active component of a batch into the moving average."""
-        fraction = torch.where(self.threshold > 0, 1 - self.threshold_decay, 1.0)
+        fraction = 1 - self.threshold_decay * (self.threshold > 0).to(self.threshold)
         self.threshold.copy_(torch.lerp(self.threshold, smallest.to(self.threshold), fraction))
 
 

@@ -224,9 +224,17 @@ def test_damaged_files_get_one_sentence(composed, tmp_path: Path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="is damaged"):
         read_codes(folder, "val")
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="is damaged"):
+        read_codes(folder, "val")
     path.write_bytes((folder / "test-00001-of-00002.npz").read_bytes())
     with pytest.raises(DataError, match=r"its shape is \(30, 12\), not \(40, 12\)"):
         read_codes(folder, "val")
+    shard = scipy.sparse.load_npz(folder / "test-00001-of-00002.npz")
+    shard.indices[0] = 10_000
+    scipy.sparse.save_npz(folder / "test-00001-of-00002.npz", shard)
+    with pytest.raises(DataError, match="is damaged"):
+        read_codes(folder, "test")
     about = json.loads((folder / ABOUT_FILE).read_text())
     for text in ("{", "[]", json.dumps(about | {"layout": "thick"})):
         (folder / ABOUT_FILE).write_text(text)

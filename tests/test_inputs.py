@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from conftest import Compose
 from hydra.utils import instantiate
@@ -87,6 +88,7 @@ def test_half_precision_of_inputs_and_of_models(model: SparseAutoencoder, dtype)
         (np.array(["a"]), "are no tensor"),
         (torch.ones(3, 12, dtype=torch.complex64), "kind torch.complex64 are no"),
         ([[1.0] * 12], "kind list are no tensor"),
+        (scipy.sparse.csr_array(np.ones((3, 12))), "kind csr_array are no tensor"),
     ],
 )  # fmt: skip
 def test_what_may_be_a_mistake_is_refused(model: SparseAutoencoder, given, told):

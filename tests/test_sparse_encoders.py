@@ -117,6 +117,15 @@ def test_fewer_positive_components_than_a_batch_may_have():
     assert torch.equal(encoder(inputs), inputs.relu())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_threshold_of_a_half_type_moves_by_small_steps(dtype):
+    encoder = identity(BatchTopKEncoder(3, 3, 1)).to(dtype)
+    inputs = torch.tensor([[1.0, 0.5, -1.0]], dtype=dtype)
+    for scale in (1.0, *500 * (0.75,)):
+        encoder.encode_with_preactivations(scale * inputs)
+    assert float(encoder.threshold) == pytest.approx(0.75, abs=0.01)
+
+
 def test_reading_codes_does_not_move_the_threshold():
     encoder = BatchTopKEncoder(INPUT_DIM, CODE_DIM, 2)
     encoder.encode_with_preactivations(torch.randn(6, INPUT_DIM))

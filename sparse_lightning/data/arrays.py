@@ -41,7 +41,6 @@ from sparse_lightning.files import digest
 GLOBAL, FEATURE, NONE = "global", "feature", "none"
 # Statistics of larger files are kept beside converted copies.
 LARGE = 2**26
-COLOURS = 3
 
 
 class ArrayRows(TensorSlices):
@@ -178,7 +177,8 @@ class Arrays(SplitDataModule):
                 "data.path_test are given already. Leave data.groups out."
             )
         shape = self.image_shape
-        if shape is not None and not (len(shape) == 2 or (len(shape) == 3 and _is_coloured(shape))):
+        is_coloured = shape is not None and len(shape) == 3 and 3 in (shape[0], shape[-1])
+        if shape is not None and len(shape) != 2 and not is_coloured:
             raise SettingError(
                 f"data.image_shape={list(shape)} must be [height,width], [3,height,width] or "
                 "[height,width,3]."
@@ -238,10 +238,6 @@ class Arrays(SplitDataModule):
     def tags_of(cls, root: str | Path | None) -> list[str]:
         # W&B takes tags of up to 64 characters.
         return [Path(root).stem[:64]] if root else []
-
-    @property
-    def tags(self) -> list[str]:
-        return self.tags_of(self.path)
 
     # Splits.
 
@@ -434,7 +430,3 @@ def _without_single(shape: Sequence[int]) -> tuple[int, ...]:
     if len(shape) == 3 and 1 in (shape[0], shape[-1]):
         return tuple(shape[1:] if shape[0] == 1 else shape[:2])
     return tuple(shape)
-
-
-def _is_coloured(shape: Sequence[int]) -> bool:
-    return COLOURS in (shape[0], shape[-1])

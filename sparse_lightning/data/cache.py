@@ -12,7 +12,6 @@ import errno
 import os
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +100,7 @@ def read_from(entry: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # A damaged file may fail in any way.
         raise DataError(
             f"{entry} is damaged ({type(error).__name__}): delete that folder, and it is made anew."
         ) from error

@@ -92,7 +92,7 @@ class SplitDataModule(lightning.LightningDataModule):
     @property
     def tags(self) -> list[str]:
         """What a run's record must say of these data beyond their name."""
-        return self.tags_of(None)
+        return self.tags_of(getattr(self, "root", None) or getattr(self, "path", None))
 
     def require_variance(self) -> None:
         """Raise `SettingError` if any batch would hold a single sample."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import lightning
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch, TensorSlices
-from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.files import digest
 
@@ -102,7 +103,7 @@ class OwnData(SplitDataModule):
         self.title = str(getattr(inner, "title", type(inner).__name__))
         self.batch_size = int(getattr(inner, "batch_size", None) or 250)
 
-    @property
+    @cached_property
     def input_dim(self) -> int:
         """What the module says, else the size of an input of its first batch."""
         known = getattr(self.inner, "input_dim", None)
@@ -121,6 +122,9 @@ class OwnData(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:
         self.inner.setup(stage)
         self._stages.add(stage)
+        # Which a module may know only now.
+        self.image_shape = getattr(self.inner, "image_shape", self.image_shape)
+        self.training_mean = getattr(self.inner, "training_mean", self.training_mean)
 
     def _set_up_once(self, stage: str) -> None:
         """Set a stage up unless it is: many modules have the data of that stage alone."""
@@ -141,12 +145,7 @@ class OwnData(SplitDataModule):
         return digest([self.input_dim, list(inputs.shape), inputs.double().flatten().tolist()])
 
     def state_dict(self) -> dict[str, Any]:
-        return {FINGERPRINT: self._fingerprint(), "inner": self.inner.state_dict()}
-
-    def _fingerprint(self) -> str:
-        if not self._state:
-            self._state = {FINGERPRINT: self.fingerprint()}
-        return self._state[FINGERPRINT]
+        return {**super().state_dict(), "inner": self.inner.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.inner.load_state_dict(state_dict["inner"])
@@ -236,8 +235,8 @@ class _LoadedSplits(Mapping[str, TensorSlices]):
 
 def seeded(loader: Callable[[], Iterable]) -> Iterator[Any]:
     """The batches of a loader, in the same order each time, although it may shuffle them."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
         yield from loader()
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from sparse_lightning.data.batch import Batch, TensorSlices
-from sparse_lightning.data.cache import built_once
+from sparse_lightning.data.cache import built_once, read_from
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.patch_pipeline.build import build_patches, describe_skipped
 from sparse_lightning.data.patch_pipeline.photographs import (
@@ -27,7 +27,7 @@ from sparse_lightning.data.patch_pipeline.photographs import (
     sample_photographs,
 )
 from sparse_lightning.data.patch_pipeline.recipe import SPLITS, Recipe
-from sparse_lightning.errors import DataError, require_count
+from sparse_lightning.errors import require_count
 from sparse_lightning.files import digest
 
 # To be raised with every change of the code that changes the patches it makes.
@@ -137,10 +137,6 @@ class ImagePatches(SplitDataModule):
     def tags_of(cls, root: str | Path | None) -> list[str]:
         return [] if root else ["sample photographs"]
 
-    @property
-    def tags(self) -> list[str]:
-        return self.tags_of(self.root)
-
     def prepare_data(self) -> None:
         """Make the patches, unless they have been made before.
 
@@ -190,23 +186,13 @@ class ImagePatches(SplitDataModule):
 
     def _records(self, split: str) -> np.ndarray:
         path = self._folder / f"{split}.npy"
-        try:
+        with read_from(self._folder):
             # A plain view, because each slice of a memmap is a slow object of its own.
             return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-        except (OSError, ValueError) as error:
-            raise self._damaged() from error
 
     def _description(self) -> dict:
-        try:
+        with read_from(self._folder):
             return json.loads((self._folder / "images.json").read_text())
-        except (OSError, ValueError) as error:
-            raise self._damaged() from error
-
-    def _damaged(self) -> DataError:
-        return DataError(
-            f"The patches in {self._folder} are missing or damaged: delete that folder, and they "
-            "are made anew, or set data.cache_dir to another."
-        )
 
     def images(self, split: str) -> list[str]:
         """Name of the image that each patch of a split is from, in the order of samples."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock, local
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -57,15 +57,6 @@ OPTIONS = {
 LOCK = Lock()
 # How many threads numba has been told to take, a number that each caller has of its own.
 TOLD = local()
-
-
-class SolverSettings(Protocol):
-    """What these loops ask of a solver."""
-
-    tolerance: float
-    restarts: bool
-
-    def momenta(self) -> tuple[float, ...]: ...
 
 
 class Rule(NamedTuple):
@@ -119,7 +110,7 @@ def applies(objective: Any, codes: Tensor) -> bool:
     )
 
 
-def descend(objective: Any, initial_codes: Tensor, step: float, solver: SolverSettings) -> Solution:
+def descend(objective: Any, initial_codes: Tensor, step: float, solver: Any) -> Solution:
     """Minimise from ``initial_codes`` (n, l) with a constant step, as ``solver`` would."""
     gram, linear = objective.datafit.gram, objective.datafit.linear
     if (encoder := objective.encoder_penalty) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.serialization import get_default_mmap_options
 
 from sparse_lightning.data import arrays, cache
 from sparse_lightning.data.array_pipeline import formats
@@ -328,6 +330,35 @@ def test_a_file_that_is_damaged_inside(name, tmp_path: Path):
     told = rf"{path.name} cannot be read as {path.suffix} \(.*give a whole file"
     with pytest.raises(DataError, match=told):
         data_of(path).setup()
+
+
+def test_a_header_that_python_cannot_read(values, tmp_path: Path):
+    path = tmp_path / "x.npy"
+    np.save(path, values)
+    path.write_bytes(path.read_bytes().replace(b"'descr'", b"'descr\\"))
+    with pytest.raises(DataError, match=r"x\.npy cannot be read as \.npy"):
+        data_of(path).setup()
+
+
+def test_a_file_that_is_larger_than_memory_is_mapped_and_never_written(
+    values, tmp_path: Path, monkeypatch
+):
+    """Linux refuses a private mapping of such a file."""
+    torch.save(torch.from_numpy(values), tmp_path / "x.pt")
+    load = torch.load
+
+    def refusing(*args, **kwargs):
+        if not kwargs.get("mmap"):
+            raise MemoryError
+        if get_default_mmap_options() == mmap.MAP_PRIVATE:
+            raise RuntimeError("unable to mmap: Cannot allocate memory (12)")
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", refusing)
+    array = formats.open_array(tmp_path / "x.pt", formats.Choice())
+    np.testing.assert_array_equal(array.mapped, values)
+    with pytest.raises(ValueError, match="read-only"):
+        array.mapped[0] = 0
 
 
 def test_missing_values_of_a_table(tmp_path: Path):

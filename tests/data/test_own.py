@@ -90,6 +90,13 @@ class Staged(OwnModule):
         return DataLoader(self.tested, batch_size=30)
 
 
+class LateToKnow(OwnModule):
+    """Knows its mean, and that its rows are images, once it has its data."""
+
+    def setup(self, stage: str) -> None:
+        self.image_shape, self.training_mean = (2, 3), torch.ones(DIM)
+
+
 class WithoutTest(OwnModule):
     """Leaves a loader to Lightning, which has none."""
 
@@ -440,3 +447,11 @@ def test_folders_that_cannot_be_used(tmp_path: Path):
             folder_of(tmp_path, **settings)
     with pytest.raises((SettingError, InstantiationException), match=r"data\.root=null"):
         ImageFolder(None, tmp_path)
+
+
+def test_what_a_module_knows_after_its_setup_is_taken():
+    data = OwnData(LateToKnow())
+    assert data.image_shape is None
+    data.setup("fit")
+    assert data.image_shape == (2, 3)
+    assert torch.equal(data.training_mean, torch.ones(DIM))

@@ -58,6 +58,10 @@ def test_inference_for_amortisation_is_free_of_encoder_and_batch():
     one_by_one = torch.cat([pinned.infer_alone(row) for row in inputs.split(1)])
     torch.testing.assert_close(one_by_one, expected, atol=1e-4, rtol=1e-3)
     assert not torch.allclose(pinned.infer(inputs).codes, expected, atol=1e-2)
+    without_encoder = TinyModel(encoder=False).model
+    with torch.autocast("cpu", torch.bfloat16):
+        in_half = without_encoder.infer_alone(inputs)
+    torch.testing.assert_close(in_half, without_encoder.infer_alone(inputs))
 
 
 def test_families_without_an_encoder_are_judged_by_inference():

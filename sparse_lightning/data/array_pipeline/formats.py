@@ -8,20 +8,19 @@ pages belong to the page cache, and take no memory of the process. Arrays that c
 from __future__ import annotations
 
 import json
-import pickle
+import mmap
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 import torch
 from torch import Tensor
+from torch.serialization import set_default_mmap_options
 
 from sparse_lightning.data.array_pipeline.parquet import read_columns
 from sparse_lightning.errors import DataError, SettingError
@@ -31,23 +30,6 @@ SAFETENSORS_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "BF16": "<u2",
 }  # fmt: skip
-
-
-# What the readers raise on files that are damaged, or something else.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    OverflowError,
-    zipfile.BadZipFile,
-    zlib.error,
-    pickle.UnpicklingError,
-    pyarrow.ArrowException,
-)
 
 
 @dataclass(frozen=True)
@@ -114,9 +96,9 @@ def _readable(path: Path) -> Iterator[None]:
     """Make one sentence of what the readers raise."""
     try:
         yield
-    except (SettingError, DataError):
+    except (SettingError, DataError, MemoryError):
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # A damaged file may fail in any way.
         size = path.stat().st_size if path.is_file() else 0
         reason = "is empty" if size == 0 else f"cannot be read as {path.suffix}"
         raise DataError(
@@ -198,11 +180,7 @@ def _the_key(path: Path, choice: Choice, names: Sequence[str]) -> str:
 
 
 def _pt(path: Path, choice: Choice) -> FileArray:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:
-        # Files of old versions of torch cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = _loaded(path)
     if isinstance(content, dict):
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
         content = tensors[_the_key(path, choice, list(tensors))]
@@ -213,13 +191,25 @@ def _pt(path: Path, choice: Choice) -> FileArray:
         )
     content = content.detach()
     if content.dtype is not torch.bfloat16:
-        return _of_array(path, content.numpy())
+        array = content.numpy()
+        array.flags.writeable = False  # What is written to a shared mapping goes into the file.
+        return _of_array(path, array)
 
     def pieces() -> Iterator[np.ndarray]:
         rows = rows_in_piece(4 * content[:1].numel())
         return (piece.float().numpy() for piece in content.split(rows))
 
     return FileArray(path, tuple(content.shape), np.dtype(np.float32), None, pieces)
+
+
+def _loaded(path: Path) -> Any:
+    """What a file of torch holds, mapped into memory where that can be."""
+    # Linux refuses a private mapping that is larger than the memory. A shared one needs a file that
+    # may be written. Files of old versions of torch cannot be mapped.
+    for kind in (mmap.MAP_PRIVATE, mmap.MAP_SHARED):
+        with suppress(RuntimeError, OSError), set_default_mmap_options(kind):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _safetensors(path: Path, choice: Choice) -> FileArray:

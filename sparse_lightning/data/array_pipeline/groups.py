@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute
 import pyarrow.parquet
 
-from sparse_lightning.data.array_pipeline.formats import UNREADABLE, Choice, first_line, open_array
+from sparse_lightning.data.array_pipeline.formats import Choice, first_line, open_array
 from sparse_lightning.errors import DataError, SettingError
 
 
@@ -67,7 +67,7 @@ def read_file(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             values = np.lib.format.read_array(file, allow_pickle=False)
-    except UNREADABLE as error:
+    except Exception as error:  # A damaged file may fail in any way.
         raise DataError(
             f"data.groups={path} cannot be read as .npy ({first_line(error)}): write one value "
             "for each row by numpy.save, without Python objects."
