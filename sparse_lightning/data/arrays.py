@@ -171,6 +171,12 @@ class Arrays(SplitDataModule):
             raise SettingError(
                 f"data.standardise={self.standardise} must be {FEATURE}, {GLOBAL} or {NONE}."
             )
+        is_table = self.path.is_dir() or self.path.suffix.lower() == ".parquet"
+        if self.choice.columns is not None and not is_table:
+            raise SettingError(
+                f"data.columns={self.choice.columns} names columns of a .parquet file, and "
+                f"data.path={self.path} is none: leave data.columns out."
+            )
         if self.groups is not None and all(self.paths.values()):
             raise SettingError(
                 f"data.groups={self.groups} has nothing to split: data.path_val and "

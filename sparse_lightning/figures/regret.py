@@ -198,7 +198,8 @@ def _two_ways(families: list[str], ways: dict[str, pd.DataFrame], title: str) ->
     """A panel for each family, with a curve for each way of finding codes."""
     columns = min(len(families), 3)
     rows = -(-len(families) // columns)
-    figure = Figure(figsize=(2.9 * columns + 0.4, 2.5 * rows + 0.5), layout="constrained")
+    width = max(2.9 * columns + 0.4, 7.2)  # At least that of the title.
+    figure = Figure(figsize=(width, 2.5 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for place in range(len(families), rows * columns):
         grid.flat[place].set_visible(False)

@@ -75,7 +75,8 @@ def _label(values: tuple, names: list[str]) -> str:
 def _draw_curve(
     axes: Axes, curve: pd.DataFrame, label: str, colour: str, marker: str, alpha: float
 ) -> None:
-    curve = curve.sort_values("test/zeros_mean")
+    # In the order of λ or k, as training made codes sparser: zeros need not follow it.
+    curve = curve.sort_values([name for name in FIXED[1:] if name in curve])
     name = f"test/{_quality(curve).name}"
     axes.errorbar(
         100 * curve["test/zeros_mean"],

@@ -332,6 +332,15 @@ def test_a_file_that_is_damaged_inside(name, tmp_path: Path):
         data_of(path).setup()
 
 
+def test_columns_of_what_is_no_table_are_refused(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(SettingError, match=r"data\.columns=\['0', '1'\] names columns of a \.parq"):
+        data_of(tmp_path / "x.npy", columns=[0, 1])
+    (tmp_path / "x.csv").write_text("1,2")
+    with pytest.raises(SettingError, match=r"no known format: .*to_parquet"):
+        data_of(tmp_path / "x.csv").setup()
+
+
 def test_a_header_that_python_cannot_read(values, tmp_path: Path):
     path = tmp_path / "x.npy"
     np.save(path, values)

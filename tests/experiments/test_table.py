@@ -197,6 +197,15 @@ def test_regret_curve_has_a_line_per_family_and_dashes_for_linear(add_run, tmp_p
     assert axes.get_ylabel() == "PSNR (dB)"
 
 
+def test_a_regret_curve_follows_the_weights_where_zeros_do_not(add_run, tmp_path: Path):
+    for weight, zeros in ((0.01, 0.8), (0.02, 0.7), (0.04, 0.9)):
+        setting = f"model.energy.sparsity_weight={weight}"
+        add_run(f"run{weight}", "model=vdl", setting, psnr=20 - weight, zeros=zeros)
+    (axes,) = regret_curve(summarize(collect(tmp_path / "sweep"))).axes
+    (container,) = axes.containers
+    assert container.lines[0].get_xdata() == pytest.approx([80, 70, 90])
+
+
 def test_command_line(add_run, tmp_path: Path, monkeypatch, capsys):
     runs = [
         add_run("a", "model=sdl", "seed=0", psnr=15.0),

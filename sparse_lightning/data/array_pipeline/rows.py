@@ -47,7 +47,10 @@ def files_of(setting: str, path: Path) -> list[Path]:
     if not path.exists():
         raise SettingError(f"{setting}={path} does not exist: check the path.")
     if path.suffix.lower() not in FORMATS:
-        raise SettingError(f"{setting}={path} is of no known format: give {known}, or a folder.")
+        raise SettingError(
+            f"{setting}={path} is of no known format: give {known}, or a folder. "
+            "pandas.read_csv(...).to_parquet(...) makes one of a table of text."
+        )
     return [path]
 
 
