@@ -148,7 +148,7 @@ class Record:
         Raises:
             DataError: the file is damaged.
         """
-        return _read(self.folder / FAILURE_FILE, "give the command again")
+        return _read(self.folder / FAILURE_FILE, "give the sweep's or the training's command again")
 
     @property
     def reason(self) -> str | None:

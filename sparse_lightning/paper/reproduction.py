@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sparse_lightning.errors import NoModelsError, SweepError
 from sparse_lightning.experiments.command_line import hydra_value
-from sparse_lightning.experiments.runs import RESULTS_FILE, Run
+from sparse_lightning.experiments.runs import Run
 from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.files import digest, replaced_whole, write_json
 from sparse_lightning.paper.report import Section, claims_table, write_report
@@ -50,15 +50,13 @@ def run_study(
     """
     out = folder / "studies" / title
     settings = list(study.settings)
-    looked_at: list[list[str]] = []
+    looked_at: list[list] = []
     if study.data is not None:
         trained = folder / "trainings" / study.data
         settings.append(f"runs={hydra_value(str(trained))}")
         # A training that goes on may keep its best model, and has other results.
         looked_at = [
-            [key, (run / RESULTS_FILE).read_text()]
-            for run, key in digests.items()
-            if run.is_relative_to(trained)
+            [key, Run(run).results] for run, key in digests.items() if run.is_relative_to(trained)
         ]
     program = ["python", "-m", "sparse_lightning.evaluate", *before]
     command = [*program, *settings, f"hydra.run.dir={hydra_value(str(out))}"]
