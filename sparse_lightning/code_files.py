@@ -149,7 +149,7 @@ def read_rows(folder: str | Path, split: str) -> np.ndarray:
 
 
 def _read(path: Path, layout: str) -> Codes:
-    """A shard; the layout of its values is checked by no one else."""
+    """The codes of a shard, sparse ones with every index within the row."""
     content = path.read_bytes()  # numpy leaves a damaged file open.
     if path.suffix == ".npz":
         arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))

@@ -185,8 +185,8 @@ def latest_epoch(folder: Path) -> Row:
 def _beginning(record: Record, state: Standing) -> Row:
     """Where a run is, how it stands, and why if it went wrong."""
     row = {"run": str(record.folder), "sweep": str(record.folder.parent), "state": str(state)}
-    went_wrong = state in (Standing.FAILED, Standing.DIVERGED) and record.reason
-    return row | ({"failure": went_wrong} if went_wrong else {})
+    reason = record.reason if state in (Standing.FAILED, Standing.DIVERGED) else None
+    return row if reason is None else row | {"failure": reason}
 
 
 def _planned(record: Record, overrides: list[str]) -> Row:
