@@ -75,7 +75,13 @@ def judged(atoms: np.ndarray, rows: torch.Tensor) -> float:
 
 def ours() -> Rival:
     model = SparseCoding(
-        ATOMS, family="do", alpha=WEIGHT, batch_size=BATCH, solver="adaptive", random_state=0
+        ATOMS,
+        family="do",
+        alpha=WEIGHT,
+        batch_size=BATCH,
+        solver="adaptive",
+        preset="mnist",
+        random_state=0,
     )
     return Rival(model.partial_fit, lambda: model.components_)
 

@@ -91,8 +91,10 @@ def from_on(bound: float, value: float, below: float, number: float) -> float:
 def input_dim(*, _root_: DictConfig) -> int:
     """Resolver: d, the size of an input, as the data of the settings have it.
 
-    A class that has one size for all says so without being made.
+    Settings that name it, and a class that has one size for all, say so without being made.
     """
+    if (given := _root_.data.get("input_dim")) is not None:
+        return given
     known = known_image_shape(_root_.data)
     if known is not None:
         return math.prod(known)

@@ -35,6 +35,7 @@ from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.data.batch import EpochShuffle
 from sparse_lightning.decoders import LinearDecoder, LinearNetworkDecoder
 from sparse_lightning.errors import SettingError, require_count, require_non_negative
+from sparse_lightning.experiments.settings import known_image_shape
 from sparse_lightning.learner import Learner, mini_batches
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.sparsity_target import (
@@ -47,8 +48,8 @@ ALGORITHMS = ("auto", "encoder", "inference")
 DTYPES = (np.float64, np.float32)
 # Rows that are encoded at a time, and rows by whose codes a target is judged.
 CHUNK, JUDGED = 2_048, 2_000
-# What other configurations are made from, and presets that need a file of data.
-NO_OPTIONS = ("base", "arrays", "image_folder")
+# What other configurations are made from, and a preset of images in files.
+NO_OPTIONS = ("base", "image_folder")
 # Hydra's state and torch's default generator belong to all threads.
 LOCK = Lock()
 
@@ -86,7 +87,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         transform_algorithm: ``encoder``, one pass of the encoder; ``inference``, the minimum of the
             formula above, from the encoder's codes or from 0; ``auto``, the encoder where the
             family has one, else inference.
-        preset: data set whose numbers are taken, such as ``mnist`` or ``imagenet_patches``.
+        preset: data set whose numbers are taken: ``arrays``, which go with d, for rows of any kind;
+            or one of the paper's, such as ``mnist``.
         random_state: of the weights and of the order of rows. None draws a new one from the
             operating system, and leaves numpy's global generator alone.
         verbose: whether `fit` prints a line for each epoch.
@@ -120,7 +122,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         batch_size: int | None = None,
         solver: str = "paper",
         transform_algorithm: str = "auto",
-        preset: str = "mnist",
+        preset: str = "arrays",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
@@ -150,7 +152,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         config = self._settings()
         epochs, searched = config.max_epochs, 0
-        if config.target_zeros is not None:
+        if self.target_zeros is not None:
             if epochs < LEAST_EPOCHS:
                 raise SettingError(
                     f"max_epochs={epochs} is too short for target_zeros={self.target_zeros}, which "
@@ -163,9 +165,12 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self._learn(inputs, is_searching=epoch < searched)
         self._end()
         if learner.controller is not None:
-            told = learner.controller.shortfall(self._zeros(inputs), self.alpha_)
+            told = learner.controller.shortfall(
+                learner.search, self._zeros(inputs), learner.training_zeros
+            )
             if told is not None:
-                warnings.warn(told, ConvergenceWarning, stacklevel=2)
+                advice = "Take a larger max_epochs, another alpha to start from, or another preset."
+                warnings.warn(f"{told} {advice}", ConvergenceWarning, stacklevel=2)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -264,6 +269,11 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"family={self.family!r} learns without inference, by {rule.rpartition('.')[2]}: "
                 "take one of the paper's, such as 'vdl_nl'."
             )
+        if "image_shape" in config.model.decoder and known_image_shape(config.data) is None:
+            raise SettingError(
+                f"family={self.family!r} draws images, and preset={self.preset!r} has no "
+                "image_shape: take preset='mnist' for images of 28×28."
+            )
         algorithm, has_encoder = self.transform_algorithm, config.model.encoder is not None
         if algorithm not in ALGORITHMS:
             raise SettingError(
@@ -279,7 +289,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"batch_size={self.batch_size} leaves family={self.family!r} no variance in a "
                 "batch: take at least 2."
             )
-        if self.target_zeros is not None and not config.model.energy.sparsity_weight > 0:
+        if self.target_zeros is not None and self.alpha == 0:
             raise SettingError(
                 f"alpha={self.alpha} is no start for target_zeros={self.target_zeros}: take one "
                 "above 0, or None."
@@ -290,15 +300,15 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         What was learned before stays where something is refused.
         """
-        controller = _controller(config)
         rows = check_array(X, dtype=DTYPES, ensure_min_samples=_fewest(config), estimator=self)
         inputs = self._tensor(rows, None)
+        with open_dict(config):
+            config.data.input_dim = inputs.shape[1]
+        controller = _controller(config)
         if self.random_state is None:
             seed = secrets.randbelow(2**31)
         else:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with open_dict(config):
-            config.model.decoder.input_dim = inputs.shape[1]
         with LOCK, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = _instantiated(config.model).to(inputs.dtype)

@@ -24,6 +24,7 @@ class Learner:
         controller: finds λ for a target; None without one.
         is_frozen: whether λ is found.
         largest: (l,), the largest value of each code component in the last epoch.
+        training_zeros: share of zeros in training's codes of the last epoch.
     """
 
     model: SparseAutoencoder
@@ -31,6 +32,7 @@ class Learner:
     controller: SparsityController | None
     is_frozen: bool = False
     largest: Tensor | None = None
+    training_zeros: float = 0.0
     search: Search = field(init=False)
     optimizer: Adam = field(init=False)
     schedule: LambdaLR = field(init=False)
@@ -60,11 +62,12 @@ class Learner:
             if meter.update_called:
                 measured |= {name: float(value) for name, value in meter.compute().items()}
             meter.reset()
+        self.training_zeros = measured["zeros"]
         return measured
 
     def adjust(self, zeros: float) -> None:
-        """The next λ, after a share of zeros was seen."""
-        self.search = self.controller.advance(self.search, zeros)
+        """The next λ, after an epoch and a share of zeros in the codes that are judged."""
+        self.search = self.controller.advance(self.search, zeros, self.training_zeros)
         self.model.set_sparsity_weight(self.search.weight)
 
 

@@ -404,13 +404,18 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log("train")
+        # An encoder may have codes for long where inference has none; else validation told it.
+        if self.trainer.callback_metrics.get("val/zeros") != 1:
+            self._warn_of_zeros("train", "training")
 
     def on_validation_epoch_end(self) -> None:
         self._log("val")
-        zeros = self.trainer.callback_metrics["val/zeros"]
-        if zeros == 1:
+        self._warn_of_zeros("val", "validation")
+
+    def _warn_of_zeros(self, phase: str, name: str) -> None:
+        if self.trainer.callback_metrics[f"{phase}/zeros"] == 1:
             rank_zero_warn(
-                "All validation codes are zero: "
+                f"All {name} codes are zero: "
                 f"model.energy.sparsity_weight={self.energy.sparsity_weight} is too large for "
                 "this data and decoder, take a smaller one."
             )

@@ -182,10 +182,12 @@ def test_families_take_the_numbers_of_those_they_follow(data, compose):
             assert optimizer(config) == expected
 
 
-def test_data_and_models_from_outside_need_no_preset(compose, tmp_path):
+def test_data_and_models_from_outside_need_no_preset(compose, tmp_path, needed):
     for group, text in (("data", "_target_: mine.Data"), ("model", "defaults: [base]")):
         (tmp_path / group).mkdir()
         (tmp_path / group / "mine.yaml").write_text(text)
+    faster = "defaults: [base]\noptimizer: {encoder_learning_rate: 2e-3}"
+    (tmp_path / "model" / "faster.yaml").write_text(faster)
     outside = f"hydra.searchpath=[file://{tmp_path}]"
     config = compose(outside, "data=mine", "model=vdl")
     assert config.sparsity_weights is None
@@ -193,6 +195,10 @@ def test_data_and_models_from_outside_need_no_preset(compose, tmp_path):
     config = compose(outside, "data=imagenet_patches", "model=mine")
     assert config.sparsity_weights is None
     assert (config.code_dim, config.max_epochs) == (256, 100)
+    # Rows of one's own have a rate of their own, which a family's own takes the place of.
+    for model, expected in (("mine", 1e-3), ("faster", 2e-3), ("vdl_nl2", 1e-3)):
+        config = compose(outside, "data=arrays", f"model={model}", *needed["arrays"])
+        assert config.model.optimizer.encoder_learning_rate == expected
 
 
 @pytest.mark.filterwarnings("ignore:All validation codes are zero")

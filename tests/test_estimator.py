@@ -156,13 +156,37 @@ def test_parameters_that_cannot_work_are_refused(parameters, told, digits):
 
 
 def test_presets_that_are_offered_work(digits):
-    with pytest.raises(SettingError, match="preset='arrays' is not known") as refused:
-        SparseCoding(preset="arrays").fit(digits[:10])
+    with pytest.raises(SettingError, match="preset='image_folder' is not known") as refused:
+        SparseCoding(preset="image_folder").fit(digits[:10])
     offered = str(refused.value).partition(": take ")[2].removesuffix(".").split(", ")
-    assert {"mnist", "imagenet_patches"} <= {*offered}
+    assert {"arrays", "mnist", "imagenet_patches"} <= {*offered}
     for preset in offered:
         small = {"n_components": 2, "hidden_dim": 2, "max_epochs": 1}
         assert SparseCoding(preset=preset, **small).fit(digits[:10]).n_steps_ == 1
+
+
+def test_the_numbers_of_rows_of_any_kind_go_with_their_width(digits):
+    coding = SparseCoding(family="sdl", max_epochs=1, random_state=0).fit(digits)
+    assert coding.components_.shape == (128, 64)
+    assert coding.alpha_ == pytest.approx(1 / 64, rel=1e-2)
+    assert coding.model_.solver.step_size == pytest.approx(0.03 * 64)
+    assert coding.model_.optimizer_settings.encoder_learning_rate == 1e-3
+    wide = SparseCoding(4, family="sdl", max_epochs=1, random_state=0).fit(np.tile(digits, 2))
+    assert wide.alpha_ == pytest.approx(1 / 128, rel=1e-2)
+
+
+@pytest.mark.parametrize("family", ["sdl", "vdl", "wdl"])
+def test_a_target_is_found_in_few_batches_too(family):
+    """Ten atoms, two in each row, and twelve batches an epoch."""
+    random = np.random.default_rng(0)
+    codes = np.zeros((1_200, 10))
+    for row in codes:
+        row[random.choice(10, 2, replace=False)] = 0.5 + random.exponential(size=2)
+    rows = codes @ random.normal(size=(10, 16))
+    rows = (rows - rows.mean()) / rows.std()
+    numbers = {"target_zeros": 0.8, "batch_size": 100, "max_epochs": 60, "random_state": 0}
+    coding = SparseCoding(10, family=family, **numbers).fit(rows)  # Without a warning.
+    assert coding.score(rows) > 0.3
 
 
 def test_codes_of_another_width_are_refused(digits):
@@ -184,8 +208,10 @@ def test_components_rebuild_what_a_linear_network_rebuilds(digits):
 
 
 def test_pictures_of_another_size_are_told_in_a_sentence(digits):
+    with pytest.raises(SettingError, match=r"preset='arrays' has no image_shape: take .*mnist"):
+        SparseCoding(family="sdl_conv", **TINY).fit(digits)
     with pytest.raises(SettingError, match="image_shape"):
-        SparseCoding(family="sdl_conv", **TINY).fit(digits[:, :60])
+        SparseCoding(family="sdl_conv", preset="mnist", **TINY).fit(digits)
 
 
 def test_verbose_prints_a_line_for_each_epoch(digits, capsys):

@@ -47,6 +47,7 @@ WITHOUT_EFFECT = (
     "code_dim",
     "hidden_dim",
     "step_size",
+    "encoder_learning_rate",
     "max_epochs",
     "solver",
     "callbacks.checkpoint.dirpath",

@@ -27,6 +27,7 @@ AT_THE_TOP: dict[str, tuple[Any, float]] = {
     "code_dim": (int | None, 1),
     "hidden_dim": (int, 1),
     "step_size": (float, -math.inf),
+    "encoder_learning_rate": (float, -math.inf),
     "max_epochs": (int | None, -1),
     "sparsity_weights": (list[float] | None, -math.inf),
     "active_counts": (list[int] | None, -math.inf),

@@ -19,6 +19,11 @@ of the encoder's codes where there is an encoder. Training's own codes, which co
 have other zeros. ``val/zeros`` is one number for all of an epoch, equal in every process, and no
 test sample plays a part.
 
+An encoder that learns slowly has dense codes for many epochs, whatever :math:`\lambda` is.
+:math:`\lambda` would grow until inference has no active code left for the encoder to learn. So
+:math:`\lambda` does not grow after an epoch whose training codes were sparser than asked for by
+more than a factor of 1.25.
+
 :math:`\lambda` is frozen before the last third of the epochs. Energies of different
 :math:`\lambda` are no measure of one another, so that the best model is one of that third.
 """
@@ -31,6 +36,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
@@ -109,8 +115,14 @@ class SparsityController:
                     "one above 1."
                 )
 
-    def advance(self, search: Search, zeros: float) -> Search:
-        """The search after a share of zeros was seen at its λ."""
+    def advance(self, search: Search, zeros: float, training_zeros: float) -> Search:
+        """The search after an epoch at its λ.
+
+        Args:
+            search: where it stands.
+            zeros: share of zeros in the codes that are judged.
+            training_zeros: share of zeros in the codes that the decoder and the encoder learn from.
+        """
         # Codes of nothing but zeros have no logarithm, and ask for the largest step.
         error = math.log(max(1 - zeros, 1e-12) / (1 - self.target_zeros))
         last = error if search.last_error is None else search.last_error
@@ -118,22 +130,28 @@ class SparsityController:
         turns = search.turns + (error * last < 0 and max(abs(error), abs(last)) > small)
         drift = search.drift + self.tracking * (error if abs(error) <= small else 0.0)
         step = (self.gain * error + self.damping * (error - last)) / (1 + turns) + drift
+        if (1 - training_zeros) * REACHED < 1 - self.target_zeros:
+            step = min(step, 0.0)
         largest = math.log(self.largest_step)
         weight = search.weight * math.exp(min(max(step, -largest), largest))
         lowest, highest = search.start / self.largest_change, search.start * self.largest_change
         weight = _single(min(max(weight, lowest), highest))
         return Search(search.start, weight, error, turns, drift)
 
-    def shortfall(self, zeros: float, weight: float) -> str | None:
-        """A sentence where the active share is not the one asked for, None where it is."""
+    def shortfall(self, search: Search, zeros: float, training_zeros: float) -> str | None:
+        """A sentence where the active share is not the one asked for, None where it is.
+
+        Args:
+            search: where it ended.
+            zeros, training_zeros: as for `advance`.
+        """
         active, wanted = 1 - zeros, 1 - self.target_zeros
         if wanted / REACHED <= active <= wanted * REACHED:
             return None
         return (
             f"target_zeros={self.target_zeros:g} was not reached: the codes have {zeros:.3f} zeros "
-            f"at λ = {weight:.3g}, an active share outside a factor {REACHED} of the one asked "
-            "for. Take more epochs, another start by model.energy.sparsity_weight, or a target "
-            "that this family reaches."
+            f"at λ = {search.weight:.3g}, and training's codes {training_zeros:.3f}. An active "
+            f"share within a factor {REACHED} of the one asked for counts as reached."
         )
 
 
@@ -202,16 +220,25 @@ class SparsityTarget(lightning.Callback):
         if trainer.sanity_checking or not self.is_searching(trainer.current_epoch):
             return
         zeros = float(trainer.callback_metrics["val/zeros"])
-        self.search = self.controller.advance(self.search, zeros)
+        # torchmetrics restores what it adds up over processes from copies, which training adds to.
+        with torch.inference_mode(False):
+            trained = pl_module.meters["train_meters"]["codes"].compute()
+        self.search = self.controller.advance(self.search, zeros, float(trained["zeros"]))
         pl_module.set_sparsity_weight(self.search.weight)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
         if self.controller is None or "val/zeros" not in trainer.callback_metrics:
             return
-        zeros = float(trainer.callback_metrics["val/zeros"])
-        told = self.controller.shortfall(zeros, self.search.weight)
+        measured = trainer.callback_metrics
+        told = self.controller.shortfall(
+            self.search, float(measured["val/zeros"]), float(measured["train/zeros"])
+        )
         if told is not None:
-            rank_zero_warn(told)
+            rank_zero_warn(
+                f"{told} Take more epochs, another start by model.energy.sparsity_weight, or a "
+                "target that this family reaches. Where training's codes are far sparser, the "
+                "encoder does not follow: raise model.optimizer.encoder_learning_rate."
+            )
 
     def state_dict(self) -> dict[str, Any]:
         if self.search is None:

@@ -33,21 +33,21 @@ def test_the_rule_is_the_formula():
     rule = SparsityController(
         0.9, gain=0.5, damping=0.25, tracking=0.1, largest_step=2, largest_change=3
     )
-    first = rule.advance(Search.at(0.01), zeros=0.87)
+    first = rule.advance(Search.at(0.01), zeros=0.87, training_zeros=0.87)
     assert first.weight == pytest.approx(0.01 * 1.3**0.5)
-    second = rule.advance(first, zeros=0.91)
+    second = rule.advance(first, zeros=0.91, training_zeros=0.91)
     drift = 0.1 * math.log(0.9)
     step = (0.5 * math.log(0.9) + 0.25 * math.log(0.9 / 1.3)) / 2 + drift
     assert second.weight == pytest.approx(first.weight * math.exp(step))
     assert (second.turns, second.drift) == (1, pytest.approx(drift))
     # Within what counts as reached a change of sign is no overshoot.
-    third = rule.advance(second, zeros=0.89)
+    third = rule.advance(second, zeros=0.89, training_zeros=0.89)
     assert (third.turns, third.drift) == (1, pytest.approx(drift + 0.1 * math.log(1.1)))
     # By no more than its limits, also where no code is active.
-    assert rule.advance(Search.at(0.01), 1.0).weight == pytest.approx(0.005)
+    assert rule.advance(Search.at(0.01), 1.0, 1.0).weight == pytest.approx(0.005)
     far = Search.at(0.01)
     for _ in range(4):
-        far = rule.advance(far, 0.0)
+        far = rule.advance(far, 0.0, 0.0)
     assert far.weight == pytest.approx(0.03)
 
 
@@ -62,9 +62,29 @@ def test_it_reaches_the_target_of_codes_that_follow_slowly_or_at_once(slope, res
         wanted = 0.8 - slope * math.log(weight / 0.01) - drift * math.log(epoch)
         error += response * (wanted - error)
         if epoch <= search_epochs(30):
-            search = rule.advance(search, 1 - min(0.1 * math.exp(error), 1))
+            zeros = 1 - min(0.1 * math.exp(error), 1)
+            search = rule.advance(search, zeros, zeros)
             weight = search.weight
     assert 1 / 1.25 < math.exp(error) < 1.25
+
+
+@pytest.mark.parametrize("slope", [0.8, 1.4])
+@pytest.mark.parametrize("response", [0.03, 0.1])
+def test_codes_that_a_slow_encoder_learns_from_do_not_die(slope, response):
+    """Inference follows λ at once, and its active share is never far below the one asked for."""
+    search, rule = Search.at(0.01), controller(0.9)
+    encoder = math.log(4)
+    for _ in range(40):
+        inference = math.log(2) - slope * math.log(search.weight / 0.01)
+        encoder += response * (inference - encoder)
+        search = rule.advance(
+            search, 1 - 0.1 * math.exp(encoder), 1 - min(0.1 * math.exp(inference), 1)
+        )
+        assert inference > math.log(0.4)
+    # As long as the encoder's own codes are denser, λ grows where training's are dense as well.
+    assert rule.advance(search, 0.5, 0.5).weight > search.weight
+    assert rule.advance(search, 0.5, 0.93).weight == search.weight
+    assert rule.advance(search, 0.95, 0.99).weight < search.weight
 
 
 SETTINGS = ("model=sdl", "target_zeros=0.9", "trainer.max_epochs=6")
@@ -106,7 +126,9 @@ def test_lambda_is_frozen_kept_and_resumed_bit_for_bit(compose_small: Compose, t
 
 def test_a_target_that_is_not_reached_is_told(compose_small: Compose):
     with pytest.warns(
-        UserWarning, match=r"target_zeros=0\.05 was not reached: the codes have 0\.\d"
+        UserWarning,
+        match=r"target_zeros=0\.05 was not reached: the codes have 0\.\d.* and training's codes 0\."
+        r".*model\.optimizer\.encoder_learning_rate",
     ):
         train(compose_small("model=sdl", "target_zeros=0.05", "trainer.max_epochs=3"))
 
@@ -155,3 +177,9 @@ def test_no_target_stands_in_for_a_grid_of_k(compose: Compose):
     with pytest.raises(Exception, match=r"level=2 picks k .* model=topk has none: set model\.enc"):
         _ = compose(*settings, "sparsity_level=2").target_zeros
     assert compose(*settings, "model.encoder.k=8").target_zeros is None
+
+
+def test_codes_that_training_lacks_are_told_where_validation_has_some(compose_small: Compose):
+    """At a λ of which inference leaves nothing, and an encoder that has hardly learned."""
+    with pytest.warns(UserWarning, match=r"All training codes are zero: .*weight=50.* too large"):
+        train(compose_small("model=sdl", "model.energy.sparsity_weight=50", "trainer.max_epochs=1"))
