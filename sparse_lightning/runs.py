@@ -121,8 +121,13 @@ def as_text(rows: list[Row], form: str) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(whole)
+    for row in whole:
+        writer.writerow({name: _joined(value) for name, value in row.items()})
     return file.getvalue()
+
+
+def _joined(value: object) -> object:
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def for_the_eye(rows: list[Row], width: int) -> Table:
@@ -135,6 +140,7 @@ def for_the_eye(rows: list[Row], width: int) -> Table:
     if any(map(os.path.isabs, folders)):
         folders = list(map(os.path.abspath, folders))
     above = (os.path.commonpath(folders) or ".") if rows else ""
+    telling = telling_overrides(rows)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("state", no_wrap=True)
     for heading in described.values():
@@ -142,14 +148,25 @@ def for_the_eye(rows: list[Row], width: int) -> Table:
     headings = ["epochs", *(METRICS[name][0] for name in metrics)]
     for heading in (*headings, *(["last sign"] if shows_signs else [])):
         table.add_column(heading, justify="right", no_wrap=True)
+    if any(telling):
+        table.add_column("overrides", overflow="fold")
     table.add_column(f"run, in {above}", overflow="fold", style="bright_black", min_width=16)
-    for row in rows:
+    for row, own in zip(rows, telling):
         cells = [Text(row["state"], COLORS[Standing(row["state"])])]
         cells += [*(_cell(row.get(name)) for name in described), _epochs(row)]
         cells += [_cell(row.get(name), METRICS[name][1]) for name in metrics]
         cells += [_ago(row.get("last_sign"))] if shows_signs else []
+        cells += [Text(own)] if any(telling) else []
         table.add_row(*cells, Text(os.path.relpath(row["run"], above)))
     return table
+
+
+def telling_overrides(rows: list[Row]) -> list[str]:
+    """Of each run the overrides that not every run has."""
+    known = [set(row["overrides"]) for row in rows if "overrides" in row]
+    common = set.intersection(*known) if known else set()
+    typed = [row.get("overrides", []) for row in rows]
+    return [" ".join(text for text in own if text not in common) for own in typed]
 
 
 def _common(rows: list[Row], name: str) -> str:

@@ -88,6 +88,24 @@ def test_rows_tell_how_runs_stand(folder: Path):
     assert (sweep["runs"], sweep["finished"], sweep["best"]) == (5, 1, "better")
 
 
+def test_overrides_that_no_column_tells_tell_runs_apart(folder: Path, capsys):
+    told = ["model=sdl", "seed=1", "trainer.max_epochs=4", "sweep.name=s", "hydra/launcher=joblib"]
+    further = {"good": ["data.batch_size=50"], "better": ["data.batch_size=50", "solver=adaptive"]}
+    for name, own in further.items():
+        (folder / name / ".hydra").mkdir()
+        (folder / name / ".hydra" / "overrides.yaml").write_text(json.dumps(told + own))
+    ours = [str(folder / name) for name in further]
+    rows = Glance([Path(run) for run in ours]).rows()
+    assert [row["overrides"] for row in rows] == list(further.values())
+    shown = run_command(capsys, *ours)
+    assert "solver=adaptive" in shown
+    assert "batch_size" not in shown
+    # Of a run that came without the file nothing is known.
+    assert "batch_size" not in run_command(capsys, *ours, str(folder / "diverged"))
+    table = csv.DictReader(io.StringIO(run_command(capsys, *ours, "--format", "csv")))
+    assert "data.batch_size=50 solver=adaptive" in [row["overrides"] for row in table]
+
+
 def test_the_runs_of_a_sweep_one_by_one_stand_as_they_do_together(folder: Path):
     together = {row["run"]: row["state"] for row in Glance([folder]).rows()}
     begun = {run: state for run, state in together.items() if state != "waiting"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ DESCRIPTION = (
     "seed",
     "epochs",
     "max_epochs",
+    "overrides",
 )
 # The metric that runs are chosen by, in the order of preference: PSNR in dB, or R² where inputs
 # are not images. Test metrics are reported and never chosen by.
@@ -57,6 +59,9 @@ TOLD_BY_OVERRIDES = {
     "seed": "seed",
     "trainer.max_epochs": "max_epochs",
 }
+OVERRIDES_FILE = ".hydra/overrides.yaml"
+# Other overrides that tell nothing of what a run is.
+UNTOLD = ("sweep", "logger", "imports", "resume", "hydra", "run_dir")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -106,9 +111,9 @@ class Glance:
 
         Keys: ``run`` (its folder), ``sweep`` (the folder above it), ``state``, ``data``,
         ``family``, λ ``sparsity_weight``, ``seed``, ``epochs`` done and ``max_epochs`` asked for,
-        ``last_sign`` (seconds since the last sign of life, of a run that is running or dead),
-        ``failure``, and the metrics: of the best model where the run has ended, else of the latest
-        epoch, which have no ``test/``.
+        ``overrides`` (a list of those that these do not tell), ``last_sign`` (seconds since the
+        last sign of life, of a run that is running or dead), ``failure``, and the metrics: of the
+        best model where the run has ended, else of the latest epoch, which have no ``test/``.
 
         Raises:
             DataError: a folder does not exist, or a run's files are damaged.
@@ -141,8 +146,11 @@ class Glance:
         try:
             changed = path.stat().st_mtime_ns
             if folder not in self._settings or self._settings[folder][0] != changed:
-                settings = yaml.load(path.read_text(), LOADER)
-                self._settings[folder] = changed, describe(settings)
+                about = describe(yaml.load(path.read_text(), LOADER))
+                typed = folder / OVERRIDES_FILE
+                if typed.is_file():
+                    about["overrides"] = further(yaml.load(typed.read_text(), LOADER))
+                self._settings[folder] = changed, about
         except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
@@ -171,6 +179,16 @@ def describe(settings: Row) -> Row:
     }
 
 
+def further(overrides: Iterable[str]) -> list[str]:
+    """The overrides that no other column tells, as they were typed."""
+
+    def is_told(text: str) -> bool:
+        name = text.lstrip("+~").partition("=")[0]
+        return name in TOLD_BY_OVERRIDES or re.split("[./@]", name)[0] in UNTOLD
+
+    return [text for text in map(str, overrides) if not is_told(text)]
+
+
 def latest_epoch(folder: Path) -> Row:
     """The metrics of the last row of ``metrics.csv``, without those that are missing in it."""
     try:
@@ -193,7 +211,8 @@ def _planned(record: Record, overrides: list[str]) -> Row:
     """What a run will be, as far as its overrides name it; levels of λ are not resolved here."""
     values = dict(text.split("=", 1) for text in overrides if "=" in text)
     asked = {column: values[name] for name, column in TOLD_BY_OVERRIDES.items() if name in values}
-    return _beginning(record, standing(record)) | {"epochs": 0} | asked
+    told = asked | {"overrides": further(overrides)}
+    return _beginning(record, standing(record)) | {"epochs": 0} | told
 
 
 def metric_chosen_by(rows: list[Row]) -> str:
