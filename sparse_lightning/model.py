@@ -364,7 +364,8 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
                 meters["r2"].update(at_least_float32(batch.inputs), errors.square().sum(1))
             meters["codes"].update(codes)
 
-    def _log(self, phase: str) -> None:
+    def _log(self, phase: str) -> dict[str, Tensor]:
+        """Log what was measured in a phase, and begin anew; the results."""
         results: dict[str, Tensor] = {}
         self.meters[f"{phase}_meters"]["r2"].reference = self._mean_of_training(phase)
         for meter in self.meters[f"{phase}_meters"].values():
@@ -377,6 +378,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         shown = ("iterations", "converged") if phase == "train" else quality
         for name, value in results.items():
             self.log(f"{phase}/{name}", value.float(), prog_bar=name in shown)
+        return results
 
     def _mean_of_training(self, phase: str) -> Tensor | None:
         """Mean of the training rows: what the data tell, else of the rows of the first epoch."""
@@ -403,22 +405,21 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         return results
 
     def on_train_epoch_end(self) -> None:
-        self._log("train")
+        are_zero = self._log("train").get("zeros") == 1
         # An encoder may have codes for long where inference has none; else validation told it.
-        if self.trainer.callback_metrics.get("val/zeros") != 1:
-            self._warn_of_zeros("train", "training")
+        if are_zero and self.trainer.callback_metrics.get("val/zeros") != 1:
+            self._warn_of_zeros("training")
 
     def on_validation_epoch_end(self) -> None:
-        self._log("val")
-        self._warn_of_zeros("val", "validation")
+        if self._log("val").get("zeros") == 1:
+            self._warn_of_zeros("validation")
 
-    def _warn_of_zeros(self, phase: str, name: str) -> None:
-        if self.trainer.callback_metrics[f"{phase}/zeros"] == 1:
-            rank_zero_warn(
-                f"All {name} codes are zero: "
-                f"model.energy.sparsity_weight={self.energy.sparsity_weight} is too large for "
-                "this data and decoder, take a smaller one."
-            )
+    def _warn_of_zeros(self, name: str) -> None:
+        rank_zero_warn(
+            f"All {name} codes are zero: "
+            f"model.energy.sparsity_weight={self.energy.sparsity_weight} is too large for "
+            "this data and decoder, take a smaller one."
+        )
 
     def on_test_epoch_end(self) -> None:
         self._log("test")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from sparse_lightning.decoders import Decoder
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.errors import SettingError
 from sparse_lightning.penalties import Penalty
+from sparse_lightning.solvers import Solver
+from sparse_lightning.training_rules import TrainingRule
 
 if TYPE_CHECKING:
     from sparse_lightning.model import SparseAutoencoder
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 def require_parts_fit(model: SparseAutoencoder) -> None:
     """Raise `SettingError`, which names the two parts of a model that do not fit each other."""
+    _require_bases(model)
     rule, encoder, penalty = model.training_rule, model.encoder, model.energy.penalty
     rule.require_fit(model)
     if any(own.requires_grad for own in rule.parameters()):
@@ -29,9 +34,39 @@ def require_parts_fit(model: SparseAutoencoder) -> None:
             "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
         )
     penalty.require_fit(model.decoder.code_dim)
+    _require_prox_of(penalty, model.decoder.code_dim)
     if encoder is not None:
         _require_signs_of(penalty, encoder)
         _require_encoder_of(model.decoder, encoder)
+
+
+def _require_bases(model: SparseAutoencoder) -> None:
+    """Raise `SettingError` unless parts inherit what all of the package relies on."""
+    for name, part, base in (
+        ("decoder", model.decoder, Decoder),
+        ("encoder", model.encoder, Encoder),
+        ("energy.penalty", model.energy.penalty, Penalty),
+        ("solver", model.solver, Solver),
+        ("training_rule", model.training_rule, TrainingRule),
+    ):
+        if not isinstance(part, base) and (name != "encoder" or part is not None):
+            raise SettingError(
+                f"model.{name}={type(part).__name__} is no {base.__name__}: let the class inherit "
+                f"from {base.__module__}.{base.__name__}."
+            )
+
+
+def _require_prox_of(penalty: Penalty, code_dim: int) -> None:
+    """Raise `SettingError` unless the proximal step of some codes is of their kind."""
+    codes = torch.linspace(-1, 1, 2 * code_dim).view(2, code_dim)
+    found = penalty.prox(codes, 0.01)
+    if found.shape != codes.shape:
+        told = f"gives codes of shape {list(found.shape)} for those of {list(codes.shape)}"
+    elif not penalty.is_signed and bool((found < 0).any()):
+        told = "gives negative codes, which is_signed=False does not allow"
+    else:
+        return
+    raise SettingError(f"The prox of model.energy.penalty={type(penalty).__name__} {told}.")
 
 
 def _require_signs_of(penalty: Penalty, encoder: Encoder) -> None:

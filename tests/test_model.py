@@ -46,6 +46,31 @@ class Grouped(Decoder):
         return self.convolution(codes[..., None])[..., 0]
 
 
+class Plain(nn.Linear):
+    """Has all that a decoder, an encoder and a solver are asked for by name, and is none."""
+
+    code_dim, input_dim, is_signed = CODE_DIM, INPUT_DIM, False
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("decoder", "decoders.Decoder"),
+        ("encoder", "encoders.Encoder"),
+        ("solver", "solvers.base.Solver"),
+        ("training_rule", "training_rules.TrainingRule"),
+        ("energy", "penalties.Penalty"),
+    ],
+)
+def test_parts_that_inherit_nothing_are_refused(name, base):
+    part = Plain(CODE_DIM, INPUT_DIM)
+    if name == "energy":
+        name, part = "energy.penalty", Energy(0.01, encoder_weight=1.0, penalty=part)
+    told = rf"model\.{name}=Plain is no {base.split('.')[-1]}: .* from sparse_lightning\.{base}"
+    with pytest.raises(SettingError, match=told):
+        model_of(**{name.split(".")[0]: part})
+
+
 def test_columns_that_nobody_wrote_down_are_not_logged(monkeypatch):
     logged: dict[str, Tensor] = {}
     monkeypatch.setattr(

@@ -186,3 +186,32 @@ def test_codes_with_signs_are_inferred_and_counted(encoder: LISTA | None):
     assert 0 < float(found["zeros"]) < 1
     assert float(found["zeros"]) == pytest.approx(float((codes == 0).double().mean()))
     assert float(found["code_l1"]) == pytest.approx(float(codes.abs().sum(1).mean()), rel=1e-6)
+
+
+class Unclipped(NonNegativeL1):
+    """A proximal step that forgets that codes have no signs."""
+
+    def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
+        return codes - threshold
+
+
+class Flat(NonNegativeL1):
+    """A proximal step that returns another shape."""
+
+    def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
+        return (codes - threshold).relu().flatten()
+
+
+@pytest.mark.parametrize(
+    ("penalty", "told"),
+    [
+        (Unclipped(), r"prox of .*penalty=Unclipped gives negative codes"),
+        (Flat(), r"prox of .*penalty=Flat gives codes of shape \[12\] for those of \[2, 6\]"),
+    ],
+)
+def test_a_proximal_step_that_cannot_be_one_is_refused(penalty, told):
+    settings = AdamSettings(1e-3, 1e-3)
+    with pytest.raises(SettingError, match=told):
+        SparseAutoencoder(
+            LinearDecoder(6, 10), None, Energy(0.05, penalty=penalty), Adaptive(), settings
+        )
