@@ -141,6 +141,22 @@ def test_a_run_without_a_whole_epoch_says_so(compose_small: Compose):
         train(compose_small("trainer.max_time={seconds:0}"))
 
 
+def test_results_are_shown_beside_those_of_half_the_epochs(
+    compose_small: Compose, tmp_path: Path, capsys
+):
+    """By which a reader sees whether the training was long enough."""
+    config = compose_small("model=sdl", "trainer.max_epochs=4")
+    train(config)
+    shown = capsys.readouterr().out
+    assert "validation, epoch 1" in shown
+    rows = pd.read_csv(Path(config.run_dir) / "metrics.csv")
+    (line,) = (line for line in shown.splitlines() if " energy " in line)
+    assert f"{rows['val/energy'][1]:.4f}" in line
+    assert f"{rows['val/energy'][3]:.4f}" in line
+    train(compose_small("model=sdl", "trainer.max_epochs=1", run_dir=tmp_path / "short"))
+    assert "validation, epoch" not in capsys.readouterr().out
+
+
 def test_weight_so_large_that_all_codes_are_zero_is_a_warning(compose_small: Compose):
     config = compose_small("model=do", "model.energy.sparsity_weight=50", "trainer.max_epochs=1")
     with pytest.warns(UserWarning, match=r"sparsity_weight=50 is too large"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -30,21 +31,30 @@ class Results:
             ``max_epochs`` does; the seconds are its own.
         best_epoch: the epoch that the best model is from, counted from 0.
         is_chosen: whether it is the best of several; else it is that of the last epoch.
+        halfway: ``epoch`` and the ``val/...`` of the epoch by which half of them were done: results
+            that it is far from are those of too short a training. Empty where there is none.
     """
 
     metrics: dict[str, float | str | None]
     best_epoch: int
     is_chosen: bool
+    halfway: dict[str, float]
 
     def show(self, run_dir: Path) -> None:
         """Print the metrics, and where the run's files are."""
         which = "Best" if self.is_chosen else "Last"
         table = Table(title=f"{which} model: epoch {self.best_epoch} (from 0)")
-        for heading, justify in (("metric", "left"), ("validation", "right"), ("test", "right")):
-            table.add_column(heading, justify=justify)
+        columns = {"validation": (self.metrics, "val"), "test": (self.metrics, "test")}
+        if self.halfway:
+            before = f"validation, epoch {self.halfway['epoch']}"
+            columns = {before: (self.halfway, "val")} | columns
+        table.add_column("metric")
+        for heading in columns:
+            table.add_column(heading, justify="right")
         names = [name.partition("/")[2] for name in self.metrics if "/" in name]
         for name in dict.fromkeys(names):
-            table.add_row(name, self._number(f"val/{name}"), self._number(f"test/{name}"))
+            cells = (source.get(f"{phase}/{name}") for source, phase in columns.values())
+            table.add_row(name, *("" if cell is None else f"{cell:.4f}" for cell in cells))
         console = Console()
         console.print(table)
         epochs, seconds = self.metrics["epochs"], self.metrics["seconds"]
@@ -52,9 +62,6 @@ class Results:
         for name in ("metrics.json", "metrics.csv", "checkpoints/best.ckpt", "figures"):
             if (run_dir / name).exists():
                 console.print(f"{run_dir / name}", soft_wrap=True, highlight=False)
-
-    def _number(self, name: str) -> str:
-        return f"{self.metrics[name]:.4f}" if name in self.metrics else ""
 
 
 def best_checkpoint(trainer: lightning.Trainer) -> str:
@@ -90,10 +97,7 @@ def tested_best(
     kept = read_checkpoint(best) if best else {}
     last_epoch = int(rows["epoch"].max())
     best_epoch = kept.get("epoch", last_epoch)
-    row = rows.set_index("epoch").loc[best_epoch]
-    metrics = {name: float(value) for name, value in row.items() if name.startswith("val/")}
-    metrics = {name: value for name, value in metrics.items() if value == value} | test
-    metrics |= {"epochs": last_epoch + 1}
+    metrics = _validation(rows, best_epoch) | test | {"epochs": last_epoch + 1}
     if trainer.max_epochs not in (None, -1):
         metrics["max_epochs"] = trainer.max_epochs
     metrics |= {
@@ -101,4 +105,13 @@ def tested_best(
     } | code_identity()
     metrics["data_fingerprint"] = kept.get(type(data).__qualname__, {}).get(FINGERPRINT)
     is_chosen = bool(best) and trainer.checkpoint_callback.monitor is not None
-    return Results(metrics, best_epoch, is_chosen)
+    middle = (last_epoch + 1) // 2 - 1
+    halfway = _validation(rows, middle)
+    halfway |= {"epoch": middle} if halfway else {}
+    return Results(metrics, best_epoch, is_chosen, halfway)
+
+
+def _validation(rows: pd.DataFrame, epoch: int) -> dict[str, float]:
+    """The ``val/...`` of an epoch; none of an epoch without a row or a value."""
+    own = rows.loc[rows["epoch"] == epoch].filter(like="val/").dropna(axis="columns")
+    return {name: float(column.iloc[0]) for name, column in own.items() if len(column)}
