@@ -57,11 +57,7 @@ class Learner:
         self.schedule.step()
         meters = model.meters["train_meters"]
         self.largest = meters["codes"].largest.to(inputs.dtype, copy=True)
-        measured: dict[str, float] = {}
-        for meter in meters.values():
-            if meter.update_called:
-                measured |= {name: float(value) for name, value in meter.compute().items()}
-            meter.reset()
+        measured = {name: float(value) for name, value in meters.results().items()}
         self.training_zeros = measured["zeros"]
         return measured
 

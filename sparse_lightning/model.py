@@ -9,7 +9,7 @@ codes by inference otherwise.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -37,13 +37,7 @@ from sparse_lightning.inputs import (
     in_type_of,
     require_finite,
 )
-from sparse_lightning.metrics import (
-    CodeStatistics,
-    EnergyTerms,
-    ExplainedVariance,
-    ImagePSNR,
-    InferenceEffort,
-)
+from sparse_lightning.meters import Meters
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.parts_fit import require_parts_fit
 from sparse_lightning.registry import build, describe
@@ -108,8 +102,10 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             self.constraint(self.decoder)
         self.training_rule.begin(self)
         self.training_mean: Tensor | None = None
-        self.meters = nn.ModuleDict({f"{phase}_meters": self._meters() for phase in PHASES})
-        self.meters["train_meters"]["energy"] = EnergyTerms(self.training_rule.further_terms)
+        sizes = self.decoder.input_dim, self.decoder.code_dim, self.energy.variance_threshold
+        rest = {f"{phase}_meters": Meters(*sizes) for phase in ("val", "test")}
+        further_terms = self.training_rule.further_terms
+        self.meters = nn.ModuleDict({"train_meters": Meters(*sizes, further_terms), **rest})
 
     @property
     def descriptions(self) -> dict[str, Any]:
@@ -128,18 +124,6 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         r"""Take another :math:`\lambda` from the next batch on; checkpoints describe that one."""
         self.energy = replace(self.energy, sparsity_weight=weight)
         self.hparams["energy"] = describe(self.energy)
-
-    def _meters(self) -> nn.ModuleDict:
-        threshold = self.energy.variance_threshold
-        return nn.ModuleDict(
-            {
-                "energy": EnergyTerms(),
-                "psnr": ImagePSNR(),
-                "r2": ExplainedVariance(self.decoder.input_dim),
-                "codes": CodeStatistics(self.decoder.code_dim, threshold),
-                "effort": InferenceEffort(),
-            }
-        )
 
     # Codes and reconstructions.
 
@@ -294,9 +278,10 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         batch = as_batch(batch, self.decoder)
         require_finite(batch.inputs, self._position())
         step = self.training_rule(self, batch)
-        self._measure("train", batch, step.codes, step.reconstructions, step.terms)
+        meters = self.meters["train_meters"]
+        meters.measure(batch, step.codes, step.reconstructions, step.terms)
         if step.solution is not None:
-            self.meters["train_meters"]["effort"].update(step.solution)
+            meters["effort"].update(step.solution)
         return step.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -343,35 +328,11 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             objective = self.energy.bind(self.decoder, batch.inputs, codes, Processes.present())
         reconstructions = self.decode(codes)
         terms = self.checked_terms(batch.inputs, objective, initial, codes, reconstructions)
-        self._measure(phase, batch, codes, reconstructions, terms)
-
-    def _measure(
-        self,
-        phase: str,
-        batch: Batch,
-        codes: Tensor,
-        reconstructions: Tensor,
-        terms: Mapping[str, Tensor],
-    ) -> None:
-        """Take the results of a batch into account."""
-        meters = self.meters[f"{phase}_meters"]
-        with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-            errors = at_least_float32(reconstructions) - at_least_float32(batch.inputs)
-            meters["energy"].update(terms, len(codes))
-            if batch.is_of_images:
-                meters["psnr"].update(batch.squared_errors(errors, mean_squares(errors)))
-            else:
-                meters["r2"].update(at_least_float32(batch.inputs), errors.square().sum(1))
-            meters["codes"].update(codes)
+        self.meters[f"{phase}_meters"].measure(batch, codes, reconstructions, terms)
 
     def _log(self, phase: str) -> dict[str, Tensor]:
         """Log what was measured in a phase, and begin anew; the results."""
-        results: dict[str, Tensor] = {}
-        self.meters[f"{phase}_meters"]["r2"].reference = self._mean_of_training(phase)
-        for meter in self.meters[f"{phase}_meters"].values():
-            if meter.update_called:
-                results |= meter.compute()
-            meter.reset()
+        results = self.meters[f"{phase}_meters"].results(self._mean_of_training(phase))
         if phase == "train":
             results |= self._column_norms()
         quality = ("energy", "psnr", "r2", "zeros")
@@ -385,9 +346,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         meter = self.meters["train_meters"]["r2"]
         if self.training_mean is not None or not meter.update_called:
             return self.training_mean
-        # torchmetrics restores what it adds up over processes from copies, which training adds to.
-        with torch.inference_mode(False):
-            meter.compute()
+        self.meters["train_meters"].so_far("r2")
         # Validation comes before the end of the epoch whose rows it is compared with.
         if phase == "train":
             self.training_mean = meter.mean
@@ -463,6 +422,5 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         )
 
 
-PHASES = ("train", "val", "test")
 TRAINING_MEAN = "training_mean"
 AnyBatch = Batch | Tensor | Sequence[Tensor]

@@ -36,7 +36,6 @@ from typing import Any
 
 import lightning
 import numpy as np
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
@@ -220,9 +219,7 @@ class SparsityTarget(lightning.Callback):
         if trainer.sanity_checking or not self.is_searching(trainer.current_epoch):
             return
         zeros = float(trainer.callback_metrics["val/zeros"])
-        # torchmetrics restores what it adds up over processes from copies, which training adds to.
-        with torch.inference_mode(False):
-            trained = pl_module.meters["train_meters"]["codes"].compute()
+        trained = pl_module.meters["train_meters"].so_far("codes")
         self.search = self.controller.advance(self.search, zeros, float(trained["zeros"]))
         pl_module.set_sparsity_weight(self.search.weight)
 
