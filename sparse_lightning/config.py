@@ -284,6 +284,8 @@ def nearest_names(message: str, config_name: str) -> str:
     if missing is None:
         return ""
     name = next(group for group in missing.groups() if group).split("@")[0]
+    if name.startswith("hydra.launcher."):
+        return "\nThe launcher chosen has no such setting: add hydra/launcher=joblib."
     group, _, option = name.rpartition("/")
     if group and (CONFIG_DIR / group).is_dir():
         known = [f"{group}={path.stem}" for path in (CONFIG_DIR / group).glob("*.yaml")]

@@ -41,6 +41,7 @@ MISTAKES = [
     (["train", "init_from=/nowhere/best.ckpt"], "init_from=/nowhere/best.ckpt: there is no"),
     (["train", "data=imagenet_patches", "data.root=/nowhere"], "data.root=/nowhere cannot be read"),
     (["train", "-m", "modle=sdl,vdl"], "Nearest valid names: model"),
+    (["train", "-m", "model=sdl,vdl", "hydra.launcher.n_jobs=2"], "add hydra/launcher=joblib"),
     (["train", "-m", "model=sdl,vdl", "sparsity_level=0,77"], "sparsity_level=77 must be between"),
     (["evaluate", "study=regret"], "set either checkpoint=PATH"),
     (["evaluate", "study=regrt"], "Nearest valid names: study=regret"),
