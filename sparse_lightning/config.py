@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import math
 import os
 import re
 import secrets
@@ -26,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sparse_lightning.errors import NoModelsError, SettingError, causes_of, told_to_the_user
 from sparse_lightning.experiments.fingerprint import digest, effective_settings, of_any_length
-from sparse_lightning.experiments.settings import known_image_shape
+from sparse_lightning.experiments.settings import known_image_shape, known_input_dim
 from sparse_lightning.files import storage_message
 from sparse_lightning.machine import require_supported, tolerate_poor_terminals
 from sparse_lightning.signals import exit_codes_of_signals, terminated_in_order
@@ -93,11 +92,8 @@ def input_dim(*, _root_: DictConfig) -> int:
 
     Settings that name it, and a class that has one size for all, say so without being made.
     """
-    if (given := _root_.data.get("input_dim")) is not None:
+    if (given := known_input_dim(_root_.data)) is not None:
         return given
-    known = known_image_shape(_root_.data)
-    if known is not None:
-        return math.prod(known)
     # Settings are composed and checked before torch is imported, where that can be.
     from sparse_lightning.data.own import input_dim_of
 

@@ -65,8 +65,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ``MiniBatchDictionaryLearning`` has :math:`\frac12 \|x - D z\|^2 + \alpha \|z\|_1`: its α is
     :math:`\lambda d / 2`.
 
-    The numbers of a family are made for inputs of mean 0 and standard deviation 1 over all
-    features together. Nothing is scaled here.
+    The numbers of a family are made for inputs of mean 0 and standard deviation 1: of each feature
+    with ``preset="arrays"``, of all features together with those of images. Nothing is scaled here.
 
     Args:
         n_components: l, code components; None for that of the preset.

@@ -364,21 +364,15 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         return results
 
     def on_train_epoch_end(self) -> None:
-        are_zero = self._log("train").get("zeros") == 1
-        # An encoder may have codes for long where inference has none; else validation told it.
-        if are_zero and self.trainer.callback_metrics.get("val/zeros") != 1:
-            self._warn_of_zeros("training")
+        self._log("train")
 
     def on_validation_epoch_end(self) -> None:
         if self._log("val").get("zeros") == 1:
-            self._warn_of_zeros("validation")
-
-    def _warn_of_zeros(self, name: str) -> None:
-        rank_zero_warn(
-            f"All {name} codes are zero: "
-            f"model.energy.sparsity_weight={self.energy.sparsity_weight} is too large for "
-            "this data and decoder, take a smaller one."
-        )
+            rank_zero_warn(
+                "All validation codes are zero: "
+                f"model.energy.sparsity_weight={self.energy.sparsity_weight} is too large for "
+                "this data and decoder, take a smaller one."
+            )
 
     def on_test_epoch_end(self) -> None:
         self._log("test")

@@ -57,7 +57,7 @@ def _require_bases(model: SparseAutoencoder) -> None:
 
 
 def _require_prox_of(penalty: Penalty, code_dim: int) -> None:
-    """Raise `SettingError` unless the proximal step of some codes is of their kind."""
+    """Raise `SettingError` if a proximal step gives another shape, or forbidden signs."""
     codes = torch.linspace(-1, 1, 2 * code_dim).view(2, code_dim)
     found = penalty.prox(codes, 0.01)
     if found.shape != codes.shape:

@@ -103,6 +103,14 @@ def test_every_pair_has_a_preset(data, family, compose, needed):
     assert config.sparsity_weights is not None
 
 
+@pytest.mark.parametrize("data", ["mnist", *OWN_PRESETS])
+def test_one_setting_is_the_encoders_rate_of_every_family(data, compose, needed):
+    for family in (*FAMILIES, "topk", "jumprelu", "l1_sae"):
+        asked = "encoder_learning_rate=0.02"
+        config = compose(f"data={data}", f"model={family}", asked, *needed.get(data, []))
+        assert config.model.optimizer.encoder_learning_rate == 0.02
+
+
 @pytest.mark.parametrize("data", ["mnist", "arrays"])
 @pytest.mark.parametrize("family", ["topk", "batchtopk", "l1_sae", "jumprelu"])
 def test_sparse_autoencoders_have_presets(data, family, compose, needed):

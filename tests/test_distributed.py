@@ -135,12 +135,12 @@ def test_inference_in_two_processes_equals_one(name: str, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["vdl", "sdl_nl", "vdl solver=adaptive"])
+@pytest.mark.parametrize("model", ["vdl", "sdl_nl", "vdl solver=adaptive", "vdl target_zeros=0.8"])
 def test_training_in_two_processes_equals_one(model: str, mnist_root: Path, tmp_path: Path):
     common = [
         *(sys.executable, "-m", "sparse_lightning.train", *f"model={model}".split()),
         *("logger=none", f"data.root={mnist_root}", "data.num_train=460", "data.num_val=100"),
-        *("data.num_test=100", "data.batch_size=100", "trainer.max_epochs=2", "hidden_dim=64"),
+        *("data.num_test=100", "data.batch_size=100", "trainer.max_epochs=3", "hidden_dim=64"),
         *("solver.max_iterations=50", "trainer.enable_progress_bar=false", "~callbacks.figures"),
     ]
     ways = {

@@ -89,7 +89,8 @@ def test_rows_tell_how_runs_stand(folder: Path):
 
 
 def test_overrides_that_no_column_tells_tell_runs_apart(folder: Path, capsys):
-    told = ["model=sdl", "seed=1", "trainer.max_epochs=4", "sweep.name=s", "hydra/launcher=joblib"]
+    told = ["model=sdl", "seed=1", "max_epochs=4", "sweep.name=s", "hydra/launcher=joblib"]
+    told += ["sparsity_level=2", "model.encoder.k=3"]  # Of which λ and k are known by now.
     further = {"good": ["data.batch_size=50"], "better": ["data.batch_size=50", "solver=adaptive"]}
     for name, own in further.items():
         (folder / name / ".hydra").mkdir()
@@ -104,6 +105,25 @@ def test_overrides_that_no_column_tells_tell_runs_apart(folder: Path, capsys):
     assert "batch_size" not in run_command(capsys, *ours, str(folder / "diverged"))
     table = csv.DictReader(io.StringIO(run_command(capsys, *ours, "--format", "csv")))
     assert "data.batch_size=50 solver=adaptive" in [row["overrides"] for row in table]
+    adaptive = run_command(capsys, *ours, "--where", "overrides=solver=adaptive")
+    assert "1 run" in adaptive
+    assert "better" in adaptive
+    (folder / "plan.json").write_text(json.dumps({"later": ["sparsity_level=2"]}))
+    (waiting,) = kept(Glance([folder]).rows(), ["state=waiting"])
+    assert waiting["overrides"] == ["sparsity_level=2"]
+
+
+@pytest.mark.parametrize("damaged", ["", "5", "[a", "a: b"])
+def test_damaged_overrides_cost_their_column_alone(folder: Path, damaged: str):
+    (folder / "good" / ".hydra").mkdir()
+    (folder / "good" / ".hydra" / "overrides.yaml").write_text(damaged)
+    glance = Glance([folder / "good"])
+    (row,) = glance.rows()
+    assert row["state"] == "finished"
+    assert "overrides" not in row
+    # What is written later is seen.
+    (folder / "good" / ".hydra" / "overrides.yaml").write_text("[solver=ista]")
+    assert glance.rows()[0]["overrides"] == ["solver=ista"]
 
 
 def test_the_runs_of_a_sweep_one_by_one_stand_as_they_do_together(folder: Path):

@@ -141,6 +141,8 @@ def test_a_run_without_a_whole_epoch_says_so(compose_small: Compose):
         train(compose_small("trainer.max_time={seconds:0}"))
 
 
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+@pytest.mark.filterwarnings("ignore:target_zeros=0.6 was not reached")
 def test_results_are_shown_beside_those_of_half_the_epochs(
     compose_small: Compose, tmp_path: Path, capsys
 ):
@@ -153,6 +155,12 @@ def test_results_are_shown_beside_those_of_half_the_epochs(
     (line,) = (line for line in shown.splitlines() if " energy " in line)
     assert f"{rows['val/energy'][1]:.4f}" in line
     assert f"{rows['val/energy'][3]:.4f}" in line
+    sparse = "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=2"
+    train(compose_small("model=sdl", *sparse, run_dir=tmp_path / "sparse"))
+    assert "validation, epoch 1" in capsys.readouterr().out
+    # Nothing of λ that were on the way.
+    target = "target_zeros=0.6", "trainer.max_epochs=6"
+    train(compose_small("model=sdl", *target, run_dir=tmp_path / "target"))
     train(compose_small("model=sdl", "trainer.max_epochs=1", run_dir=tmp_path / "short"))
     assert "validation, epoch" not in capsys.readouterr().out
 

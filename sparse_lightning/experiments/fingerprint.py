@@ -108,8 +108,9 @@ EPOCHS = "trainer.max_epochs"
 # With it λ is sought in a share of the epochs, so that their number changes the result.
 TARGET = "target_zeros"
 CALLBACK = re.compile(r"callbacks\.[^.]+\._target_")
-# What seeks it does nothing without it.
+# What seeks it does nothing without it, nor what trains an encoder where there is none.
 SEARCH = "callbacks.sparsity_target"
+ENCODER, OF_ENCODER = "model.encoder._target_", "model.optimizer.encoder_"
 
 
 def effective_settings(config: DictConfig) -> dict[str, Any]:
@@ -119,10 +120,13 @@ def effective_settings(config: DictConfig) -> dict[str, Any]:
     """
     settings = {**ADDED, **_resolved(config)}
     unused = WITHOUT_EFFECT if settings.get(TARGET) is not None else (*WITHOUT_EFFECT, SEARCH)
+    has_encoder = settings.get(ENCODER) is not None
     return {
         name: value
         for name, value in settings.items()
-        if value is not None and not _is_one_of(name, unused)
+        if value is not None
+        and not _is_one_of(name, unused)
+        and (has_encoder or not name.startswith(OF_ENCODER))
     }
 
 

@@ -10,7 +10,7 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -58,10 +58,13 @@ TOLD_BY_OVERRIDES = {
     "model.energy.sparsity_weight": "sparsity_weight",
     "seed": "seed",
     "trainer.max_epochs": "max_epochs",
+    "max_epochs": "max_epochs",
 }
 OVERRIDES_FILE = ".hydra/overrides.yaml"
 # Other overrides that tell nothing of what a run is.
 UNTOLD = ("sweep", "logger", "imports", "resume", "hydra", "run_dir")
+# Of a run that has begun λ and k are known.
+KNOWN_AT_LAST = ("sparsity_level", "model.encoder.k")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -104,7 +107,7 @@ class Glance:
     """
 
     folders: list[Path]
-    _settings: dict[Path, tuple[int, Row]] = field(default_factory=dict)
+    _settings: dict[Path, tuple[tuple[int, int], Row]] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
         """A row per run, and one per run that a sweep has planned and not begun.
@@ -142,21 +145,29 @@ class Glance:
         return row | {name: value for name, value in metrics.items() if "/" in name}
 
     def _description(self, folder: Path) -> Row:
-        path = folder / CONFIG_FILE
+        path, typed = folder / CONFIG_FILE, folder / OVERRIDES_FILE
         try:
-            changed = path.stat().st_mtime_ns
+            changed = path.stat().st_mtime_ns, typed.stat().st_mtime_ns if typed.is_file() else 0
             if folder not in self._settings or self._settings[folder][0] != changed:
                 about = describe(yaml.load(path.read_text(), LOADER))
-                typed = folder / OVERRIDES_FILE
-                if typed.is_file():
-                    about["overrides"] = further(yaml.load(typed.read_text(), LOADER))
-                self._settings[folder] = changed, about
+                self._settings[folder] = changed, about | _typed(typed)
         except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
                 "sparse_lightning.train, or move this one away."
             ) from error
         return self._settings[folder][1]
+
+
+def _typed(path: Path) -> Row:
+    """``overrides`` of a run that has begun; nothing where the file is missing or damaged."""
+    try:
+        overrides = yaml.load(path.read_text(), LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    if not isinstance(overrides, list):
+        return {}
+    return {"overrides": further(overrides, KNOWN_AT_LAST)}
 
 
 def describe(settings: Row) -> Row:
@@ -179,12 +190,12 @@ def describe(settings: Row) -> Row:
     }
 
 
-def further(overrides: Iterable[str]) -> list[str]:
-    """The overrides that no other column tells, as they were typed."""
+def further(overrides: Iterable[str], known: Sequence[str] = ()) -> list[str]:
+    """The overrides that neither other columns tell nor what is ``known``, as they were typed."""
 
     def is_told(text: str) -> bool:
         name = text.lstrip("+~").partition("=")[0]
-        return name in TOLD_BY_OVERRIDES or re.split("[./@]", name)[0] in UNTOLD
+        return name in (*TOLD_BY_OVERRIDES, *known) or re.split("[./@]", name)[0] in UNTOLD
 
     return [text for text in map(str, overrides) if not is_told(text)]
 
@@ -254,7 +265,9 @@ def kept(rows: list[Row], conditions: Iterable[str]) -> list[Row]:
 
 
 def _equal(value: Any, text: str) -> bool:
-    """Whether a cell is what somebody typed: 0.01 and 1e-2 are one number."""
+    """Whether a cell is what somebody typed: 0.01 and 1e-2 are one number; of a list, one of it."""
+    if isinstance(value, list):
+        return text.strip() in value
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return math.isclose(value, float(text))

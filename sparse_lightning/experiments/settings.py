@@ -93,6 +93,14 @@ def known_image_shape(data: DictConfig | None) -> tuple[int, int] | None:
     return None
 
 
+def known_input_dim(data: DictConfig | None) -> int | None:
+    """The size of an input, where settings of this package's data tell it without torch."""
+    if data is None or not str(data.get("_target_")).startswith("sparse_lightning."):
+        return None
+    shape = known_image_shape(data)
+    return data.get("input_dim", None if shape is None else math.prod(shape))
+
+
 def _have_own_size(data: DictConfig | ListConfig | None) -> bool:
     return data is not None and known_image_shape(data) is None
 

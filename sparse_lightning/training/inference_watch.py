@@ -1,4 +1,4 @@
-"""A warning when inference strains, before it diverges."""
+"""A warning when inference strains, before it diverges, or finds nothing but zeros."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from sparse_lightning.errors import SettingError, require_non_negative, require_positive
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.registry import describe
+from sparse_lightning.training.sparsity_target import is_searching
 
 
 class InferenceWatch(lightning.Callback):
@@ -30,6 +31,9 @@ class InferenceWatch(lightning.Callback):
     that takes all its iterations from the first epoch on: its samples never converged, and its
     iterations cannot grow. Nor is anything said of few iterations. Each strain is told once in a
     run, also where the run is resumed; a run that goes on with another solver is watched anew.
+
+    Codes of an epoch that are all 0 are told as well. An encoder that learns slowly may have other
+    codes for long, by which validation would show nothing.
 
     Args:
         least_converged: in (0, 1].
@@ -104,6 +108,21 @@ class InferenceWatch(lightning.Callback):
             rank_zero_warn(
                 f"Inference strains: {text} in epoch {trainer.current_epoch}. "
                 f"Remedy: {pl_module.solver.strain_hint}."
+            )
+        self._tell_of_zeros(trainer, pl_module)
+
+    def _tell_of_zeros(self, trainer: lightning.Trainer, model: SparseAutoencoder) -> None:
+        # A search changes λ by itself, and validation tells of its own codes.
+        is_known = "zeros" in self.told or trainer.callback_metrics.get("val/zeros") == 1
+        if is_known or is_searching(trainer):
+            return
+        if model.meters["train_meters"].so_far("codes")["zeros"] == 1:
+            self.told.append("zeros")
+            rank_zero_warn(
+                "Inference found zeros alone for all training inputs of epoch "
+                f"{trainer.current_epoch}, of which decoder and encoder learn nothing: "
+                f"model.energy.sparsity_weight={model.energy.sparsity_weight} is too large for "
+                "this data and decoder, take a smaller one."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pandas as pd
@@ -31,8 +32,9 @@ class Results:
             ``max_epochs`` does; the seconds are its own.
         best_epoch: the epoch that the best model is from, counted from 0.
         is_chosen: whether it is the best of several; else it is that of the last epoch.
-        halfway: ``epoch`` and the ``val/...`` of the epoch by which half of them were done: results
-            that it is far from are those of too short a training. Empty where there is none.
+        halfway: ``epoch`` and the ``val/...`` of the last validation by half of the epochs: results
+            that it is far from are those of too short a training. Empty where there was none, and
+            where λ was another then.
     """
 
     metrics: dict[str, float | str | None]
@@ -105,13 +107,22 @@ def tested_best(
     } | code_identity()
     metrics["data_fingerprint"] = kept.get(type(data).__qualname__, {}).get(FINGERPRINT)
     is_chosen = bool(best) and trainer.checkpoint_callback.monitor is not None
-    middle = (last_epoch + 1) // 2 - 1
-    halfway = _validation(rows, middle)
-    halfway |= {"epoch": middle} if halfway else {}
-    return Results(metrics, best_epoch, is_chosen, halfway)
+    return Results(metrics, best_epoch, is_chosen, _halfway(rows, last_epoch, metrics))
+
+
+def _halfway(rows: pd.DataFrame, last_epoch: int, final: dict[str, Any]) -> dict[str, float]:
+    """The last validation by half of the epochs; none of a model that had another λ then."""
+    validated = rows[rows["val/energy"].notna()] if "val/energy" in rows else rows[:0]
+    validated = validated[validated["epoch"] < (last_epoch + 1) // 2]
+    if validated.empty:
+        return {}
+    epoch = int(validated["epoch"].iloc[-1])
+    found = _validation(rows, epoch)
+    name = "val/sparsity_weight"  # Of a search.
+    return {"epoch": epoch} | found if found.get(name) == final.get(name) else {}
 
 
 def _validation(rows: pd.DataFrame, epoch: int) -> dict[str, float]:
-    """The ``val/...`` of an epoch; none of an epoch without a row or a value."""
+    """The ``val/...`` of an epoch."""
     own = rows.loc[rows["epoch"] == epoch].filter(like="val/").dropna(axis="columns")
-    return {name: float(column.iloc[0]) for name, column in own.items() if len(column)}
+    return {name: float(column.iloc[0]) for name, column in own.items()}

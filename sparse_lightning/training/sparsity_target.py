@@ -21,8 +21,8 @@ test sample plays a part.
 
 An encoder that learns slowly has dense codes for many epochs, whatever :math:`\lambda` is.
 :math:`\lambda` would grow until inference has no active code left for the encoder to learn. So
-:math:`\lambda` does not grow after an epoch whose training codes were sparser than asked for by
-more than a factor of 1.25.
+neither :math:`\lambda` nor :math:`d_k` grows after an epoch whose training codes were sparser than
+asked for by more than a factor of 1.25.
 
 :math:`\lambda` is frozen before the last third of the epochs. Energies of different
 :math:`\lambda` are no measure of one another, so that the best model is one of that third.
@@ -127,10 +127,12 @@ class SparsityController:
         last = error if search.last_error is None else search.last_error
         small = math.log(REACHED)
         turns = search.turns + (error * last < 0 and max(abs(error), abs(last)) > small)
-        drift = search.drift + self.tracking * (error if abs(error) <= small else 0.0)
+        growth = self.tracking * (error if abs(error) <= small else 0.0)
+        is_held = (1 - training_zeros) * REACHED < 1 - self.target_zeros
+        # What λ cannot follow is not to add up.
+        drift = search.drift + (min(growth, 0.0) if is_held else growth)
         step = (self.gain * error + self.damping * (error - last)) / (1 + turns) + drift
-        if (1 - training_zeros) * REACHED < 1 - self.target_zeros:
-            step = min(step, 0.0)
+        step = min(step, 0.0) if is_held else step
         largest = math.log(self.largest_step)
         weight = search.weight * math.exp(min(max(step, -largest), largest))
         lowest, highest = search.start / self.largest_change, search.start * self.largest_change

@@ -34,6 +34,13 @@ def test_how_a_setting_was_typed_makes_no_difference(compose: Compose):
         assert digest_of(compose(source)) == digest_of(compose(setting)) != digest_of(compose())
 
 
+def test_an_encoders_rate_counts_where_there_is_an_encoder(compose: Compose):
+    rate = "encoder_learning_rate=0.02"
+    assert digest_of(compose("model=vdl", rate)) != digest_of(compose("model=vdl"))
+    assert digest_of(compose("model=do", rate)) == digest_of(compose("model=do"))
+    assert changed_settings(compose("model=do"), compose("model=do", rate), False) == {}
+
+
 @pytest.mark.parametrize(
     "choice", ["experiment=quick", "sweep=small", "sweep=beta", "trainer=debug"]
 )

@@ -154,3 +154,23 @@ def test_iterations_are_in_the_progress_bar(compose_small: Compose):
         train(compose_small("model=sdl", "trainer.max_epochs=1"))
     assert {"train/iterations", "train/converged", "val/energy"} <= bar.shown.keys()
     assert "train/energy" not in bar.shown
+
+
+def test_codes_that_are_zeros_alone_are_told_once(compose_small: Compose):
+    """Of inference, where an encoder that has hardly learned has others."""
+    settings = ("model=sdl", "model.energy.sparsity_weight=50")
+    with pytest.warns(UserWarning, match="zeros alone") as seen:
+        train(compose_small(*settings, "trainer.max_epochs=2"))
+    about = [str(one.message) for one in seen if "zeros alone" in str(one.message)]
+    assert len(about) == 1
+    assert "epoch 0" in about[0]
+    assert "sparsity_weight=50 is too large" in about[0]
+
+
+@pytest.mark.filterwarnings("ignore:target_zeros=0.5 was not reached")
+def test_zeros_are_not_told_while_a_search_may_mend_them(compose_small: Compose, tmp_path: Path):
+    settings = ("model=sdl", "model.energy.sparsity_weight=50", "target_zeros=0.5")
+    with pytest.warns(UserWarning, match="zeros alone .* of epoch 6,"):
+        train(compose_small(*settings, "trainer.max_epochs=9"))
+    zeros = pd.read_csv(tmp_path / "run" / "metrics.csv")["train/zeros"]
+    assert (zeros == 1).all()
