@@ -11,47 +11,35 @@ and never in `SparseCoding.transform`.
 
 from __future__ import annotations
 
-import copy
 import secrets
 import warnings
-from functools import cache
-from threading import Lock
 from typing import Any, Self
 
-import hydra
 import numpy as np
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.data.batch import EpochShuffle
 from sparse_lightning.decoders import LinearDecoder, LinearNetworkDecoder
-from sparse_lightning.errors import SettingError, require_count, require_non_negative
-from sparse_lightning.experiments.settings import known_image_shape
-from sparse_lightning.learner import Learner, mini_batches
-from sparse_lightning.model import SparseAutoencoder
-from sparse_lightning.training.sparsity_target import (
-    LEAST_EPOCHS,
-    SparsityController,
-    search_epochs,
+from sparse_lightning.errors import SettingError
+from sparse_lightning.estimator_settings import (
+    LOCK,
+    controller_of,
+    fewest_rows,
+    made,
+    settings_of,
 )
+from sparse_lightning.learner import Learner, mini_batches
+from sparse_lightning.training.sparsity_target import LEAST_EPOCHS, search_epochs
 
-ALGORITHMS = ("auto", "encoder", "inference")
 DTYPES = (np.float64, np.float32)
 # Rows that are encoded at a time, and rows by whose codes a target is judged.
 CHUNK, JUDGED = 2_048, 2_000
-# What other configurations are made from, and a preset of images in files.
-NO_OPTIONS = ("base", "image_folder")
-# Hydra's state and torch's default generator belong to all threads.
-LOCK = Lock()
 
 
 class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -150,7 +138,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Warns:
             ConvergenceWarning: ``target_zeros`` was not reached.
         """
-        config = self._settings()
+        config = settings_of(self)
         epochs, searched = config.max_epochs, 0
         if self.target_zeros is not None:
             if epochs < LEAST_EPOCHS:
@@ -180,11 +168,11 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         if hasattr(self, "_learner"):
             rows = validate_data(
-                self, X, dtype=DTYPES, reset=False, ensure_min_samples=_fewest(self._config)
+                self, X, dtype=DTYPES, reset=False, ensure_min_samples=fewest_rows(self._config)
             )
             inputs = self._tensor(rows, self._dtype)
         else:
-            inputs = self._begin(X, self._settings())
+            inputs = self._begin(X, settings_of(self))
         self._learn(inputs, is_searching=not self._learner.is_frozen)
         self._end()
         return self
@@ -233,85 +221,23 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     # Learning.
 
-    def _settings(self) -> DictConfig:
-        """The settings that the command line would have, with the parameters in their places."""
-        for name, group in (("family", "model"), ("solver", "solver"), ("preset", "preset")):
-            known = _options(group)
-            if getattr(self, name) not in known:
-                raise SettingError(
-                    f"{name}={getattr(self, name)!r} is not known: take {', '.join(known)}."
-                )
-        for name in ("n_components", "hidden_dim", "max_epochs", "batch_size"):
-            if getattr(self, name) is not None:
-                require_count(name, getattr(self, name))
-        if self.alpha is not None:
-            require_non_negative("alpha", self.alpha)
-        config = copy.deepcopy(_composed(self.family, self.solver, self.preset))
-        for place, value in {
-            "code_dim": self.n_components,
-            "hidden_dim": self.hidden_dim,
-            "max_epochs": self.max_epochs,
-            "data.batch_size": self.batch_size,
-            "model.energy.sparsity_weight": self.alpha,
-            "target_zeros": self.target_zeros,
-        }.items():
-            if value is not None:
-                plain = value.item() if isinstance(value, np.generic) else value
-                OmegaConf.update(config, place, plain)
-        self._require_possible(config)
-        return config
-
-    def _require_possible(self, config: DictConfig) -> None:
-        """Raise `SettingError` for parameters that do not go together."""
-        rule = config.model.training_rule._target_
-        if not rule.endswith(".InferThenRegress"):
-            raise SettingError(
-                f"family={self.family!r} learns without inference, by {rule.rpartition('.')[2]}: "
-                "take one of the paper's, such as 'vdl_nl'."
-            )
-        if "image_shape" in config.model.decoder and known_image_shape(config.data) is None:
-            raise SettingError(
-                f"family={self.family!r} draws images, and preset={self.preset!r} has no "
-                "image_shape: take preset='mnist' for images of 28×28."
-            )
-        algorithm, has_encoder = self.transform_algorithm, config.model.encoder is not None
-        if algorithm not in ALGORITHMS:
-            raise SettingError(
-                f"transform_algorithm={algorithm!r} is not known: take {', '.join(ALGORITHMS)}."
-            )
-        if algorithm == "encoder" and not has_encoder:
-            raise SettingError(
-                f"transform_algorithm='encoder' needs an encoder, and family={self.family!r} has "
-                "none: take 'inference' or 'auto'."
-            )
-        if config.model.energy.variance_weight > 0 and config.data.batch_size < 2:
-            raise SettingError(
-                f"batch_size={self.batch_size} leaves family={self.family!r} no variance in a "
-                "batch: take at least 2."
-            )
-        if self.target_zeros is not None and self.alpha == 0:
-            raise SettingError(
-                f"alpha={self.alpha} is no start for target_zeros={self.target_zeros}: take one "
-                "above 0, or None."
-            )
-
     def _begin(self, X: Any, config: DictConfig) -> Tensor:
         """New weights for rows of this width and type; the rows.
 
         What was learned before stays where something is refused.
         """
-        rows = check_array(X, dtype=DTYPES, ensure_min_samples=_fewest(config), estimator=self)
+        rows = check_array(X, dtype=DTYPES, ensure_min_samples=fewest_rows(config), estimator=self)
         inputs = self._tensor(rows, None)
         with open_dict(config):
             config.data.input_dim = inputs.shape[1]
-        controller = _controller(config)
+        controller = controller_of(config)
         if self.random_state is None:
             seed = secrets.randbelow(2**31)
         else:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with LOCK, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            model = _instantiated(config.model).to(inputs.dtype)
+            model = made(config.model).to(inputs.dtype)
         validate_data(self, X, skip_check_array=True)  # Notes names of features and their number.
         self._config, self.model_ = config, model
         self._learner = Learner(model, seed, controller)
@@ -330,7 +256,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         order = EpochShuffle(len(inputs), learner.seed)
         order.set_epoch(self.n_iter_)
         size = self._config.data.batch_size
-        batches = mini_batches(list(order), size, fewest=_fewest(self._config))
+        batches = mini_batches(list(order), size, fewest=fewest_rows(self._config))
         measured = learner.epoch(inputs, batches)
         self.n_iter_ += 1
         self.n_steps_ += len(batches)
@@ -390,43 +316,3 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         strides.
         """
         return torch.tensor(np.ascontiguousarray(rows), dtype=dtype)
-
-
-def _instantiated(config: DictConfig) -> SparseAutoencoder:
-    try:
-        return instantiate(config)
-    except InstantiationException as error:  # Hydra's, round what a part has against its settings.
-        raise error.__cause__ or error from None
-
-
-def _fewest(config: DictConfig) -> int:
-    """Rows that a batch needs: one alone has no variance."""
-    return 2 if config.model.energy.variance_weight > 0 else 1
-
-
-def _options(group: str) -> list[str]:
-    names = (path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
-    return sorted(name for name in names if name not in NO_OPTIONS)
-
-
-@cache
-def _composed(family: str, solver: str, preset: str) -> DictConfig:
-    """Settings as the command line composes them, not yet resolved."""
-    with LOCK:
-        own = GlobalHydra.instance().hydra
-        GlobalHydra.instance().clear()
-        try:
-            with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-                return hydra.compose(
-                    "train",
-                    [f"model={family}", f"solver={solver}", f"data={preset}", "logger=none"],
-                )
-        finally:
-            GlobalHydra.instance().hydra = own
-
-
-def _controller(config: DictConfig) -> SparsityController | None:
-    if config.target_zeros is None:
-        return None
-    settings = {k: v for k, v in config.callbacks.sparsity_target.items() if k != "_target_"}
-    return SparsityController(**settings)

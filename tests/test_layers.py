@@ -33,7 +33,7 @@ FLOORS = [
     {"figures"},
     {"paper"},
     # The face for scikit-learn composes settings as the commands do.
-    COMMANDS | {"estimator", "learner", "pretrained.make"},
+    COMMANDS | {"estimator", "estimator_settings", "learner", "pretrained.make"},
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -87,6 +87,7 @@ def test_a_moved_run_goes_on_and_keeps_its_best_model(compose_small: Compose, tm
     train(config)
 
 
+@pytest.mark.filterwarnings("ignore:Inference found zeros alone")
 def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Path):
     run = tmp_path / "run"
     train(compose_small("model=sdl", "trainer.max_epochs=1"))
@@ -114,6 +115,7 @@ def test_a_run_goes_on_with_its_own_numbers(compose_small: Compose, tmp_path: Pa
     assert not Run(other["run_dir"]).covers(3)
 
 
+@pytest.mark.filterwarnings("ignore:Inference found zeros alone")
 def test_an_interrupted_run_goes_on_though_it_began_from_another(compose_small: Compose, tmp_path):
     one, other = ({"run_dir": tmp_path / name} for name in ("one", "other"))
     train(compose_small("model=sdl", "trainer.max_epochs=1", **one))
