@@ -91,6 +91,7 @@ def test_rows_tell_how_runs_stand(folder: Path):
 def test_overrides_that_no_column_tells_tell_runs_apart(folder: Path, capsys):
     told = ["model=sdl", "seed=1", "max_epochs=4", "sweep.name=s", "hydra/launcher=joblib"]
     told += ["sparsity_level=2", "model.encoder.k=3"]  # Of which λ and k are known by now.
+    told += ["trainer.enable_progress_bar=false", "~callbacks.figures", "+sweep.name=s"]
     further = {"good": ["data.batch_size=50"], "better": ["data.batch_size=50", "solver=adaptive"]}
     for name, own in further.items():
         (folder / name / ".hydra").mkdir()

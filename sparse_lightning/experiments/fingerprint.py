@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.experiments.moved import translated
 
-# Settings that do not change a result, with everything below them.
-WITHOUT_EFFECT = (
+# Where files go, and what is shown: settings that do not change a result, with everything below.
+OUTWARD = (
     "run_dir",
     "run_name",
     "experiment_name",
@@ -36,20 +36,6 @@ WITHOUT_EFFECT = (
     "logger",
     "resume",
     "imports",
-    # The level and the grids show in λ and k.
-    "sparsity_level",
-    "sparsity_weights",
-    "active_counts",
-    # These show in the target.
-    "zeros_targets",
-    "callbacks.sparsity_target.target_zeros",
-    # These show in the settings that are taken from them.
-    "code_dim",
-    "hidden_dim",
-    "step_size",
-    "encoder_learning_rate",
-    "max_epochs",
-    "solver",
     "callbacks.checkpoint.dirpath",
     "callbacks.last",
     "callbacks.figures",
@@ -64,6 +50,23 @@ WITHOUT_EFFECT = (
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
     "trainer.profiler",
+)
+WITHOUT_EFFECT = (
+    *OUTWARD,
+    # The level and the grids show in λ and k.
+    "sparsity_level",
+    "sparsity_weights",
+    "active_counts",
+    # These show in the target.
+    "zeros_targets",
+    "callbacks.sparsity_target.target_zeros",
+    # These show in the settings that are taken from them.
+    "code_dim",
+    "hidden_dim",
+    "step_size",
+    "encoder_learning_rate",
+    "max_epochs",
+    "solver",
 )
 # Settings that older records lack, by their full dotted name, and what those runs are read as.
 # Whoever adds a setting adds a line, unless the setting is null where nobody sets it.
@@ -125,7 +128,7 @@ def effective_settings(config: DictConfig) -> dict[str, Any]:
         name: value
         for name, value in settings.items()
         if value is not None
-        and not _is_one_of(name, unused)
+        and not is_one_of(name, unused)
         and (has_encoder or not name.startswith(OF_ENCODER))
     }
 
@@ -153,7 +156,7 @@ def changed_settings(
         name: (theirs.get(name), ours.get(name))
         for name in sorted(known)
         if _canonical(theirs.get(name)) != _canonical(ours.get(name))
-        and not _is_one_of(name, allowed)
+        and not is_one_of(name, allowed)
     }
 
 
@@ -186,7 +189,7 @@ def _flat(node: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _is_one_of(name: str, settings: tuple[str, ...]) -> bool:
+def is_one_of(name: str, settings: tuple[str, ...]) -> bool:
     """Whether a setting is one of some, or below one."""
     return any(name == known or name.startswith(f"{known}.") for known in settings)
 

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.experiments.fingerprint import OUTWARD, is_one_of
 from sparse_lightning.experiments.locks import is_locked, seconds_since_beat
 from sparse_lightning.experiments.records import (
     CONFIG_FILE,
@@ -62,7 +63,7 @@ TOLD_BY_OVERRIDES = {
 }
 OVERRIDES_FILE = ".hydra/overrides.yaml"
 # Other overrides that tell nothing of what a run is.
-UNTOLD = ("sweep", "logger", "imports", "resume", "hydra", "run_dir")
+UNTOLD = (*OUTWARD, "hydra")
 # Of a run that has begun λ and k are known.
 KNOWN_AT_LAST = ("sparsity_level", "model.encoder.k")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -195,7 +196,8 @@ def further(overrides: Iterable[str], known: Sequence[str] = ()) -> list[str]:
 
     def is_told(text: str) -> bool:
         name = text.lstrip("+~").partition("=")[0]
-        return name in (*TOLD_BY_OVERRIDES, *known) or re.split("[./@]", name)[0] in UNTOLD
+        is_untold = is_one_of(re.sub("[/@]", ".", name), UNTOLD)
+        return name in (*TOLD_BY_OVERRIDES, *known) or is_untold
 
     return [text for text in map(str, overrides) if not is_told(text)]
 
