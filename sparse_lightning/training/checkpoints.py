@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sparse_lightning.errors import SettingError, require_positive
 from sparse_lightning.files import replaced_whole
@@ -106,20 +107,27 @@ class RunCheckpoint(AfterSearch, ModelCheckpoint):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.every_minutes is None:
+            return
+        has_passed = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        if trainer.strategy.broadcast(has_passed):
+            self._save_behind(trainer, batch_idx)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException
+    ) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        # Lightning raises it behind a batch. Several processes do not get a signal at one batch.
+        if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
+            self._save_behind(trainer, trainer.fit_loop.epoch_loop.batch_idx)
+
+    def _save_behind(self, trainer: lightning.Trainer, batch_index: int) -> None:
         if self.monitor is not None or trainer.fast_dev_run:
             return
-        if self._is_due(trainer) and _can_go_on_behind(trainer, batch_idx):
+        if _can_go_on_behind(trainer, batch_index):
             path = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}"
             trainer.save_checkpoint(path, weights_only=False)
             self._saved_at = time.monotonic()
-
-    def _is_due(self, trainer: lightning.Trainer) -> bool:
-        # Several processes do not get a signal at one batch.
-        is_ended = trainer.received_sigterm and trainer.world_size == 1
-        if self.every_minutes is None:
-            return is_ended
-        has_passed = time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        return is_ended or trainer.strategy.broadcast(has_passed)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         here, scores = Path(self.dirpath), state_dict["best_k_models"]

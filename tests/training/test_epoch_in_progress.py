@@ -200,19 +200,31 @@ def test_data_that_cannot_go_on_inside_an_epoch_are_refused_by_name(compose_smal
 
 
 class Terminate(lightning.Callback):
+    """SIGTERM while a batch is trained, or behind the last callback that sees it."""
+
+    def __init__(self, is_behind: bool) -> None:
+        self.is_behind = is_behind
+
     def on_train_batch_start(self, trainer, model, batch, batch_idx) -> None:
-        if (trainer.current_epoch, batch_idx) == (1, 2):
+        if (trainer.current_epoch, batch_idx) != (1, 2):
+            return
+        if self.is_behind:
+            model.on_train_batch_end = lambda *args: signal.raise_signal(signal.SIGTERM)
+        else:
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_sigterm_saves_inside_the_epoch(compose_small: Compose, tmp_path: Path, capsys):
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_sigterm_saves_inside_the_epoch(
+    is_behind: bool, compose_small: Compose, tmp_path: Path, capsys
+):
     whole, parts = (
         compose_small("model=sdl", *SETTINGS, run_dir=tmp_path / name)
         for name in ("whole", "parts")
     )
     train(whole)
     with pytest.raises(SystemExit) as stopped:
-        train_with(parts, Terminate(), start)
+        train_with(parts, Terminate(is_behind), start)
     assert stopped.value.code == 143
     assert "Interrupted. This goes on inside epoch 1:\n" in capsys.readouterr().err
     parts.resume = True
