@@ -275,6 +275,13 @@ class Arrays(SplitDataModule):
     def _split(self) -> None:
         if self.splits:
             return
+        left_out = self.source.arrays[0].left_out
+        if left_out:
+            warnings.warn(
+                f"{self._named} has columns that hold no numbers, which are left out: "
+                f"{', '.join(left_out)}. Set data.columns to choose columns.",
+                stacklevel=2,
+            )
         rows = {name: source.rows(self.cache_dir) for name, source in self.sources.items()}
         orders = self._orders()
         statistics = self._statistics(rows, orders)

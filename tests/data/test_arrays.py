@@ -428,6 +428,15 @@ def test_a_named_index_is_no_column_and_decimals_are_refused(values, tmp_path: P
     assert data_of(tmp_path / "x.parquet", columns=["a"]).input_dim == 1
 
 
+def test_columns_that_are_left_out_are_told(values, tmp_path: Path):
+    label, who = ["a", "b"] * (COUNT // 2), np.arange(COUNT) // 2
+    table_of(tmp_path / "x.parquet", a=values[:, 0], label=label, who=who)
+    with pytest.warns(UserWarning, match=r"x\.parquet has columns .* left out: label\. .*columns"):
+        data_of(tmp_path / "x.parquet", groups="who").setup()
+    # Whoever names columns knows the others.
+    data_of(tmp_path / "x.parquet", groups="who", columns=["a"]).setup()
+
+
 def test_a_column_that_is_named_twice_is_read_once(values, tmp_path: Path):
     table_of(tmp_path / "x.parquet", a=values[:, 0], b=values[:, 1])
     data = data_of(tmp_path / "x.parquet", columns=["a", "a", "b"])

@@ -58,6 +58,7 @@ class FileArray:
         mapped: the array itself, mapped into memory; None where it has to be converted.
         pieces: gives the array in pieces of some rows, in order; what is converted.
         columns: names of its columns, of a table.
+        left_out: names of columns without numbers, unless columns were asked for by name.
         choice: what was taken of the file.
     """
 
@@ -67,6 +68,7 @@ class FileArray:
     mapped: np.ndarray | None
     pieces: Callable[[], Iterator[np.ndarray]]
     columns: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
     choice: Choice = Choice()
 
 
@@ -243,7 +245,9 @@ def _safetensors(path: Path, choice: Choice) -> FileArray:
 
 def _parquet(path: Path, choice: Choice) -> FileArray:
     table = read_columns(path, choice.columns, choice.groups, rows_in_piece)
-    return FileArray(path, table.shape, table.dtype, None, table.pieces, table.names)
+    return FileArray(
+        path, table.shape, table.dtype, None, table.pieces, table.names, table.left_out
+    )
 
 
 FORMATS: dict[str, Callable[..., FileArray]] = {

@@ -25,12 +25,14 @@ class Columns(NamedTuple):
         shape: (n, d).
         dtype: of the values.
         names: of the columns, in order.
+        left_out: columns without numbers, where none were asked for by name.
         pieces: gives the array in pieces of rows.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype
     names: tuple[str, ...]
+    left_out: tuple[str, ...]
     pieces: Callable[[], Iterator[np.ndarray]]
 
 
@@ -54,9 +56,12 @@ def read_columns(
     """
     file = pyarrow.parquet.ParquetFile(path)
     types = {field.name: _of_known_size(file, field) for field in file.schema_arrow}
+    left_out = []
     if columns is None:
-        others = {groups, *_index_of(file.schema_arrow)}
-        columns = _columns_of_numbers(path, types, others)
+        no_data = {groups, *_index_of(file.schema_arrow)}
+        names = [name for name in types if name not in no_data and not name.startswith(INDEX)]
+        columns = _columns_of_numbers(path, {name: types[name] for name in names})
+        left_out = [name for name in names if name not in columns]
     # A column that is named twice is read once.
     columns = list(dict.fromkeys(columns))
     _require_numbers(path, columns, types)
@@ -64,7 +69,8 @@ def read_columns(
     dtype = np.result_type(*(_value_type(types[name]).to_pandas_dtype() for name in columns))
     rows = rows_in_piece(width * dtype.itemsize)
     read = partial(_pieces, path, {name: types[name] for name in columns}, dtype, rows)
-    return Columns((file.metadata.num_rows, width), dtype, tuple(columns), read)
+    shape = (file.metadata.num_rows, width)
+    return Columns(shape, dtype, tuple(columns), tuple(left_out), read)
 
 
 def _require_numbers(
@@ -84,18 +90,15 @@ def _require_numbers(
         )
 
 
-def _columns_of_numbers(
-    path: Path, types: dict[str, pyarrow.DataType], others: set[str | None]
-) -> list[str]:
-    names = [name for name in types if name not in others and not name.startswith(INDEX)]
-    decimals = [name for name in names if pyarrow.types.is_decimal(_innermost(types[name]))]
+def _columns_of_numbers(path: Path, types: dict[str, pyarrow.DataType]) -> list[str]:
+    decimals = [name for name in types if pyarrow.types.is_decimal(_innermost(types[name]))]
     if decimals:
         raise SettingError(
             f"{path} has decimals in the column {decimals[0]} ({types[decimals[0]]}): write it as "
             "floating-point numbers, or set data.columns to the columns to use."
         )
-    columns = [name for name in names if _width(types[name]) is not None]
-    nested = [name for name in names if name not in columns and _holds_numbers(types[name])]
+    columns = [name for name in types if _width(types[name]) is not None]
+    nested = [name for name in types if name not in columns and _holds_numbers(types[name])]
     if nested:
         raise SettingError(
             f"{path} has numbers in the column {nested[0]} that are lists of lists "
