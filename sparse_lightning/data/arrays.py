@@ -6,10 +6,8 @@ memory. Each epoch is a full shuffle. See `array_pipeline` for formats, splits a
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import astuple
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -31,16 +29,13 @@ from sparse_lightning.data.array_pipeline.formats import Choice
 from sparse_lightning.data.array_pipeline.groups import read_column, read_file
 from sparse_lightning.data.array_pipeline.rows import Rows, Source, files_of
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
-from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, scan
+from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, training_statistics
 from sparse_lightning.data.batch import Batch, TensorSlices
-from sparse_lightning.data.cache import built_once, read_from
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import DataError, SettingError, require_count
 from sparse_lightning.files import digest
 
 GLOBAL, FEATURE, NONE = "global", "feature", "none"
-# Statistics of larger files are kept beside converted copies.
-LARGE = 2**26
 
 
 class ArrayRows(TensorSlices):
@@ -284,7 +279,9 @@ class Arrays(SplitDataModule):
             )
         rows = {name: source.rows(self.cache_dir) for name, source in self.sources.items()}
         orders = self._orders()
-        statistics = self._statistics(rows, orders)
+        statistics = training_statistics(
+            self.sources, rows, orders["train"], self.cache_dir, self.contents
+        )
         mean, std = self._normalisation(statistics)
         pixels = self._pixels(statistics, mean, std)
         for split, order in orders.items():
@@ -328,33 +325,6 @@ class Arrays(SplitDataModule):
                 f"{self.source.count} rows: give one value for each row."
             )
         return values
-
-    def _statistics(self, rows: dict[str, Rows], orders: dict[str, np.ndarray]) -> ColumnStatistics:
-        """Of the training rows; every row of every file is looked at."""
-
-        def computed() -> ColumnStatistics:
-            scanned = {
-                split: scan(source, rows[split], orders["train"] if split == "train" else None)
-                for split, source in self.sources.items()
-            }
-            statistics = scanned["train"]
-            statistics.least = min(each.least for each in scanned.values())
-            statistics.most = max(each.most for each in scanned.values())
-            return statistics
-
-        large = sum(len(own) * own.width * own.dtype.itemsize for own in rows.values()) >= LARGE
-        if not large:
-            return computed()
-        train = hashlib.sha256(np.sort(orders["train"]).tobytes()).hexdigest()
-        # Contents tell of some blocks of a large file alone.
-        files = [array for source in self.sources.values() for array in source.arrays]
-        taken = [[file.path.stat().st_mtime_ns, astuple(file.choice)] for file in files]
-        name = f"statistics-{digest([self.contents, taken, train])}"
-        entry = built_once(
-            self.cache_dir, name, lambda _, result: computed().save(result / "statistics.npz")
-        )
-        with read_from(entry):
-            return ColumnStatistics.load(entry / "statistics.npz")
 
     def standardise_by(self, mean: Tensor, std: Tensor) -> None:
         """Before `setup`: take (x − mean) / std of other rows, those of a model's training."""

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch.serialization import get_default_mmap_options
 
-from sparse_lightning.data import arrays, cache
-from sparse_lightning.data.array_pipeline import formats
+from sparse_lightning.data import cache
+from sparse_lightning.data.array_pipeline import formats, statistics
 from sparse_lightning.data.array_pipeline import rows as module_of_rows
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row
@@ -455,7 +455,7 @@ def test_a_file_that_gives_other_rows_than_it_says_is_refused(values, tmp_path: 
 
 @pytest.mark.parametrize("name", ["rows.npy", "statistics.npz"])
 def test_a_damaged_copy_says_which_folder_to_delete(name, values, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(arrays, "LARGE", 0)
+    monkeypatch.setattr(statistics, "LARGE", 0)
     np.savez(tmp_path / "x.npz", x=values)
     data_of(tmp_path / "x.npz").setup()
     (path,) = (tmp_path / "cache").glob(f"*/{name}")
@@ -578,8 +578,8 @@ def test_pixels_of_every_file_lie_in_one_range(tmp_path: Path, monkeypatch):
         (pixels.astype(np.float64), r"path_test=.* lie between .* 255, not 0 and 1"),
     ):
         np.save(tmp_path / "test.npy", test)
-        for large in (arrays.LARGE, 0):
-            monkeypatch.setattr(arrays, "LARGE", large)
+        for large in (statistics.LARGE, 0):
+            monkeypatch.setattr(statistics, "LARGE", large)
             with pytest.raises(SettingError, match=told):
                 data_of(tmp_path / "x.npy", **settings).setup()
 
@@ -616,9 +616,9 @@ def test_statistics_of_large_files_are_kept(values, tmp_path: Path, monkeypatch)
     np.save(tmp_path / "x.npy", values)
     expected = data_of(tmp_path / "x.npy")
     expected.setup()
-    monkeypatch.setattr(arrays, "LARGE", 0)
+    monkeypatch.setattr(statistics, "LARGE", 0)
     data_of(tmp_path / "x.npy").setup()
-    monkeypatch.setattr(arrays, "scan", None)
+    monkeypatch.setattr(statistics, "scan", None)
     again = data_of(tmp_path / "x.npy")
     again.setup()
     np.testing.assert_array_equal(again.std, expected.std)
@@ -626,7 +626,7 @@ def test_statistics_of_large_files_are_kept(values, tmp_path: Path, monkeypatch)
 
 def test_statistics_that_are_kept_go_by_the_time_of_the_file(values, tmp_path: Path, monkeypatch):
     """A change between the blocks that stand for the contents shows in it."""
-    monkeypatch.setattr(arrays, "LARGE", 0)
+    monkeypatch.setattr(statistics, "LARGE", 0)
     monkeypatch.setattr(module_of_rows, "BLOCK", 8)
     monkeypatch.setattr(module_of_rows, "BLOCKS", 2)
     path, found = tmp_path / "x.npy", []
@@ -653,7 +653,7 @@ def test_statistics_of_other_rows_take_the_place_of_their_own(values, tmp_path: 
 
 def test_arrays_of_one_file_are_kept_apart(values, tmp_path: Path, monkeypatch):
     """Though they are of equal shape and begin alike."""
-    monkeypatch.setattr(arrays, "LARGE", 0)
+    monkeypatch.setattr(statistics, "LARGE", 0)
     other = values.copy()
     other[20:] += 100
     np.savez(tmp_path / "x.npz", a=values, b=other)

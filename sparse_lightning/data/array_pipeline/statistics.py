@@ -10,15 +10,21 @@ means m and sums of squares S around them,
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from sparse_lightning.data.array_pipeline.rows import Rows, Source
+from sparse_lightning.data.cache import built_once, read_from
 from sparse_lightning.errors import DataError
-from sparse_lightning.files import replaced_whole
+from sparse_lightning.files import digest, replaced_whole
+
+# Bytes of rows from which on their statistics are kept.
+LARGE = 2**26
 
 
 @dataclass
@@ -91,6 +97,52 @@ class ColumnStatistics:
             values = {field.name: kept[field.name] for field in fields(cls)}
         numbers = {name: values[name].item() for name in ("count", "least", "most")}
         return cls(**(values | numbers))
+
+
+def training_statistics(
+    sources: Mapping[str, Source],
+    rows: Mapping[str, Rows],
+    train: np.ndarray,
+    cache_dir: Path,
+    contents: object,
+) -> ColumnStatistics:
+    """Statistics of the training rows; every row of every source is looked at.
+
+    Those of large files are kept beside converted copies.
+
+    Args:
+        sources: what splits have to themselves, and as ``train`` what is split.
+        rows: of each source.
+        train: numbers of the training rows, of the source ``train``.
+        cache_dir: where statistics are kept.
+        contents: what stands for the contents of all files.
+
+    Raises:
+        DataError: see `scan`.
+    """
+
+    def computed() -> ColumnStatistics:
+        scanned = {
+            name: scan(source, rows[name], train if name == "train" else None)
+            for name, source in sources.items()
+        }
+        statistics = scanned["train"]
+        statistics.least = min(each.least for each in scanned.values())
+        statistics.most = max(each.most for each in scanned.values())
+        return statistics
+
+    if sum(len(own) * own.width * own.dtype.itemsize for own in rows.values()) < LARGE:
+        return computed()
+    counted = hashlib.sha256(np.sort(train).tobytes()).hexdigest()
+    # Contents tell of some blocks of a large file alone.
+    files = [array for source in sources.values() for array in source.arrays]
+    taken = [[file.path.stat().st_mtime_ns, astuple(file.choice)] for file in files]
+    name = f"statistics-{digest([contents, taken, counted])}"
+    entry = built_once(
+        cache_dir, name, lambda _, result: computed().save(result / "statistics.npz")
+    )
+    with read_from(entry):
+        return ColumnStatistics.load(entry / "statistics.npz")
 
 
 def scan(source: Source, rows: Rows, counted: np.ndarray | None) -> ColumnStatistics:
