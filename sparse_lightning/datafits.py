@@ -44,7 +44,6 @@ def largest_eigenvalue_bound(matrix: Tensor, enough: float = 0.0) -> float:
     r"""An upper bound of the largest eigenvalue of a positive semi-definite matrix (l, l).
 
     The Frobenius norm where that is ``enough`` or less, else
-
     :math:`\|G^p\|_F^{1/p}` with :math:`p = 32`: never too small, and too large by at most a factor
     of :math:`l^{1/2p}`, 1.08 for l = 128.
     """

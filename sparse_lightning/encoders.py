@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_lightning.errors import SettingError, require_count
+from sparse_lightning.errors import SettingError, require_count, require_non_negative
 from sparse_lightning.overrides import overrides
 from sparse_lightning.penalties import L1, Penalty
 from sparse_lightning.registry import register
@@ -97,11 +97,12 @@ class LISTA(Encoder):
 
     def __init__(self, input_dim: int, code_dim: int, num_layers: int = 3) -> None:
         super().__init__()
-        if num_layers < 0:
-            raise SettingError(f"model.encoder.num_layers={num_layers} must be 0 or more.")
+        require_non_negative("model.encoder.num_layers", num_layers)
+        if num_layers != int(num_layers):
+            raise SettingError(f"model.encoder.num_layers={num_layers} must be a whole number.")
         require_count("model.encoder.input_dim", input_dim)
         require_count("model.encoder.code_dim", code_dim)
-        self.input_dim, self.code_dim, self.num_layers = input_dim, code_dim, num_layers
+        self.input_dim, self.code_dim, self.num_layers = input_dim, code_dim, int(num_layers)
         self.input = nn.Linear(input_dim, code_dim, bias=not self.is_signed)
         self.lateral = nn.Linear(code_dim, code_dim, bias=False)
         # Processes that train together wait for the gradient of each weight that has one.

@@ -46,7 +46,8 @@ class Energy:
     r"""The weights of :math:`E(Z)`.
 
     Args:
-        sparsity_weight: :math:`\lambda \ge 0`, a number, or a tensor that is not checked.
+        sparsity_weight: :math:`\lambda \ge 0`, a number, or a tensor without dimensions (as
+            ``torch.func.vmap`` needs it), whose sign is not checked.
         variance_weight: :math:`\beta \ge 0`; 0 switches the variance hinge off.
         variance_threshold: :math:`T \ge 0`, in units of the codes.
         encoder_weight: :math:`\gamma \ge 0`; 0 ignores the encoder's prediction.
@@ -74,7 +75,13 @@ class Energy:
         plain_numbers(self)
         for name in ("variance_weight", "variance_threshold", "encoder_weight"):
             require_non_negative(f"model.energy.{name}", getattr(self, name))
-        if not isinstance(self.sparsity_weight, Tensor):
+        if isinstance(self.sparsity_weight, Tensor):
+            if self.sparsity_weight.ndim > 0:
+                raise SettingError(
+                    "model.energy.sparsity_weight is a tensor of shape "
+                    f"{tuple(self.sparsity_weight.shape)}: give one number for all samples."
+                )
+        else:
             require_non_negative("model.energy.sparsity_weight", self.sparsity_weight)
 
     @property
@@ -101,7 +108,7 @@ class Energy:
 
         Raises:
             SettingError: γ > 0 without ``encoder_codes``, or β > 0 with fewer than two samples.
-            InputError: the inputs do not fit the decoder.
+            InputError: the inputs, or the encoder's codes, do not fit the decoder.
         """
         inputs = as_inputs(inputs, decoder)
         encoder_penalty = None
@@ -110,6 +117,12 @@ class Energy:
                 raise SettingError(
                     f"model.energy.encoder_weight={self.encoder_weight} needs an encoder: "
                     "give the encoder's codes, or set it to 0."
+                )
+            shape = (len(inputs), decoder.code_dim)
+            if encoder_codes.shape != shape:
+                raise InputError(
+                    f"Codes of the encoder of shape {tuple(encoder_codes.shape)} do not fit the "
+                    f"batch and its decoder: give codes of shape {shape}."
                 )
             curvature = 2 * self.encoder_weight / decoder.code_dim
             encoder_penalty = EncoderPenalty(curvature, at_least_float32(encoder_codes))

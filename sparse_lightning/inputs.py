@@ -66,14 +66,14 @@ def as_batch(batch: Any, decoder: Any) -> Batch:
 
 
 def as_codes(values: Any, decoder: Any) -> Tensor:
-    """Codes (n, l) for a decoder, on its device and in its floating type.
+    """Codes (n, l) for a decoder, on its device and in its floating type; one code may be (l,).
 
     Raises:
         InputError: they cannot be that.
     """
     codes = _as_floats(values, decoder, "Codes")
-    if codes.ndim > 0 and codes.shape[-1] == decoder.code_dim:
-        return codes
+    if codes.ndim in (1, 2) and codes.shape[-1] == decoder.code_dim:
+        return codes.reshape(-1, decoder.code_dim)
     raise InputError(
         f"Codes of shape {tuple(codes.shape)} do not fit {type(decoder).__name__}, whose code_dim "
         f"is {decoder.code_dim}: give (n, {decoder.code_dim})."
@@ -102,6 +102,15 @@ def require_rebuilt(rebuilt: Tensor, inputs: Tensor, decoder: Any) -> None:
         raise InputError(
             f"{type(decoder).__name__} rebuilds inputs of shape {tuple(inputs.shape)} in the shape "
             f"{tuple(rebuilt.shape)}: let its forward return (n, d)."
+        )
+
+
+def require_codes(codes: Tensor, inputs: Tensor, encoder: Any) -> None:
+    """Raise `InputError` unless an encoder returns a code for each input: others broadcast."""
+    if codes.shape != (len(inputs), encoder.code_dim):
+        raise InputError(
+            f"{type(encoder).__name__} gives codes of shape {tuple(codes.shape)} for inputs of "
+            f"shape {tuple(inputs.shape)}: let its forward return (n, {encoder.code_dim})."
         )
 
 

@@ -45,6 +45,9 @@ class Learner:
     def epoch(self, inputs: Tensor, batches: list[list[int]]) -> dict[str, float]:
         """Learn from each batch once; what was measured on the way."""
         model, one = self.model.train(), torch.ones(())
+        meters = model.meters["train_meters"]
+        # An epoch that was interrupted does not count.
+        meters.reset()
         with torch.enable_grad():
             for number, rows in enumerate(batches):
                 loss = model.training_step(Batch(inputs[rows], one, 0 * one), number)
@@ -55,7 +58,6 @@ class Learner:
                 if model.constraint is not None:
                     model.constraint(model.decoder)
         self.schedule.step()
-        meters = model.meters["train_meters"]
         self.largest = meters["codes"].largest.to(inputs.dtype, copy=True)
         measured = {name: float(value) for name, value in meters.results().items()}
         self.training_zeros = measured["zeros"]

@@ -75,5 +75,10 @@ class Meters(nn.ModuleDict):
         for meter in self.values():
             if meter.update_called:
                 found |= meter.compute()
-            meter.reset()
+        self.reset()
         return found
+
+    def reset(self) -> None:
+        """Forget what has been measured, as that of a phase that an error ended."""
+        for meter in self.values():
+            meter.reset()

@@ -35,6 +35,7 @@ from sparse_lightning.inputs import (
     as_inputs,
     at_least_float32,
     in_type_of,
+    require_codes,
     require_finite,
 )
 from sparse_lightning.meters import Meters
@@ -139,6 +140,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
         Raises:
             InputError: inputs that do not fit, or are not finite.
+            SettingError, DivergenceError: without an encoder, as for `infer`.
         """
         if self.encoder is None:
             return self.infer(inputs).codes
@@ -146,7 +148,9 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     def predict_codes(self, inputs: Tensor) -> Tensor:
         """The encoder's codes (n, l) of inputs (n, d) of its own type."""
-        return self.encoder(self.seen_by_encoder(inputs))
+        codes = self.encoder(self.seen_by_encoder(inputs))
+        require_codes(codes, inputs, self.encoder)
+        return codes
 
     def seen_by_encoder(self, inputs: Tensor) -> Tensor:
         """Inputs (n, d), less the decoder's bias where the encoder is one that subtracts it."""
@@ -162,16 +166,28 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         return self.decoder(in_type_of(self.decoder, as_codes(codes, self.decoder)))
 
     def infer(self, inputs: Tensor | np.ndarray) -> Solution:
-        """Codes by inference from the encoder's prediction, or from 0; inputs as for `encode`."""
+        """Codes by inference from the encoder's prediction, or from 0.
+
+        Args:
+            inputs: as for `encode`.
+
+        Raises:
+            InputError: inputs that do not fit, or are not finite.
+            SettingError: a single sample, whose codes have no variance, and β > 0; `infer_alone`
+                has neither β nor γ.
+            DivergenceError: inference has left the region of its start.
+        """
         inputs = self._checked(inputs)
         with torch.no_grad():
             prediction = None
             if self.encoder is not None:
                 prediction = self.predict_codes(in_type_of(self.encoder, inputs))
             objective, initial, solution = self.infer_batch(inputs, prediction)
-            self._require_descent(inputs, objective, initial, objective.terms(solution.codes))
+            terms = objective.terms(solution.codes)
+            self._require_descent(inputs, objective, initial, terms, "this batch")
         return solution
 
+    @torch.compiler.disable
     @torch.no_grad()
     def infer_alone(self, inputs: Tensor | np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         """Codes (n, l) by inference at γ = 0 and β = 0: of each sample by itself.
@@ -186,6 +202,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
         Raises:
             InputError: inputs that do not fit, or are not finite.
+            DivergenceError: inference has left the region of its start.
         """
         inputs = self._checked(inputs)
         if self.encoder is None:
@@ -195,9 +212,16 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         decoder = self.decoder if dtype is None else copy.deepcopy(self.decoder).to(dtype)
         dtype = dtype or at_least_float32(inputs).dtype
         energy = replace(self.energy, variance_weight=0.0, encoder_weight=0.0)
+        inputs, initial = inputs.to(dtype), initial.to(dtype)
         with torch.autocast(inputs.device.type, enabled=False):
-            return self.solver(energy.bind(decoder, inputs.to(dtype)), initial.to(dtype)).codes
+            objective = energy.bind(decoder, inputs)
+            codes = self.solver(objective, initial).codes
+            terms = objective.terms(codes)
+            self._require_descent(inputs, objective, initial, terms, "this batch")
+        return codes
 
+    # Loops that numba compiles are no business of torch's compiler.
+    @torch.compiler.disable
     def infer_batch(
         self, inputs: Tensor, prediction: Tensor | None, processes: Processes | None = None
     ) -> Inference:
@@ -225,8 +249,12 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         initial: Tensor,
         codes: Tensor,
         reconstructions: Tensor,
+        where: str | None = None,
     ) -> dict[str, Tensor]:
         """The terms of the energy at codes (n, l), where inference from ``initial`` has ended.
+
+        Args:
+            where: which batch this is, in words; None for that of training.
 
         Raises:
             DivergenceError: inference has left the region of its start.
@@ -235,7 +263,9 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             inputs = at_least_float32(inputs)
             squared_errors = mean_squares(at_least_float32(reconstructions) - inputs)
             terms = objective.terms(codes, squared_errors)
-            self._require_descent(inputs, objective, initial, terms, Processes.present())
+            self._require_descent(
+                inputs, objective, initial, terms, where or self._position(), Processes.present()
+            )
         return terms
 
     def _require_descent(
@@ -244,6 +274,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         objective: Objective,
         initial: Tensor,
         terms: dict[str, Tensor],
+        where: str,
         processes: Processes | None = None,
     ) -> None:
         """Raise unless inference, which ended at these terms, ended in the region of its start.
@@ -257,11 +288,15 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             holds = processes.agree(holds, initial.device)
         if holds:
             return
-        raise DivergenceError(
-            f"Inference diverged at {self._position()}: {self.solver.divergence_hint}."
-        )
+        if not initial.isfinite().all():
+            raise DivergenceError(
+                f"The encoder's codes are no finite numbers at {where}: start again with a smaller "
+                "model.optimizer.encoder_learning_rate."
+            )
+        raise DivergenceError(f"Inference diverged at {where}: {self.solver.divergence_hint}.")
 
     def _position(self) -> str:
+        """Which batch of training this is."""
         if self._trainer is None:
             return "this batch"
         loop = self.trainer.fit_loop.epoch_loop
@@ -271,8 +306,11 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     def setup(self, stage: str) -> None:
         known = getattr(getattr(self.trainer, "datamodule", None), "training_mean", None)
-        if known is not None:
+        # A mean of other data does not count. That of a run that goes on is in its checkpoint.
+        if stage == "fit" or known is not None:
             self.training_mean = known
+        for meters in self.meters.values():
+            meters.reset()
 
     def training_step(self, batch: AnyBatch, batch_index: int) -> Tensor:
         batch = as_batch(batch, self.decoder)
@@ -306,19 +344,18 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     def validation_step(self, batch: AnyBatch, batch_index: int) -> None:
         batch = as_batch(batch, self.decoder)
-        require_finite(batch.inputs, f"validation batch {batch_index}")
-        self._evaluate("val", batch)
+        self._evaluate("val", batch, f"validation batch {batch_index}")
 
     def test_step(self, batch: AnyBatch, batch_index: int) -> None:
         batch = as_batch(batch, self.decoder)
-        require_finite(batch.inputs, f"test batch {batch_index}")
-        self._evaluate("test", batch)
+        self._evaluate("test", batch, f"test batch {batch_index}")
 
     def predict_step(self, batch: AnyBatch, batch_index: int) -> Tensor:
         """The codes of `encode`."""
         return self.encode(as_batch(batch, self.decoder).inputs)
 
-    def _evaluate(self, phase: str, batch: Batch) -> None:
+    def _evaluate(self, phase: str, batch: Batch, where: str) -> None:
+        require_finite(batch.inputs, where)
         if self.encoder is None:
             objective, initial, solution = self.infer_batch(batch.inputs, None, Processes.present())
             codes = solution.codes
@@ -327,7 +364,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             codes = initial = at_least_float32(self.predict_codes(batch.inputs))
             objective = self.energy.bind(self.decoder, batch.inputs, codes, Processes.present())
         reconstructions = self.decode(codes)
-        terms = self.checked_terms(batch.inputs, objective, initial, codes, reconstructions)
+        terms = self.checked_terms(batch.inputs, objective, initial, codes, reconstructions, where)
         self.meters[f"{phase}_meters"].measure(batch, codes, reconstructions, terms)
 
     def _log(self, phase: str) -> dict[str, Tensor]:
@@ -367,7 +404,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         self._log("train")
 
     def on_validation_epoch_end(self) -> None:
-        if self._log("val").get("zeros") == 1:
+        if self._log("val").get("zeros") == 1 and self.energy.sparsity_weight > 0:
             rank_zero_warn(
                 "All validation codes are zero: "
                 f"model.energy.sparsity_weight={self.energy.sparsity_weight} is too large for "

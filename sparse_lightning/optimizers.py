@@ -17,7 +17,12 @@ from torch import nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
-from sparse_lightning.errors import SettingError, require_non_negative, require_positive
+from sparse_lightning.errors import (
+    SettingError,
+    require_count,
+    require_non_negative,
+    require_positive,
+)
 from sparse_lightning.registry import plain_numbers, register
 
 
@@ -51,22 +56,22 @@ class AdamSettings:
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        object.__setattr__(self, "betas", list(self.betas))
+        betas = self.betas if isinstance(self.betas, Sequence) else [self.betas]
+        object.__setattr__(self, "betas", list(betas))
         positive = ("decoder_learning_rate", "encoder_learning_rate", "decoder_decay_factor")
         for name in (*positive, "epsilon"):
             require_positive(f"model.optimizer.{name}", getattr(self, name))
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        for beta in self.betas:
+            require_non_negative("model.optimizer.betas", beta)
+        if len(self.betas) != 2 or max(self.betas) >= 1:
             raise SettingError(
                 f"model.optimizer.betas={self.betas} must be two numbers of at least 0 and below 1."
             )
         for part in ("decoder", "decoder_bias", "encoder_bias"):
             name = f"{part}_weight_decay"
             require_non_negative(f"model.optimizer.{name}", getattr(self, name))
-        if self.decoder_decay_epochs is not None and self.decoder_decay_epochs < 1:
-            raise SettingError(
-                f"model.optimizer.decoder_decay_epochs={self.decoder_decay_epochs} must be at "
-                "least 1, or null for a constant learning rate."
-            )
+        if self.decoder_decay_epochs is not None:
+            require_count("model.optimizer.decoder_decay_epochs", self.decoder_decay_epochs)
 
     def build(
         self, decoder: nn.Module, encoder: nn.Module | None, scales_losses: bool = False

@@ -34,7 +34,7 @@ def require_parts_fit(model: SparseAutoencoder) -> None:
             "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
         )
     penalty.require_fit(model.decoder.code_dim)
-    _require_prox_of(penalty, model.decoder.code_dim)
+    _require_penalty_of(penalty, model.decoder.code_dim)
     if encoder is not None:
         _require_signs_of(penalty, encoder)
         _require_encoder_of(model.decoder, encoder)
@@ -56,17 +56,19 @@ def _require_bases(model: SparseAutoencoder) -> None:
             )
 
 
-def _require_prox_of(penalty: Penalty, code_dim: int) -> None:
-    """Raise `SettingError` if a proximal step gives another shape, or forbidden signs."""
+def _require_penalty_of(penalty: Penalty, code_dim: int) -> None:
+    """Raise `SettingError` if value or prox give another shape, or prox forbidden signs."""
     codes = torch.linspace(-1, 1, 2 * code_dim).view(2, code_dim)
     found = penalty.prox(codes, 0.01)
     if found.shape != codes.shape:
-        told = f"gives codes of shape {list(found.shape)} for those of {list(codes.shape)}"
+        told = f"prox gives codes of shape {list(found.shape)} for those of {list(codes.shape)}"
     elif not penalty.is_signed and bool((found < 0).any()):
-        told = "gives negative codes, which is_signed=False does not allow"
+        told = "prox gives negative codes, which is_signed=False does not allow"
+    elif (values := penalty.value(found)).shape != (2,):
+        told = f"value gives the shape {list(values.shape)} for 2 codes: return one for each, (n,)"
     else:
         return
-    raise SettingError(f"The prox of model.energy.penalty={type(penalty).__name__} {told}.")
+    raise SettingError(f"model.energy.penalty={type(penalty).__name__}: {told}.")
 
 
 def _require_signs_of(penalty: Penalty, encoder: Encoder) -> None:

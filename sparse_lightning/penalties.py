@@ -134,7 +134,9 @@ class NonNegativeLogSum(Penalty):
         inner = ((codes - self.epsilon + root) / 2).clamp_min(0)
         # By how much the cost at the root differs from the cost at 0.
         rise = inner * (inner / 2 - codes) + threshold * torch.log1p(inner / self.epsilon)
-        return torch.where(rise < 0, inner, 0.0)
+        # What is no finite number stays so, by which divergence is told.
+        is_zero = (codes <= 0) | ((rise >= 0) & inner.isfinite())
+        return torch.where(is_zero, 0.0, inner)
 
 
 @register
@@ -155,8 +157,8 @@ class NonNegativeL0(Penalty):
         return (codes != 0).to(codes.dtype).sum(-1)
 
     def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
-        is_kept = (codes > 0) & (codes.square() > 2 * threshold)
-        return torch.where(is_kept, codes, 0.0)
+        # What is no number stays so, by which divergence is told.
+        return torch.where((codes <= 0) | (codes.square() <= 2 * threshold), 0.0, codes)
 
 
 @register

@@ -22,7 +22,12 @@ from torch import Tensor, nn
 
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
-from sparse_lightning.errors import SettingError, require_count, require_positive
+from sparse_lightning.errors import (
+    SettingError,
+    require_count,
+    require_non_negative,
+    require_positive,
+)
 from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.penalties import NonNegativeL0, Penalty
 from sparse_lightning.registry import register
@@ -137,7 +142,8 @@ class BatchTopKEncoder(SparseEncoder):
     ) -> None:
         super().__init__(input_dim, code_dim, subtracts_decoder_bias)
         require_active("k", k, code_dim)
-        if not 0 <= threshold_decay < 1:
+        require_non_negative("model.encoder.threshold_decay", threshold_decay)
+        if threshold_decay >= 1:
             raise SettingError(
                 f"model.encoder.threshold_decay={threshold_decay} must be at least 0 and below 1."
             )
@@ -154,7 +160,8 @@ class BatchTopKEncoder(SparseEncoder):
 
     def activate(self, preactivations: Tensor) -> Tensor:
         positive = torch.relu(preactivations)
-        return torch.where(positive > self.threshold, positive, 0.0)
+        # What is no number stays so.
+        return torch.where(positive <= self.threshold, 0.0, positive)
 
     def encode_with_preactivations(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         preactivations = self.input(inputs)
@@ -227,7 +234,8 @@ class JumpReLUEncoder(SparseEncoder):
 
     def activate(self, preactivations: Tensor) -> Tensor:
         threshold = self.log_threshold.exp()
-        passed = torch.where(preactivations > threshold, preactivations, 0.0)
+        # What is no number stays so.
+        passed = torch.where(preactivations <= threshold, 0.0, preactivations)
         return passed + threshold.detach() * self._jump(preactivations, threshold)
 
     def penalize(self, codes: Tensor, preactivations: Tensor, penalty: Penalty) -> Tensor:

@@ -26,7 +26,7 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.errors import SettingError, require_count, require_non_negative
-from sparse_lightning.inputs import require_rebuilt
+from sparse_lightning.inputs import require_codes, require_rebuilt
 from sparse_lightning.penalties import Penalty
 from sparse_lightning.registry import build, register
 from sparse_lightning.solvers import Solution
@@ -107,6 +107,7 @@ class InferThenRegress(TrainingRule):
             # The encoder's loss is not the decoder's, whose bias may be subtracted.
             seen = model.seen_by_encoder(inputs).detach()
             prediction, _ = model.encoder.encode_with_preactivations(seen)
+            require_codes(prediction, inputs, model.encoder)
         objective, initial, solution = model.infer_batch(inputs, prediction, Processes.present())
         codes = solution.codes
         reconstructions = model.decode(codes)
@@ -170,6 +171,16 @@ class EndToEnd(TrainingRule):
                 f"{type(model.encoder).__name__} does not give: choose model/encoder=topk, or set "
                 "model.training_rule.auxiliary=null."
             )
+        filters = getattr(getattr(model.encoder, "input", None), "weight", None)
+        if self.starts_transposed and getattr(filters, "shape", None) != (
+            model.decoder.code_dim,
+            model.decoder.input_dim,
+        ):
+            raise SettingError(
+                "model.training_rule.starts_transposed=true needs an encoder with a weight "
+                f"input.weight of (l, d), which model.encoder={type(model.encoder).__name__} has "
+                "not: set it to false, or choose model/encoder=topk."
+            )
         if model.energy.sparsity_weight > 0 and not has_gradient(
             model.encoder, model.energy.penalty
         ):
@@ -201,6 +212,7 @@ class EndToEnd(TrainingRule):
         inputs = batch.inputs
         seen = model.seen_by_encoder(inputs)
         codes, preactivations = model.encoder.encode_with_preactivations(seen)
+        require_codes(codes, inputs, model.encoder)
         reconstructions = model.decoder(codes)
         require_rebuilt(reconstructions, inputs, model.decoder)
         # Sums over a batch are in float32 or better, whatever the precision of training is.

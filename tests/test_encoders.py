@@ -26,6 +26,8 @@ def test_parts():
     encoder = LISTA(7, 4)
     assert encoder.lateral.bias is None
     assert torch.equal(encoder.filters(), encoder.input.weight)
+    with pytest.raises(SettingError, match=r"model\.encoder\.num_layers=1\.5 must be a whole"):
+        LISTA(7, 4, 1.5)
     with pytest.raises(SettingError, match=r"model\.encoder\.num_layers=-1"):
         LISTA(7, 4, -1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import InputError, SettingError
 
 INPUT_DIM, CODE_DIM, SAMPLES = 14, 6, 9
 
@@ -172,6 +172,11 @@ def test_what_does_not_fit_together_is_refused():
         Energy(0.1, encoder_weight=1.0).bind(decoder, inputs)
     with pytest.raises(SettingError, match="at least 2 samples"):
         Energy(0.1, variance_weight=1.0).bind(decoder, inputs)
+    for shape in ((1, 1), (3,), (2, 3)):
+        with pytest.raises(InputError, match=r"encoder of shape .* give codes of shape \(1, 3\)"):
+            Energy(0.1, encoder_weight=1.0).bind(decoder, inputs, torch.zeros(shape))
+    with pytest.raises(SettingError, match=r"sparsity_weight is a tensor of shape \(3, 1\)"):
+        Energy(torch.zeros(3, 1))
 
 
 def test_half_precision_is_raised_to_float32():

@@ -102,6 +102,9 @@ def test_codes_are_converted_and_checked(model: SparseAutoencoder):
     torch.testing.assert_close(model.decode(codes.double().numpy()), model.decode(codes))
     with pytest.raises(InputError, match=r"shape \(3, 5\) do not fit .*whose code_dim is 4"):
         model.decode(torch.rand(3, 5))
+    assert torch.equal(model.decode(codes[0]), model.decode(codes[:1]))
+    with pytest.raises(InputError, match=r"shape \(1, 3, 4\) do not fit"):
+        model.decode(codes[None])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import lightning
@@ -14,11 +15,14 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import Decoder, LinearDecoder
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import DivergenceError, InputError, SettingError
+from sparse_lightning.learner import Learner
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.penalties import NonNegativeL0, NonNegativeL1, NonNegativeLogSum
 from sparse_lightning.solvers import FISTA
-from sparse_lightning.training_rules import InferThenRegress
+from sparse_lightning.sparse_encoders import BatchTopKEncoder, JumpReLUEncoder, TopKEncoder
+from sparse_lightning.training_rules import EndToEnd, InferThenRegress
 
 CODE_DIM, INPUT_DIM = 4, 12
 INPUTS = torch.linspace(-1, 1, 3 * INPUT_DIM).reshape(3, INPUT_DIM)
@@ -128,3 +132,113 @@ def test_a_checkpoint_is_read_no_coarser_than_it_is(precision, kind, tmp_path: P
     assert again.decoder.weight.dtype == getattr(torch, kind)
     for name, weight in model.state_dict().items():
         assert torch.equal(again.state_dict()[name].to(weight.dtype), weight), name
+
+
+def quiet_trainer(**settings) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=1,
+        enable_model_summary=False, enable_checkpointing=False, **settings,
+    )  # fmt: skip
+
+
+def loader_of(inputs: Tensor) -> DataLoader:
+    return DataLoader(inputs, batch_size=2)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_phase_that_an_error_ended_does_not_count_in_the_next():
+    model, trainer = model_of(), quiet_trainer()
+    inputs = torch.linspace(-1, 1, 4 * INPUT_DIM).reshape(4, INPUT_DIM)
+    good, damaged = (
+        loader_of(inputs),
+        loader_of(torch.cat([1000 * inputs[:2], torch.nan * inputs[2:]])),
+    )
+    (expected,) = trainer.validate(model, good, verbose=False)
+    with pytest.raises(InputError, match="validation batch 1 hold NaN"):
+        trainer.validate(model, damaged, verbose=False)
+    assert trainer.validate(model, good, verbose=False) == [expected]
+    with pytest.raises(InputError, match="epoch 0, batch 1 hold NaN"):
+        quiet_trainer().fit(model.train(), damaged, good)
+    trainer = quiet_trainer()
+    trainer.fit(model.train(), good, good)
+    assert trainer.callback_metrics["train/energy"] < 10
+
+
+def test_an_epoch_in_memory_that_was_interrupted_does_not_count():
+    model, batches = model_of(), [[0, 1], [1, 2]]
+    expected = Learner(copy.deepcopy(model), 0, None).epoch(INPUTS, batches)
+    model.training_step(1000 * INPUTS, 0)
+    assert Learner(model, 0, None).epoch(INPUTS, batches) == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_fit_on_other_data_compares_with_the_mean_of_these():
+    model = model_of()
+    for shift in (0.0, 5.0):
+        inputs = INPUTS + shift
+        quiet_trainer().fit(model, loader_of(inputs), loader_of(inputs))
+        assert torch.allclose(model.training_mean, inputs.double().mean(0))
+
+
+def with_lost_weights(part: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for weight in part.parameters():
+            weight.fill_(torch.nan)
+    return part
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(
+    "encoder",
+    [TopKEncoder(INPUT_DIM, CODE_DIM, 2), BatchTopKEncoder(INPUT_DIM, CODE_DIM, 2),
+     JumpReLUEncoder(INPUT_DIM, CODE_DIM, 0.1, 0.1)],
+    ids=lambda encoder: type(encoder).__name__,
+)  # fmt: skip
+def test_an_encoder_whose_weights_are_lost_is_told(encoder):
+    model = model_of(encoder=with_lost_weights(encoder), energy=Energy(0.0),
+                     training_rule=EndToEnd())  # fmt: skip
+    told = r"encoder's codes are no finite numbers at validation batch 0: .*encoder_learning_rate"
+    with pytest.raises(DivergenceError, match=told):
+        quiet_trainer().validate(model, loader_of(INPUTS))
+
+
+@pytest.mark.parametrize(
+    "penalty", [NonNegativeL0(), NonNegativeLogSum(), NonNegativeL1()], ids=lambda p: str(p)
+)
+def test_a_step_that_is_too_large_is_told_whatever_the_penalty(penalty):
+    decoder = LinearDecoder(CODE_DIM, INPUT_DIM)
+    with torch.no_grad():
+        decoder.weight.mul_(100)
+    solver = FISTA(10.0, 100, 1e-3, safeguard=False)
+    energy = Energy(0.01, variance_weight=0.0, penalty=penalty)
+    model = model_of(decoder, encoder=None, energy=energy, solver=solver)
+    for infer in (model.infer, model.infer_alone):
+        with pytest.raises(DivergenceError, match=r"at this batch: solver\.step_size=10"):
+            infer(INPUTS)
+
+
+class Single(LISTA):
+    """It returns a number for each input."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs).sum(1, keepdim=True)
+
+
+def test_an_encoder_that_returns_another_shape_is_named():
+    told = r"Single gives codes of shape \(3, 1\) for inputs of shape \(3, 12\): .*\(n, 4\)"
+    for rule in (InferThenRegress(), EndToEnd()):
+        encoder_weight = 1.0 if isinstance(rule, InferThenRegress) else 0.0
+        model = model_of(encoder=Single(INPUT_DIM, CODE_DIM), training_rule=rule,
+                         energy=Energy(0.01, encoder_weight=encoder_weight))  # fmt: skip
+        for call in (model.encode, lambda x, m=model: m.training_step(x, 0)):
+            with pytest.raises(InputError, match=told):
+                call(INPUTS)
+
+
+def test_a_model_can_be_compiled():
+    model = model_of().eval()
+    with torch.no_grad():
+        expected = model(INPUTS), model.infer(INPUTS).codes
+        # Graphs without machine code: what is asked is whether they can be drawn.
+        found = [torch.compile(call, backend="eager")(INPUTS) for call in (model, model.infer)]
+    torch.testing.assert_close((found[0], found[1].codes), expected)

@@ -202,14 +202,22 @@ class Flat(NonNegativeL1):
         return (codes - threshold).relu().flatten()
 
 
+class Summed(NonNegativeL1):
+    """A value that sums over the batch."""
+
+    def value(self, codes: Tensor) -> Tensor:
+        return codes.sum()
+
+
 @pytest.mark.parametrize(
     ("penalty", "told"),
     [
-        (Unclipped(), r"prox of .*penalty=Unclipped gives negative codes"),
-        (Flat(), r"prox of .*penalty=Flat gives codes of shape \[12\] for those of \[2, 6\]"),
+        (Unclipped(), r"penalty=Unclipped: prox gives negative codes"),
+        (Flat(), r"penalty=Flat: prox gives codes of shape \[12\] for those of \[2, 6\]"),
+        (Summed(), r"penalty=Summed: value gives the shape \[\] for 2 codes"),
     ],
 )
-def test_a_proximal_step_that_cannot_be_one_is_refused(penalty, told):
+def test_a_penalty_that_cannot_be_one_is_refused(penalty, told):
     settings = AdamSettings(1e-3, 1e-3)
     with pytest.raises(SettingError, match=told):
         SparseAutoencoder(

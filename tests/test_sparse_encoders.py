@@ -240,6 +240,7 @@ def test_stacked_encoders_have_the_codes_that_they_have_one_by_one(name):
         (lambda: TopKEncoder(5, 7, 8), r"model\.encoder\.k=8 is more than"),
         (lambda: TopKEncoder(5, 7, 0), r"model\.encoder\.k=0"),
         (lambda: BatchTopKEncoder(5, 7, 2, 1.0), r"model\.encoder\.threshold_decay=1\.0"),
+        (lambda: BatchTopKEncoder(5, 7, 2, "0.9"), r"model\.encoder\.threshold_decay=0\.9 must"),
         (lambda: JumpReLUEncoder(5, 7, 0.0, 0.1), r"model\.encoder\.bandwidth=0\.0"),
         (lambda: JumpReLUEncoder(5, 7, 0.1, -1), r"model\.encoder\.initial_threshold=-1"),
     ],

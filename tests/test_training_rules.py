@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder, UnitColumns
 from sparse_lightning.distributed import Processes
-from sparse_lightning.encoders import LISTA
+from sparse_lightning.encoders import LISTA, Encoder
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
@@ -320,6 +320,22 @@ def test_descriptions_of_rules_build_them_again():
 def test_parts_that_do_not_fit_the_rule_are_refused(encoder, energy, message):
     with pytest.raises(SettingError, match=message):
         model_of(encoder, energy)
+
+
+def test_filters_that_cannot_begin_as_atoms_are_refused():
+    class Dense(Encoder):
+        """Its filters have no name that the rule knows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.input_dim, self.code_dim = D, L
+            self.dense = torch.nn.Linear(D, L)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.dense(inputs).relu()
+
+    with pytest.raises(SettingError, match=r"starts_transposed=true needs .*encoder=Dense has not"):
+        model_of(Dense(), Energy(0.1), training_rule=EndToEnd(starts_transposed=True))
 
 
 def test_a_penalty_without_gradient_is_refused_only_where_it_is_to_teach():

@@ -76,7 +76,8 @@ class Adaptive(ProximalGradient):
         return no_higher(objective, solution, start.codes, start.energies)
 
     def with_measured_steps(self, objective: SolvableObjective, codes: Tensor) -> Solution:
-        curvature = curvature_along_gradient(objective, codes)
+        # Where no sample uses a component the hinge looks like a wall, from which L falls slowly.
+        curvature = curvature_along_gradient(objective.without_hinge(), codes)
         return self.descend(objective, replace(State.at(codes), curvature=curvature), None)
 
     def constant_step(self, objective: SolvableObjective, codes: Tensor) -> float | None:

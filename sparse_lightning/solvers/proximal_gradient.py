@@ -168,8 +168,8 @@ class ProximalGradient(Solver):
             return state
 
         # What a solver of one's own does on the host would be recorded once.
-        is_own = not type(self).__module__.startswith("sparse_lightning.")
-        if not is_own and cuda_graph.applies(objective, device):
+        is_of_the_user = not type(self).__module__.startswith("sparse_lightning.")
+        if not is_of_the_user and cuda_graph.applies(objective, device):
             return cuda_graph.Replayed(advance, device)
         return advance
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.pictures import as_pictures
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.histograms import unit_histograms
@@ -71,6 +72,14 @@ class Figures(lightning.Callback):
         self.folder, self.every_epochs = Path(folder), every_epochs
         self.num_images, self.num_batches = num_images, num_batches
         self._drawn_after: int | None = None
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
+        if not isinstance(trainer.datamodule, SplitDataModule):
+            raise SettingError(
+                "callbacks.figures needs a data module that inherits from "
+                "sparse_lightning.data.module.SplitDataModule: give trainer.fit(model, "
+                "datamodule=...) one, or leave the callback out."
+            )
 
     @rank_zero_only
     def on_train_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:

@@ -53,7 +53,8 @@ class Revive(lightning.Callback):
         until_epoch: before no later epoch, counted from 0; None for no end.
 
     Raises:
-        SettingError: a setting outside these bounds. In ``on_fit_start``: see `require_revivable`.
+        SettingError: a setting outside these bounds. In ``on_fit_start``: no data module, or see
+            `require_revivable`.
     """
 
     def __init__(
@@ -74,6 +75,11 @@ class Revive(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
         require_revivable(pl_module)
+        if trainer.datamodule is None:
+            raise SettingError(
+                "callbacks=revive draws inputs from a data module: give "
+                "trainer.fit(model, datamodule=...) one with a train_dataloader()."
+            )
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
         # A checkpoint of the epoch keeps them, for the epoch after may be another process's.

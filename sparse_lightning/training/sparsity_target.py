@@ -226,7 +226,14 @@ class SparsityTarget(lightning.Callback):
         pl_module.set_sparsity_weight(self.search.weight)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: SparseAutoencoder) -> None:
-        if self.controller is None or "val/zeros" not in trainer.callback_metrics:
+        if self.controller is None or trainer.fast_dev_run:
+            return
+        if self.search.last_error is None:
+            rank_zero_warn(
+                f"target_zeros={self.controller.target_zeros:g} was never compared with val/zeros, "
+                f"and λ is still {self.search.weight:.3g}: give validation data, and validate in "
+                "the first two thirds of the epochs."
+            )
             return
         measured = trainer.callback_metrics
         told = self.controller.shortfall(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.image
 import pandas as pd
+import pytest
 import torch
 from conftest import Compose
 
+from sparse_lightning.errors import SettingError
 from sparse_lightning.studies.epochs import halfway
 from sparse_lightning.studies.trained_models import find_trained_models
 from sparse_lightning.train import train
+from sparse_lightning.training.callbacks import Figures
 
 
 def test_figures_at_the_start_every_k_epochs_and_at_the_end(
@@ -77,3 +81,8 @@ def test_milestones_are_what_studies_look_for(compose_small: Compose, tmp_path: 
     assert half.checkpoint == tmp_path / "run" / "milestones" / "epoch=1.ckpt"
     assert torch.load(half.checkpoint, weights_only=True)["epoch"] == 1
     assert half.model.family == "sdl"
+
+
+def test_figures_say_which_data_module_they_need(tmp_path: Path):
+    with pytest.raises(SettingError, match=r"callbacks\.figures needs a data module"):
+        Figures(tmp_path).on_fit_start(SimpleNamespace(datamodule=None), None)

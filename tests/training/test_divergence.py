@@ -290,7 +290,7 @@ def test_a_process_whose_part_went_well_stops_with_the_others(compose_small: Com
     for all_agree in (True, False):
         others = SimpleNamespace(agree=lambda holds, device, agree=all_agree: holds and agree)
         with nullcontext() if all_agree else pytest.raises(DivergenceError, match="this batch"):
-            model._require_descent(inputs, objective, initial, terms, others)
+            model._require_descent(inputs, objective, initial, terms, "this batch", others)
 
 
 @pytest.mark.slow

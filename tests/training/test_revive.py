@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -264,6 +265,11 @@ def test_what_cannot_be_revived_is_refused_by_name():
     silent = SparseAutoencoder(LinearDecoder(6, 10), Silent(), energy, FISTA(0.5), adam)
     with pytest.raises(SettingError, match=r"weights of Silent .* a unit_slices\(\)"):
         require_revivable(silent)
+    revive = Revive(1, 10, 0.2)
+    with pytest.raises(SettingError, match=r"callbacks=revive draws inputs from a data module"):
+        revive.on_fit_start(
+            SimpleNamespace(datamodule=None), model_with(LinearDecoder(6, 10), None)
+        )
     for wrong in ({"every_epochs": 0}, {"num_inputs": 0}, {"encoder_scale": 0.0}):
         (name,) = wrong
         with pytest.raises(SettingError, match=rf"callbacks\.revive\.{name}=0"):

@@ -138,6 +138,12 @@ def test_a_target_that_is_not_reached_is_told(compose_small: Compose):
         train(compose_small("model=sdl", "target_zeros=0.05", "trainer.max_epochs=3"))
 
 
+def test_a_target_that_was_never_compared_is_told(compose_small: Compose):
+    settings = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=3")
+    with pytest.warns(UserWarning, match=r"target_zeros=0\.9 was never compared .* λ is still 0\."):
+        train(compose_small("model=sdl", "target_zeros=0.9", *settings))
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
