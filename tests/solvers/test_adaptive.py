@@ -79,6 +79,17 @@ def test_no_higher_than_the_paper_solver(decoder: str, energy: str):
     assert ours <= paper * (1 + (1e-6 if is_convex else 0.3))
 
 
+def test_components_that_no_sample_uses_do_not_shorten_steps():
+    """The hinge is a wall there, and the first L would fall from it for a hundred iterations."""
+    given = problem("one hidden layer", Energy(0.01, 10.0, 0.5, 1.0))
+    start = torch.zeros_like(given.start)
+    soon, late = (
+        float(given.objective.value(Adaptive(limit)(given.objective, start).codes))
+        for limit in (25, 500)
+    )
+    assert soon < 1.05 * late
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_samples_do_not_know_of_each_other(monkeypatch, decoder: str):
     """Without a hinge a batch is as many problems, whoever leaves it when.

@@ -71,7 +71,7 @@ def test_equals_the_literal_loop(monkeypatch, solver, decoder, energy, penalty):
     if bound is not None:
         first = torch.full((SAMPLES,), bound)
     elif isinstance(chosen, Adaptive):
-        first = curvature_along_gradient(objective, given.start).squeeze(1)
+        first = curvature_along_gradient(objective.without_hinge(), given.start).squeeze(1)
     kept = given.start.clone()
     found = chosen(objective, given.start)
     codes, iterations, converged = literal_solution(given, chosen, first, bound is not None)
@@ -142,7 +142,7 @@ def test_equals_positive_lasso_of_scikit_learn(solver):
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("energy", ENERGIES)
-@pytest.mark.parametrize("solver", [FISTA(0.3, 95), Adaptive(95)])
+@pytest.mark.parametrize("solver", [FISTA(0.3, 45), Adaptive(45)])
 def test_seldom_looks_change_nothing(monkeypatch, decoder, energy, solver):
     """Accelerators tell the host who has converged every ten iterations, the CPU at each."""
     monkeypatch.setattr(gram_numba, "applies", lambda *_: False)
@@ -151,7 +151,8 @@ def test_seldom_looks_change_nothing(monkeypatch, decoder, energy, solver):
     for every in (4, 10):
         monkeypatch.setattr(proximal_gradient, "looks_every", lambda device, every=every: every)
         seldom = solver(given.objective, given.start)
-        torch.testing.assert_close(seldom.codes, often.codes, rtol=1e-6, atol=1e-8)
+        # Where the hinge is alone on relus, rounding grows from one iteration to the next.
+        torch.testing.assert_close(seldom.codes, often.codes, rtol=1e-6, atol=1e-6)
         assert torch.equal(seldom.iterations, often.iterations)
         assert torch.equal(seldom.converged, often.converged)
 
