@@ -12,7 +12,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import lightning
 import numpy as np
@@ -28,7 +28,8 @@ from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.errors import DivergenceError, SettingError
+from sparse_lightning.errors import SettingError
+from sparse_lightning.inference import Inference, require_descent
 from sparse_lightning.inputs import (
     as_batch,
     as_codes,
@@ -45,20 +46,6 @@ from sparse_lightning.registry import build, describe
 from sparse_lightning.sharing import Shareable
 from sparse_lightning.solvers import Solution, Solver
 from sparse_lightning.training_rules import InferThenRegress, TrainingRule
-
-
-class Inference(NamedTuple):
-    """How the codes of a batch, or of this process's part of it, were found.
-
-    Attributes:
-        objective: what was minimised.
-        initial: codes (n, l) that inference began from.
-        solution: what it found.
-    """
-
-    objective: Objective
-    initial: Tensor
-    solution: Solution
 
 
 class SparseAutoencoder(Shareable, lightning.LightningModule):
@@ -184,7 +171,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
                 prediction = self.predict_codes(in_type_of(self.encoder, inputs))
             objective, initial, solution = self.infer_batch(inputs, prediction)
             terms = objective.terms(solution.codes)
-            self._require_descent(inputs, objective, initial, terms, "this batch")
+            require_descent(inputs, objective, initial, terms, self.solver, "this batch")
         return solution
 
     @torch.compiler.disable
@@ -217,7 +204,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             objective = energy.bind(decoder, inputs)
             codes = self.solver(objective, initial).codes
             terms = objective.terms(codes)
-            self._require_descent(inputs, objective, initial, terms, "this batch")
+            require_descent(inputs, objective, initial, terms, self.solver, "this batch")
         return codes
 
     # Loops that numba compiles are no business of torch's compiler.
@@ -263,37 +250,9 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             inputs = at_least_float32(inputs)
             squared_errors = mean_squares(at_least_float32(reconstructions) - inputs)
             terms = objective.terms(codes, squared_errors)
-            self._require_descent(
-                inputs, objective, initial, terms, where or self._position(), Processes.present()
-            )
+            where, processes = where or self._position(), Processes.present()
+            require_descent(inputs, objective, initial, terms, self.solver, where, processes)
         return terms
-
-    def _require_descent(
-        self,
-        inputs: Tensor,
-        objective: Objective,
-        initial: Tensor,
-        terms: dict[str, Tensor],
-        where: str,
-        processes: Processes | None = None,
-    ) -> None:
-        """Raise unless inference, which ended at these terms, ended in the region of its start.
-
-        Processes that share the batch raise together, so that none waits for one that has stopped.
-        """
-        # The cheap test first: codes that rebuild the batch better than nothing did not explode.
-        holds = bool(terms["reconstruction"] <= mean_squares(inputs).sum())
-        holds = holds or bool(sum(terms.values()) <= 2 * objective.alone().value(initial))
-        if processes is not None:
-            holds = processes.agree(holds, initial.device)
-        if holds:
-            return
-        if not initial.isfinite().all():
-            raise DivergenceError(
-                f"The encoder's codes are no finite numbers at {where}: start again with a smaller "
-                "model.optimizer.encoder_learning_rate."
-            )
-        raise DivergenceError(f"Inference diverged at {where}: {self.solver.divergence_hint}.")
 
     def _position(self) -> str:
         """Which batch of training this is."""

@@ -25,6 +25,7 @@ from sparse_lightning.collect import main as collect_main
 from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.experiments.runs import DIVERGED_AT, Run, State, find_runs
 from sparse_lightning.experiments.table import collect, summarize, write_results
+from sparse_lightning.inference import require_descent
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.studies.trained_models import find_trained_models
 from sparse_lightning.train import main, train
@@ -290,7 +291,7 @@ def test_a_process_whose_part_went_well_stops_with_the_others(compose_small: Com
     for all_agree in (True, False):
         others = SimpleNamespace(agree=lambda holds, device, agree=all_agree: holds and agree)
         with nullcontext() if all_agree else pytest.raises(DivergenceError, match="this batch"):
-            model._require_descent(inputs, objective, initial, terms, "this batch", others)
+            require_descent(inputs, objective, initial, terms, model.solver, "this batch", others)
 
 
 @pytest.mark.slow
