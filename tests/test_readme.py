@@ -18,10 +18,10 @@ PAGES = ("README.md", "docs/index.md", "docs/families.md", "docs/dashboards.md")
 
 def test_python(compose_small: Compose, tmp_path: Path, monkeypatch, capsys):
     page = (ROOT / "docs" / "from_python.md").read_text()
-    using, _, sharing = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    using, reading, _, sharing = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     train(compose_small("model=vdl", "trainer.max_epochs=1", run_dir=tmp_path / "runs" / "mine"))
     monkeypatch.chdir(tmp_path)
-    for program in (using, sharing):
+    for program in (using, reading, sharing):
         exec(compile(program, "from_python.md", "exec"), {})
     assert (tmp_path / "shared" / "config.json").is_file()
     assert "torch.Size([250, 128])" in capsys.readouterr().out

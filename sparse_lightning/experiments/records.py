@@ -48,9 +48,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Record:
-    """The files of one run's folder."""
+    """The files of one run's folder, which may be given as text."""
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
 
     @cached_property
     def config(self) -> DictConfig:
