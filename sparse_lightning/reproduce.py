@@ -36,6 +36,7 @@ def reproduce(config: DictConfig) -> None:
     from sparse_lightning.paper.reproduction import (
         digests_of,
         require_one_commit,
+        require_studies,
         run_study,
         write_pages,
     )
@@ -51,6 +52,7 @@ def reproduce(config: DictConfig) -> None:
     rules = Rules(**OmegaConf.to_container(config.verdict, resolve=True))
     report = write_pages(sections, runs, folder, config.heading, rules)
     Console().print(str(report), highlight=False, soft_wrap=True)
+    require_studies(sections)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_lightning.paper.claims import CLAIMS
+from sparse_lightning.paper.claims import CLAIMS, Claim
 from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.paper.verdicts import Finding, Word
 from sparse_lightning.studies.study_result import StudyResult
@@ -38,7 +38,8 @@ OF_THE_PAPER = {
     "ablation",
     "hinge_surface",
 }
-NOT_TRAINED = Finding(Word.OPEN, "no training that the study asks for is finished")
+NOT_TRAINED = "no training that the study asks for is finished"
+FAILED = "the study failed"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Section:
         figures: patterns of the names of figures to show, without ``.png``.
         command: that made it.
         seconds: that it took.
-        has_models: whether there was a model to look at, or none is needed.
+        missing: why there is no result, None where there is one.
     """
 
     title: str
@@ -63,11 +64,11 @@ class Section:
     figures: Sequence[str]
     command: str
     seconds: float
-    has_models: bool = True
+    missing: str | None = None
 
     def pictures(self) -> list[Path]:
         """The figures to show, in the order of the patterns."""
-        if not self.has_models:
+        if self.missing is not None:
             return []
         found = sorted(self.folder.glob("*.png"))
         chosen = [
@@ -82,6 +83,12 @@ class Section:
     def result(self) -> StudyResult:
         """What the study found."""
         return StudyResult.read(self.folder)
+
+    def judge(self, claim: Claim, rules: Rules) -> Finding:
+        """What is known of a claim; without a result it is open."""
+        if self.missing is not None:
+            return Finding(Word.OPEN, self.missing)
+        return claim.judge(self.result, rules)
 
 
 def write_report(
@@ -117,7 +124,7 @@ def claims_table(sections: Sequence[Section], rules: Rules) -> pd.DataFrame:
     for section in sections:
         for claim in CLAIMS:
             if claim.study == section.study and claim.data in (None, section.data):
-                found = claim.judge(section.result, rules) if section.has_models else NOT_TRAINED
+                found = section.judge(claim, rules)
                 told = claim.says, claim.rule_by(rules), found.shown, str(found.word)
                 rows.append((section.title, *told))
     return pd.DataFrame(rows, columns=["study", "claim", "rule", "these runs", "verdict"])
@@ -136,8 +143,8 @@ def _badge(verdict: str) -> str:
 def _section(section: Section, claims: pd.DataFrame) -> str:
     origin = "" if section.study in OF_THE_PAPER else " (not in the paper)"
     parts = [f"<h2>{html.escape(section.title)}{origin}</h2>"]
-    if not section.has_models:
-        parts.append(f"<p>{NOT_TRAINED.shown.capitalize()}.</p>")
+    if section.missing is not None:
+        parts.append(f"<p>{section.missing.capitalize()}.</p>")
     for claim in claims.to_dict("records"):
         parts.append(
             f"<p><b>{html.escape(claim['claim'])}</b> {_badge(claim['verdict'])}<br>"
@@ -151,7 +158,7 @@ def _section(section: Section, claims: pd.DataFrame) -> str:
             f'<figure><img alt="{name}" src="data:image/png;base64,{encoded}">'
             f"<figcaption>{name}</figcaption></figure>"
         )
-    for name, table in section.result.more.items() if section.has_models else ():
+    for name, table in section.result.more.items() if section.missing is None else ():
         if len(table) <= 100:
             shown = table.drop(columns="run", errors="ignore")
             text = shown.to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")

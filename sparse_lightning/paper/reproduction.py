@@ -18,7 +18,13 @@ from sparse_lightning.experiments.command_line import hydra_value
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.files import digest, replaced_whole, write_json
-from sparse_lightning.paper.report import Section, claims_table, write_report
+from sparse_lightning.paper.report import (
+    FAILED,
+    NOT_TRAINED,
+    Section,
+    claims_table,
+    write_report,
+)
 from sparse_lightning.paper.statistics import Rules
 from sparse_lightning.studies.trained_models import TrainedModel
 from sparse_lightning.training.code_identity import code_identity
@@ -43,10 +49,8 @@ def run_study(
         before: what stands in the command before the settings.
 
     Returns:
-        Where it is; without models, where no training that it asks for is finished yet.
-
-    Raises:
-        SweepError: it failed.
+        Where it is, or why there is no result: it failed, or no training that it asks for is
+        finished yet.
     """
     out = folder / "studies" / title
     settings = list(study.settings)
@@ -65,22 +69,31 @@ def run_study(
     done = _done(out)
     kind = next(s.removeprefix("study=") for s in settings if s.startswith("study="))
     shown = title, kind, study.data, out, list(study.figures), shlex.join(command)
-    without_models = Section(*shown, seconds=0.0, has_models=False)
     if study.data is not None and not looked_at:
-        return without_models
+        return Section(*shown, seconds=0.0, missing=NOT_TRAINED)
     if done.get("key") != key:
         Console().rule(title)
         began = time.monotonic()
         code = exit_code(command[1:])
-        if code == NoModelsError.exit_code:
-            return without_models
         if code != 0:
-            raise SweepError(f"Study {title} failed: {shlex.join(command)} says why.")
+            missing = NOT_TRAINED if code == NoModelsError.exit_code else FAILED
+            return Section(*shown, seconds=0.0, missing=missing)
         # A study that is taken up again is quick; what it took the first time counts as well.
         seconds = time.monotonic() - began + done.get("seconds", 0.0)
         done = {"key": key, "seconds": round(seconds, 1)}
         write_json(out / DONE_FILE, done)
     return Section(*shown, done["seconds"])
+
+
+def require_studies(sections: Sequence[Section]) -> None:
+    """Raise `SweepError` naming the studies that failed, and a command that says why."""
+    failed = [section for section in sections if section.missing == FAILED]
+    if failed:
+        raise SweepError(
+            f"{len(failed)} of {len(sections)} studies failed, and the report is without them: "
+            f"{', '.join(section.title for section in failed)}. The reasons are above; mend them "
+            f"and give the same command again. The first was {failed[0].command}"
+        )
 
 
 def digests_of(runs: Sequence[Run]) -> dict[Path, str]:

@@ -15,7 +15,13 @@ from sparse_lightning.experiments.runs import RESULTS_FILE, Run, record_settings
 from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.files import write_json
 from sparse_lightning.paper import reproduction
-from sparse_lightning.paper.reproduction import cpu_hours, require_one_commit, write_pages
+from sparse_lightning.paper.report import NOT_TRAINED
+from sparse_lightning.paper.reproduction import (
+    cpu_hours,
+    require_one_commit,
+    require_studies,
+    write_pages,
+)
 
 
 def trained(folder: Path, family: str, **results: object) -> Run:
@@ -70,12 +76,32 @@ def test_a_study_without_models_is_told_and_stops_nothing(
     settings = ["study=denoising", "where.family=[vdl]"]
     study = OmegaConf.create({"data": data, "settings": settings, "figures": ["*"]})
     found = reproduction.run_study("denoising", study, {}, tmp_path)
-    assert not found.has_models
+    assert found.missing == NOT_TRAINED
+    require_studies([found])
     report = write_pages([found], [], tmp_path, "Title", rules).read_text()
     assert "No training that the study asks for is finished" in report
     claims = pd.read_csv(tmp_path / "claims.csv")
     assert set(claims["verdict"]) == {"open"}
     assert len(claims) == 3
+
+
+def test_a_study_that_fails_leaves_a_report_without_it(tmp_path: Path, monkeypatch, rules):
+    """Also where pictures of an earlier study lie in its folder."""
+    monkeypatch.setattr(reproduction, "exit_code", lambda command: 1)
+    sections = []
+    for title in ("regret", "denoising"):
+        (tmp_path / "studies" / title).mkdir(parents=True)
+        (tmp_path / "studies" / title / "old.png").write_bytes(b"")
+        study = {"data": None, "settings": [f"study={title}"], "figures": ["*"]}
+        section = reproduction.run_study(title, OmegaConf.create(study), {}, tmp_path)
+        sections.append(section)
+    report = write_pages(sections, [], tmp_path, "Title", rules).read_text()
+    assert report.count("<p>The study failed.</p>") == 2
+    assert "<img" not in report
+    assert set(pd.read_csv(tmp_path / "claims.csv")["verdict"]) == {"open"}
+    told = "2 of 2 studies failed, .*: regret, denoising.* python -m .*evaluate study=regret"
+    with pytest.raises(SweepError, match=told):
+        require_studies(sections)
 
 
 def test_a_program_without_models_ends_with_its_own_code(tmp_path: Path, monkeypatch):
