@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
     OVER_SEEDS,
+    curve_with_bars,
     families_in_order,
     family_name,
     family_style,
@@ -33,14 +34,12 @@ def noise(summary: pd.DataFrame, data: str) -> Figure:
     for axes, (column, title) in zip(row, PANELS.items()):
         for family in families_in_order(summary["family"]):
             models = summary[summary["family"] == family].groupby("sparsity_weight")[column]
-            axes.errorbar(
+            curve_with_bars(
+                axes,
                 models.mean().index,
                 models.mean(),
                 yerr=models.std(),
                 label=family_name(family),
-                markersize=4,
-                capsize=2,
-                linewidth=1.4,
                 **family_style(family),
             )
         axes.set(xscale="log", xlabel="sparsity weight λ", ylim=(-0.02, 1.02))

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
+    curve_with_bars,
     families_in_order,
     family_name,
     family_style,
@@ -68,13 +69,11 @@ def error_curves(summary: pd.DataFrame, data: str) -> Figure:
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, error: str, **style) -> None:
-    axes.errorbar(
+    curve_with_bars(
+        axes,
         rows["labels"],
         100 * rows[error],
         yerr=100 * rows[f"{error}_std"],
-        markersize=4,
-        linewidth=1.3,
-        elinewidth=0.8,
         capsize=1.5,
         **style,
     )

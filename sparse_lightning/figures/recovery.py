@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
     OVER_SEEDS,
+    curve_with_bars,
     families_in_order,
     family_name,
     family_style,
@@ -58,15 +59,13 @@ def _family(axes: Axes, rows: pd.DataFrame, family: str, name: str) -> None:
         by_sparsity = rows[rows["codes"] == way].groupby("sparsity_weight")[["active", name]]
         mean, spread = by_sparsity.mean(), by_sparsity.std()
         faint = way != ways[0]
-        axes.errorbar(
+        curve_with_bars(
+            axes,
             mean["active"],
             mean[name],
             xerr=spread["active"],
             yerr=spread[name],
             label=family_name(family) + (", by inference" if faint else ""),
             alpha=0.4 if faint else 1.0,
-            markersize=4,
-            capsize=2,
-            linewidth=1.4,
             **family_style(family),
         )

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
     OVER_SEEDS,
+    curve_with_bars,
     families_in_order,
     family_name,
     family_style,
@@ -91,15 +92,12 @@ def _curve(axes: Axes, rows: pd.DataFrame, **style) -> None:
     if rows["seed"].nunique() > 1 and seeds.max() == 1:
         # As where λ was sought: each is of one seed, and there are no means to join.
         style = style | {"linestyle": "none"}
-    axes.errorbar(
+    curve_with_bars(
+        axes,
         100 * mean["zeros"],
         mean[name],
         xerr=100 * spread["zeros"],
         yerr=spread[name],
-        markersize=4,
-        capsize=2,
-        linewidth=1.4,
-        elinewidth=0.9,
         **style,
     )
 
@@ -129,8 +127,9 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
     for place, family in enumerate(families):
         rows = summary[summary["family"] == family].set_index("zeros").reindex(shares)
         style = family_style(family)
-        offset = (place - (len(families) - 1) / 2) * 0.75 / len(families)
-        axes.errorbar(
+        offset = (place - (len(families) - 1) / 2) * min(0.75 / len(families), 0.1)
+        curve_with_bars(
+            axes,
             [index + offset for index in range(len(shares))],
             rows[quality.name],
             yerr=rows["std"],
@@ -138,7 +137,7 @@ def psnr_at_zeros(summary: pd.DataFrame, data: str) -> Figure:
             marker=style["marker"],
             color=style["color"],
             markerfacecolor=style["color"] if style["linestyle"] == "-" else "white",
-            capsize=2,
+            markersize=6,
             label=family_name(family),
         )
     axes.set_xticks(range(len(shares)), [f"{100 * share:g} %" for share in shares])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
     OVER_SEEDS,
+    curve_with_bars,
     families_in_order,
     family_name,
     family_style,
@@ -62,12 +63,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     values = rows["value"].drop_duplicates().sort_values(key=in_order).tolist()
     for family in families_in_order(rows["family"]):
         own = rows[rows["family"] == family]
-        axes.errorbar(
+        curve_with_bars(
+            axes,
             [values.index(value) for value in own["value"]],
             own[measure],
-            # One seed has no spread: no bar is drawn.
             yerr=own[f"{measure}_std"],
-            capsize=2,
             label=family_name(family),
             **family_style(family),
         )

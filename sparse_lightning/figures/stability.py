@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
+    curve_with_bars,
     families_in_order,
     family_name,
     family_style,
@@ -42,14 +43,12 @@ def agreement(summary: pd.DataFrame, data: str) -> Figure:
     for axes, (name, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
         for family in families_in_order(summary["family"]):
             rows = summary[summary["family"] == family].sort_values("zeros")
-            axes.errorbar(
+            curve_with_bars(
+                axes,
                 100 * rows["zeros"],
                 rows[name],
                 yerr=rows[f"{name}_std"],
                 label=family_name(family),
-                markersize=4,
-                capsize=2,
-                linewidth=1.4,
                 **family_style(family),
             )
         _nulls(axes, summary, name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 OVER_SEEDS = "bars: one standard deviation over seeds"
 NAMES = {
@@ -84,6 +86,24 @@ def families_in_order(families) -> list[str]:
         return (decoders.index(decoder) if stem in NAMES else len(decoders), rank, family)
 
     return sorted(set(families), key=place)
+
+
+def curve_with_bars(
+    axes: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    xerr: ArrayLike | None = None,
+    yerr: ArrayLike | None = None,
+    **style,
+) -> None:
+    """A curve with error bars; a point whose bar is NaN has none, as of one seed.
+
+    Where no point has one the legend shows none either.
+    """
+    bars = [None if err is None or np.isnan(err).all() else err for err in (yerr, xerr)]
+    common = {"markersize": 4, "capsize": 2, "linewidth": 1.4, "elinewidth": 0.9}
+    axes.errorbar(x, y, *bars, **common | style)
 
 
 def tidy(axes: Axes) -> None:

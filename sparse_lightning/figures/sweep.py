@@ -6,7 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import families_in_order, family_name, family_style, tidy
+from sparse_lightning.figures.style import (
+    curve_with_bars,
+    families_in_order,
+    family_name,
+    family_style,
+    tidy,
+)
 from sparse_lightning.quality import PSNR, Quality, quality_of_rows
 
 LINEAR = ("LinearDecoder", "LinearNetworkDecoder")
@@ -78,7 +84,8 @@ def _draw_curve(
     # In the order of λ or k, as training made codes sparser: zeros need not follow it.
     curve = curve.sort_values([name for name in FIXED[1:] if name in curve])
     name = f"test/{_quality(curve).name}"
-    axes.errorbar(
+    curve_with_bars(
+        axes,
         100 * curve["test/zeros_mean"],
         curve[f"{name}_mean"],
         xerr=100 * curve["test/zeros_std"],
@@ -88,6 +95,4 @@ def _draw_curve(
         alpha=alpha,
         linestyle="--" if curve["decoder"].isin(LINEAR).all() else "-",
         marker=marker,
-        markersize=4,
-        capsize=2,
     )
