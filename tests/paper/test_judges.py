@@ -269,6 +269,31 @@ def classified(
     return StudyResult(MNIST, {"summary": pd.DataFrame(rows)})
 
 
+@pytest.mark.parametrize(
+    ("judge", "result", "families"),
+    [
+        (low_data.classifies_best, classified(0.3), ["vdl_nl", "sdl", "vdl", "sdl_nl"]),
+        (low_data.codes_beat_pixels, classified(0.3, do=0.3, do_nl=0.3),
+         ["vdl_nl", "sdl", "vdl", "sdl_nl", "do", "do_nl"]),
+        (denoising.denoises, denoised(15.0), CANDIDATES),
+    ],
+)  # fmt: skip
+def test_other_studies_know_what_trained_a_family(rules, judge, result, families):
+    """By one solver a family is evidence; by two, which its λ mix, it is none."""
+    rules = dataclasses.replace(rules, labels_with_codes=[1, 2, 5, 10], least_weights=1)
+    rows = [
+        {"family": family, "sparsity_weight": weight, "seed": seed, "data": "MNIST",
+         "solver": solver}
+        for family in families
+        for weight, solver in enumerate(("FISTA", "Adaptive"))
+        for seed in range(3)
+    ]  # fmt: skip
+    by_two = pd.DataFrame(rows)
+    by_one = by_two.assign(solver="FISTA")
+    assert judge(StudyResult(by_one, result.more), rules).word is HOLDS
+    assert judge(StudyResult(by_two, result.more), rules).word is OPEN
+
+
 def test_validation_must_have_weights_to_choose_from(rules):
     """VDL-NL with two of three λ is no evidence, but where λ is chosen by its share of zeros."""
 
@@ -374,6 +399,27 @@ def test_collapse_needs_shrinking_codes_and_each_layer_growing(rules):
     assert ablation.collapses(collapse(history("vdl", 1.2, 12.0)), rules).word is FAILS
 
 
+def test_collapse_is_compared_at_equal_weights_and_by_one_solver(rules):
+    change = collapse().more["change"]
+    # At another λ a rival's columns grow more.
+    other = history("vdl", 0.05, 20.0).assign(sparsity_weight=0.1)
+    both = StudyResult(MNIST, {"change": pd.concat([change, other])})
+    assert ablation.collapses(both, rules).word is HOLDS
+    solvers = pd.DataFrame({"data": "MNIST", "family": change["family"], "solver": "FISTA"})
+    assert ablation.collapses(StudyResult(solvers, both.more), rules).word is HOLDS
+    solvers.loc[solvers["family"] == "sdl", "solver"] = "Adaptive"
+    found = ablation.collapses(StudyResult(solvers, both.more), rules)
+    assert found.word is OPEN
+    assert "sdl: missing a control of the solvers Adaptive and FISTA" in found.shown
+
+
+def test_one_short_seed_leaves_a_collapse_open(rules):
+    change = collapse().more["change"]
+    is_short = (change["family"] == "none") & (change["seed"] == 1)
+    short = change.assign(epochs=np.where(is_short, 30, 100))
+    assert ablation.collapses(StudyResult(MNIST, {"change": short}), rules).word is OPEN
+
+
 @pytest.mark.parametrize("family", ["none", "none_nl", "sdl", "vdl_nl"])
 def test_collapse_is_open_without_a_family_and_with_few_epochs(rules, family):
     change = collapse().more["change"]
@@ -425,6 +471,19 @@ def test_atoms_grow_in_extent_and_in_likeness(rules):
     smaller = atoms(mean_extent=(0.5, 0.568), median_likeness=(0.6, 0.8))
     assert features.atoms_grow(smaller, one).word is FAILS
     assert features.atoms_grow(smaller, two).word is OPEN
+
+
+@pytest.mark.parametrize(
+    "lack", [{"epochs": 60}, {"epochs": math.nan}, {"change_mean_extent": math.nan}]
+)
+def test_one_seed_without_evidence_leaves_atoms_open(rules, lack):
+    rules = dataclasses.replace(rules, families_with_strokes=["sdl"])
+    whole = atoms(mean_extent=(0.3, 0.6), median_likeness=(0.6, 0.8)).more["summary"]
+    for seed in range(3):
+        spoiled = whole.astype({"epochs": float})
+        for name, value in lack.items():
+            spoiled.loc[spoiled["seed"] == seed, name] = value
+        assert features.atoms_grow(StudyResult(MNIST, {"summary": spoiled}), rules).word is OPEN
 
 
 def test_atoms_are_judged_at_the_weights_that_were_named(rules):
@@ -544,6 +603,44 @@ def test_filters_grow_faster_per_unit_of_the_logarithm(rules):
     assert f"{0.07 / math.log(2):.2f}" in found.shown
 
 
+def noise_at_two_weights(large: float = 0.4) -> pd.DataFrame:
+    """WDL at λ = 0.01 and 0.02, and rivals which are far less noisy."""
+    tables = [atoms("wdl", weights=(0.01, 0.02), noise=(0.3, large))]
+    for rival in ("sdl", "vdl"):
+        tables.append(atoms(rival, weights=(0.01, 0.02), noise=(0.2, 0.21)))
+    return pd.concat([result.more["summary"] for result in tables], ignore_index=True)
+
+
+def noisier(summary: pd.DataFrame, rules: Rules) -> Finding:
+    rules = dataclasses.replace(rules, ends_of_weights={"MNIST": {"wdl": (0.01, 0.02)}})
+    return filters.filters_are_noisier(StudyResult(MNIST, {"summary": summary}), rules)
+
+
+def test_the_nearest_weight_is_that_of_the_smallest_factor(rules):
+    """0.0075 and 0.013 are as far from 0.01 as their factors, 1.33 and 1.30, not as 0.0025 is."""
+    summary = noise_at_two_weights()
+    is_rival = (summary["family"] != "wdl") & (summary["sparsity_weight"] == 0.01)
+    below = summary[is_rival].assign(sparsity_weight=0.0075, noise=0.9)
+    above = summary[is_rival].assign(sparsity_weight=0.013, noise=0.2)
+    assert noisier(pd.concat([summary[~is_rival], below, above]), rules).word is HOLDS
+    noisy_above = pd.concat([summary[~is_rival], below.assign(noise=0.2), above.assign(noise=0.9)])
+    assert noisier(noisy_above, rules).word is FAILS
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.02])
+def test_the_slope_of_noise_counts_epochs_and_changes_of_both_ends(rules, weight):
+    summary = noise_at_two_weights().astype({"epochs": float})
+    assert noisier(summary, rules).word is HOLDS
+    is_end = (summary["sparsity_weight"] == weight) & (summary["family"] == "wdl")
+    slope = "per unit of ln λ"
+    short = summary.assign(epochs=np.where(is_end, 60.0, 100.0))
+    assert f"{slope}: missing epochs (60 of 100)" in noisier(short, rules).shown
+    # Of 0.05 at one end, the slope moves by that over ln 2.
+    moving = summary.assign(change_noise=np.where(is_end, 0.05, 0.0))
+    told = noisier(moving, rules).shown.partition(slope)[2]
+    assert f"{0.05 / math.log(2):.2f}" in told
+
+
 def by_solvers(gap: float, epochs: int = 100, weights=(0.005, 0.01)) -> StudyResult:
     """A curve that falls by 3 dB from 90 to 95 % zeros, and a control at 93 % zeros."""
     share = math.log(10 / 7) / math.log(2)
@@ -573,6 +670,10 @@ def test_a_control_of_solvers_is_judged_at_equal_zeros_seed_by_seed(rules):
     assert settings.alike_by_solver(by_solvers(0.05, epochs=30), rules).word is OPEN
     beyond = settings.alike_by_solver(by_solvers(0.05, weights=(0.005,)), rules)
     assert (beyond.word, "both sides" in beyond.shown) == (OPEN, True)
+    # A control within a hole of the curve is no evidence.
+    dense = by_solvers(0.05)
+    hole = dense.table.replace({"zeros": {0.9: 0.8}})
+    assert settings.alike_by_solver(StudyResult(hole, {}), rules).word is OPEN
     one = by_solvers(0.05)
     alone = StudyResult(one.table[one.table["solver"] == "FISTA"], {})
     assert settings.alike_by_solver(alone, rules).word is OPEN

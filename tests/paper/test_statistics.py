@@ -132,6 +132,10 @@ def test_refutation_is_corrected_for_the_number_of_rivals(rules):
     assert above("A", sample(16), {"b": sample(16.25)}, rules).word is FAILS
     assert above("A", sample(16), {"b": sample(16.25)}, rules, comparisons=5).word is OPEN
     assert above("A", sample(16), {"b": sample(17)}, rules, comparisons=5).word is FAILS
+    # Two families of 3 seeds, judged on their own spread in either case.
+    pair = [sample(16), sample(16.25)]
+    many = {"b": pair[1]} | {name: Sample.fixed(12.0) for name in "cdef"}
+    assert above("A", pair[0], many, rules, judged=pair).word is OPEN
 
 
 def test_one_rival_with_evidence_refutes_and_one_without_decides_nothing(rules):
