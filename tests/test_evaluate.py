@@ -111,6 +111,25 @@ def test_every_study_leaves_tables_and_figures(study, compose_study, sweep: Path
             assert any("MNIST" in title for title in titles), name
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("at_zeros=0.9", r"at_zeros=0\.9 must be a list, such as \[0\.9\]"),
+        ("num_components=4", r"num_components=4 must be a list"),
+        ("at_zeros=[0.9,95]", r"at_zeros=\[0\.9, 95\] must be shares of zeros"),
+        ("at_zeros=[1.0]", r"must be shares of zeros from 0 to below 1"),
+    ],
+)
+def test_settings_that_are_no_shares_or_no_list_are_named(compose_study, sweep: Path, given, told):
+    with pytest.raises(SettingError, match=told):
+        evaluate(compose_study("regret", f"runs={sweep}", f"study.compute.{given}"))
+
+
+def test_runs_that_have_not_ended_are_told_of(sweep: Path):
+    with pytest.raises(NoModelsError, match="holds no finished run: 1 have not ended"):
+        find_trained_models(runs=sweep / "unfinished")
+
+
 def test_a_checkpoint_alone_or_several(compose_study, sweep: Path):
     best = [sweep / family / "checkpoints" / "best.ckpt" for family in ("sdl", "do_nl")]
     one = evaluate(compose_study("regret", f"checkpoint={best[0]}"))

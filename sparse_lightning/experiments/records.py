@@ -67,6 +67,8 @@ class Record:
             recorded = OmegaConf.load(path)
             if not isinstance(recorded, DictConfig):
                 raise ConfigTypeError("a list, where settings have names")
+            if "model" not in recorded:
+                raise ConfigTypeError("settings of another program")
         except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "
@@ -189,11 +191,14 @@ class Record:
 def _read(path: Path, remedy: str) -> dict[str, Any] | None:
     """What a file of JSON holds; None where there is none."""
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("no names")
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise DataError(f"{path} is damaged: delete it, and {remedy}.") from error
+    return found
 
 
 def _calls_a_resolver(settings: Any) -> bool:

@@ -210,11 +210,20 @@ def epochs_of(run: Run) -> pd.DataFrame | None:
 
     A finished run that is given more epochs keeps its results and their model meanwhile. All rows
     where there are no results.
+
+    Raises:
+        DataError: the file is damaged.
     """
     path, results = run.folder / TABLE_FILE, run.results or {}
     if not path.is_file():
         return None
-    metrics = pd.read_csv(path)
+    try:
+        metrics = pd.read_csv(path)
+        if "epoch" not in metrics:
+            raise ValueError("no epochs")
+    except ValueError as error:  # pandas' own, of an empty file and of uneven rows, are as well.
+        told = f"{path} is damaged: put it back, or move the run out of the folder."
+        raise DataError(told) from error
     # Results of earlier versions count the epochs of the run alone, and not those behind it.
     before = 0 if DATA in results or metrics.empty else int(metrics["epoch"].min())
     return metrics[metrics["epoch"] < before + results.get("epochs", math.inf)]

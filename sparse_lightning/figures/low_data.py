@@ -24,6 +24,12 @@ NAMES = {
     UNVALIDATED: "low_data_unvalidated",
     AUTHORS: "low_data_authors",
 }
+# What the bars of methods on pixels are over, where an arm gives them bars.
+ON_PIXELS = {
+    VALIDATED: "; of methods on pixels, over random starts and draws of labels",
+    AUTHORS: "; of methods on pixels, over random starts",
+    UNVALIDATED: "",
+}
 BASELINE_STYLES = {
     "linear on raw": {"color": "black", "marker": "x"},
     "LISTA + linear on raw": {"color": "tab:orange", "marker": "^"},
@@ -35,10 +41,10 @@ BASELINE_STYLES = {
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """Top-1 and top-3 error side by side, for each arm."""
     for arm, rows in result.more["summary"].groupby("arm"):
-        yield NAMES[arm], error_curves(rows, f"{result.data}, {arm}")
+        yield NAMES[arm], error_curves(rows, result.data, arm)
 
 
-def error_curves(summary: pd.DataFrame, data: str) -> Figure:
+def error_curves(summary: pd.DataFrame, data: str, arm: str) -> Figure:
     """One curve per method; bars are one standard deviation over model seeds.
 
     Draws of labels are averaged before. A method with one seed or none has no bar. A method on
@@ -60,9 +66,8 @@ def error_curves(summary: pd.DataFrame, data: str) -> Figure:
         _label(axes, summary, f"test error, top-{error[-1]} (%)")
     legend_below(figure, 4)
     figure.suptitle(
-        f"Classification with few labels, {data}\n"
-        "bars: one standard deviation over model seeds; of methods on pixels, over random starts "
-        "and draws of labels",
+        f"Classification with few labels, {data}, {arm}\n"
+        f"bars: one standard deviation over model seeds{ON_PIXELS[arm]}",
         fontsize=10,
     )
     return figure

@@ -18,6 +18,7 @@ from sparse_lightning.figures.style import (
     tidy,
 )
 from sparse_lightning.quality import PSNR, quality_of
+from sparse_lightning.studies.regret import BEST, LAST
 from sparse_lightning.studies.study_result import StudyResult
 
 
@@ -156,6 +157,7 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
     """Validation PSNR or R² at equal zeros over training, a panel for each share of zeros.
 
     A curve is the mean over all seeds of a family, and has a gap where some do not reach the zeros.
+    Curves of the epoch's own weights, where they are not the best so far, are pale.
     """
     quality = quality_of(summary)
     curves = summary.groupby("family")["curves"].transform("max")
@@ -165,15 +167,21 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
     grid = figure.subplots(1, len(shares), sharex=True, squeeze=False)[0]
     for axes, share in zip(grid, shares):
         for family in families_in_order(summary["family"]):
-            rows = summary[(summary["zeros"] == share) & (summary["family"] == family)]
+            both = summary[(summary["zeros"] == share) & (summary["family"] == family)]
             # Dots show a point between gaps.
             style = family_style(family) | {"marker": ".", "markersize": 2}
-            axes.plot(rows["epochs"], values[rows.index], label=family_name(family), **style)
+            last, best = (both[both["weights"] == weights] for weights in (LAST, BEST))
+            axes.plot(last["epochs"], values[last.index], alpha=0.35, **style)
+            axes.plot(best["epochs"], values[best.index], label=family_name(family), **style)
         axes.set(xscale="log", xlabel="epochs", title=f"{100 * share:g} % zeros")
         tidy(axes)
     grid[0].set_ylabel(f"{quality.label}, validation")
     legend_below(figure, 5)
-    figure.suptitle(f"Reconstruction at equal sparsity over training, {data}", fontsize=10)
+    figure.suptitle(
+        f"Reconstruction at equal sparsity over training, {data}\n"
+        "by the weights of lowest energy so far; pale: by those of the epoch",
+        fontsize=10,
+    )
     return figure
 
 

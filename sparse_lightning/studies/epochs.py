@@ -31,11 +31,15 @@ def halfway(trained: TrainedModel) -> TrainedModel | None:
     return TrainedModel(trained.run, path, by_name=True) if path.is_file() else None
 
 
-def validation_history(trained: TrainedModel) -> pd.DataFrame:
-    """PSNR, or R² of data that are no images, and zeros of the best model up to each epoch.
+def validation_history(trained: TrainedModel, of_best: bool = True) -> pd.DataFrame:
+    """PSNR, or R² of data that are no images, and zeros after each epoch.
 
-    The best model has the lowest energy of validation data, or whatever its training rule names:
-    its checkpoint is what studies measure. Energies are compared at equal λ.
+    The best model so far has the lowest energy of validation data, or whatever its training rule
+    names: its checkpoint is what studies measure. Energies are compared at equal λ.
+
+    Args:
+        trained: whose run recorded them.
+        of_best: whether of the best model so far, or of the epoch's own weights.
 
     Returns:
         Columns epochs (counted from 1), psnr or r2, zeros; no rows where the run's folder has no
@@ -45,12 +49,15 @@ def validation_history(trained: TrainedModel) -> pd.DataFrame:
     if metrics is None:
         return pd.DataFrame(columns=["epochs", PSNR.name, "zeros"])
     names = (quality_of(metrics).name, "zeros")
+    history = metrics[[f"val/{name}" for name in names]].set_axis(names, axis="columns")
+    history = history.assign(epochs=metrics["epoch"].astype(int) + 1)
+    if not of_best:
+        return history
     energy = metrics[trained.metric]
     # Only runs with target_zeros have this column.
     weight = metrics.get(FOUND_WEIGHT, pd.Series(0.0, metrics.index))
     is_best = energy == energy.groupby(weight).cummin()
-    history = metrics[[f"val/{name}" for name in names]].set_axis(names, axis="columns")
-    return history.where(is_best).ffill().assign(epochs=metrics["epoch"].astype(int) + 1)
+    return history.where(is_best).ffill().assign(epochs=history["epochs"])
 
 
 def with_changes(

@@ -262,7 +262,8 @@ def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
     """Each method at one λ, for each arm and number of labels.
 
     With validation labels, and by the authors' protocol, it is the λ of lowest validation error,
-    without them that whose codes have a share of zeros nearest to ``fixed_zeros``.
+    without them that whose codes have a share of zeros nearest to ``fixed_zeros``, by the factor
+    between active shares.
 
     Draws of the labels are shared by all methods, and are averaged within a model seed: the spread
     is that over model seeds.
@@ -295,7 +296,9 @@ def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
         change=grouped["change"].agg(lambda changes: changes.mean(skipna=False)),
     ).reset_index()
     result["epochs"] = result["epochs"].where(result["sparsity_weight"].notna(), np.inf)
-    distance = (result["zeros"] - fixed_zeros).abs().fillna(0.0)
+    # As curves are read off: equal steps of this logarithm are equal steps of sparsity.
+    active = np.log((1 - result["zeros"]).clip(lower=np.finfo(float).tiny))
+    distance = (active - np.log(1 - fixed_zeros)).abs().fillna(0.0)
     rank = result["val_error"].where(result["arm"] != UNVALIDATED, distance)
     best = rank.groupby([result[name] for name in ("arm", "method", "labels")]).idxmin()
     return result.loc[best].sort_values(["arm", "labels", "method"]).reset_index(drop=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.errors import SettingError
 from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.classics import ClassicSettings
 from sparse_lightning.studies.coding import (
@@ -43,6 +44,8 @@ from sparse_lightning.studies.study_result import StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
 
 ENCODER, INFERENCE = "encoder", "inference"
+# Whose validation metrics stand for an epoch.
+BEST, LAST = "best so far", "last"
 
 
 def regret(
@@ -76,13 +79,22 @@ def regret(
     Returns:
         ``table``: one row per model and way of finding codes (``codes``: encoder or inference),
         with ``psnr`` in dB, ``zeros`` and ``dead_units``; ``at_zeros``: see `psnr_at_zeros`;
-        ``epochs``: interpolated validation PSNR of each family after each epoch;
+        ``epochs``: interpolated validation PSNR of each family after each epoch, by ``weights``:
+        the best so far, which studies measure, or the last;
         ``models``: mean over ``seeds`` of each family and λ, of the codes that the family is judged
         by; ``amortisation``: mean loss of the encoder against inference for each family and λ;
         ``references``: PSNR of principal components; ``classics``: PSNR and zeros of each other
         method and number of active atoms; ``pursuit``: one row per model, with PSNR and zeros of
         orthogonal matching pursuit with as many atoms as its own codes have on average.
+
+    Raises:
+        SettingError: a share of zeros that is none.
     """
+    if not all(0 <= at < 1 for at in at_zeros):
+        raise SettingError(
+            f"study.compute.at_zeros={list(at_zeros)} must be shares of zeros from 0 to below 1, "
+            "such as [0.9]."
+        )
     samples = fingerprint(data)
     rows = []
     for trained in tqdm(trained_models, desc="regret", unit="model"):
@@ -94,10 +106,21 @@ def regret(
         ["regret references", samples, num_images, list(num_components)],
         lambda: _references(data, num_images, num_components),
     )
-    curves = against_epochs(_histories(trained_models), at_zeros, largest_gap)
+    curves = {
+        weights: against_epochs(
+            _histories(trained_models, of_best=weights == BEST), at_zeros, largest_gap
+        )
+        for weights in (BEST, LAST)
+    }
     more = {
-        "at_zeros": psnr_at_zeros(table, at_zeros, largest_gap, curves),
-        "epochs": over_seeds(curves, ["zeros", "family", "epochs"]),
+        "at_zeros": psnr_at_zeros(table, at_zeros, largest_gap, curves[BEST]),
+        "epochs": pd.concat(
+            [
+                over_seeds(found, ["zeros", "family", "epochs"]).assign(weights=weights)
+                for weights, found in curves.items()
+            ],
+            ignore_index=True,
+        ),
         "models": models_in_short(table),
         "amortisation": amortisation(table),
         "references": pd.DataFrame(references),
@@ -150,12 +173,12 @@ def _references(
     return [{"components": number, **quality.compute()} for number, quality in meters.items()]
 
 
-def _histories(trained_models: Sequence[TrainedModel]) -> pd.DataFrame:
+def _histories(trained_models: Sequence[TrainedModel], of_best: bool) -> pd.DataFrame:
     """What the models' runs recorded of each epoch."""
     found = []
     for trained in trained_models:
         keys = {key: trained.columns[key] for key in (*CURVE, "sparsity_weight")}
-        found.append(validation_history(trained).assign(**keys))
+        found.append(validation_history(trained, of_best).assign(**keys))
     return pd.concat([history for history in found if len(history)] or found, ignore_index=True)
 
 

@@ -293,7 +293,11 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
     if diverged and finished:
         warnings.warn(f"runs={folder}: {told}.", stacklevel=2)
     if not finished:
-        advice = told if diverged else "check the path"
+        advice = "check the path"
+        if unfinished:
+            advice = f"{len(unfinished)} have not ended, so wait, or give their command again"
+        if diverged:
+            advice = told
         raise NoModelsError(f"runs={folder} holds no finished run: {advice}.")
     return [TrainedModel(run, run.best_checkpoint) for run in finished]
 

@@ -54,7 +54,7 @@ def test_a_run_is_read_back(compose_small, tmp_path):
     ],
 )
 def test_what_a_run_names_as_its_data_is_not_just_called(target, tmp_path):
-    (tmp_path / "config.yaml").write_text(f"data:\n  _target_: {target}\n")
+    (tmp_path / "config.yaml").write_text(f"model: {{}}\ndata:\n  _target_: {target}\n")
     with pytest.raises(DataError, match=r"names data of another package .*set data="):
         Run(tmp_path).data()
 
@@ -80,8 +80,15 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         _ = Run(tmp_path).config
 
 
-def test_damaged_results_are_named(tmp_path):
-    (tmp_path / "metrics.json").write_text('{"test/psnr": 1')
+def test_settings_of_another_program_are_no_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("optimizer: adam\n")
+    with pytest.raises(DataError, match=r"config\.yaml cannot be read.*give the folder of a run"):
+        _ = Run(tmp_path).config
+
+
+@pytest.mark.parametrize("content", ['{"test/psnr": 1', "[1, 2]", "3"])
+def test_damaged_results_are_named(tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(DataError, match=r"metrics\.json is damaged: delete it, and resume"):
         _ = Run(tmp_path).is_finished
 

@@ -21,7 +21,7 @@ from sparse_lightning.studies.classifiers import (
     top_error,
 )
 from sparse_lightning.studies.labelled import draw_labels
-from sparse_lightning.studies.low_data import UNVALIDATED, VALIDATED, low_data, summary
+from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED, low_data, summary
 from sparse_lightning.studies.result_cache import ResultCache
 
 SCRATCH = {"code_dim": 8, "steps": 40, "check_every": 10, "learning_rates": [1e-2]}
@@ -221,6 +221,10 @@ def test_without_validation_labels_the_weight_is_that_nearest_to_a_share_of_zero
     ]  # fmt: skip
     assert summary(pd.DataFrame(rows), 0.9)["sparsity_weight"].to_list() == [0.2]
     assert summary(pd.DataFrame(rows), 0.8)["sparsity_weight"].to_list() == [0.1]
+    # 13 % active is nearer to 10 % than 7.2 %, by the factor between them.
+    for row, zeros in zip(rows, (0.87, 0.928, 1.0)):
+        row["zeros"] = zeros
+    assert summary(pd.DataFrame(rows), 0.9)["sparsity_weight"].to_list() == [0.1]
 
 
 def test_draws_are_averaged_within_a_model_seed():
@@ -242,8 +246,15 @@ def test_the_figure_says_what_its_bars_are():
         {"method": ["sdl", "LISTA + linear on raw"], "labels": 10, "labels_per_class": "1",
          "top1": 0.3, "top3": 0.1, "top1_std": 0.02, "top3_std": 0.01}
     )  # fmt: skip
-    title = error_curves(rows, "tiny").get_suptitle()
-    assert "over model seeds; of methods on pixels, over random starts" in title
+    titles = {
+        arm: error_curves(rows, "tiny", arm).get_suptitle()
+        for arm in (VALIDATED, AUTHORS, UNVALIDATED)
+    }
+    assert all(f"tiny, {arm}" in title for arm, title in titles.items())
+    on_pixels = "over model seeds; of methods on pixels, over random starts"
+    assert titles[VALIDATED].endswith(f"{on_pixels} and draws of labels")
+    assert titles[AUTHORS].endswith(on_pixels)
+    assert titles[UNVALIDATED].endswith("over model seeds")
 
 
 def test_data_without_labels_are_refused():

@@ -118,19 +118,24 @@ def test_equal_sparsity_uses_own_codes_and_says_how_long_training_was():
 def test_curves_over_epochs_average_all_seeds_or_none():
     summary = pd.DataFrame(
         {"family": "sdl", "zeros": 0.9, "epochs": [1, 2, 3, 4], "psnr": [9.0, 10, 11, 12],
-         "std": 0.1, "seeds": [2, 3, 3, 2], "curves": 3}
+         "std": 0.1, "seeds": [2, 3, 3, 2], "curves": 3, "weights": "best so far"}
     )  # fmt: skip
-    (line,) = psnr_against_epochs(summary, "MNIST").axes[0].lines
-    np.testing.assert_array_equal(line.get_ydata(), [np.nan, 10, 11, np.nan])
+    last = summary.assign(psnr=summary["psnr"] - 1, weights="last")
+    both = pd.concat([summary, last], ignore_index=True)
+    of_last, of_best = psnr_against_epochs(both, "MNIST").axes[0].lines
+    np.testing.assert_array_equal(of_best.get_ydata(), [np.nan, 10, 11, np.nan])
+    np.testing.assert_array_equal(of_last.get_ydata(), [np.nan, 9, 10, np.nan])
+    assert of_last.get_alpha() < 1
 
 
 def test_one_seed_has_no_bar_and_epochs_are_read_from_the_runs(tmp_path: Path):
-    history = {"epoch": [0, 1], "val/psnr": [10.0, 11.0], "val/zeros": [0.4, 0.4],
-               "val/energy": [2.0, 1.0]}  # fmt: skip
+    history = {"epoch": [0, 1, 2], "val/psnr": [10.0, 11.0, 9.0], "val/zeros": 0.4,
+               "val/energy": [2.0, 1.0, 1.5]}  # fmt: skip
     pd.DataFrame(history).to_csv(tmp_path / "metrics.csv", index=False)
     trained = TinyModel(run=str(tmp_path))
     result = regret([trained], TinyData(), ResultCache(), at_zeros=(0.4,))
-    assert result.more["epochs"]["psnr"].to_list() == [10.0, 11.0]
+    after = result.more["epochs"].groupby("weights")["psnr"].agg(list)
+    assert after.to_dict() == {"best so far": [10.0, 11.0, 11.0], "last": [10.0, 11.0, 9.0]}
     assert result.more["at_zeros"]["seeds"].to_list() == [0]
     figures = dict(draw(result))
     # One point makes no curve, so that nothing stands at equal zeros.
