@@ -40,6 +40,14 @@ MOST_CODE_DIM = 1024
 # The grids of a family, and what is taken from them.
 GRIDS = {"sparsity_weights": "model.energy.sparsity_weight", "active_counts": "model.encoder.k"}
 
+# What symbols and other programs' names stand for.
+MEANT = {
+    **dict.fromkeys(("lambda", "lam", "alpha", "l1"), "model.energy.sparsity_weight (λ)"),
+    "beta": "model.energy.variance_weight (β)",
+    "gamma": "model.energy.encoder_weight (γ)",
+    **dict.fromkeys(("lr", "learning_rate"), "model.optimizer.decoder_learning_rate"),
+}
+
 
 def level_of(
     grid: ListConfig | None, level: int | None, otherwise: float, name: str = "sparsity_weights"
@@ -280,6 +288,8 @@ def nearest_names(message: str, config_name: str) -> str:
     if missing is None:
         return ""
     name = next(group for group in missing.groups() if group).split("@")[0]
+    if meant := MEANT.get(name.lower()):
+        return f"\nWas {meant} meant?"
     if name.startswith("hydra.launcher."):
         return "\nThe launcher chosen has no such setting: add hydra/launcher=joblib."
     group, _, option = name.rpartition("/")
@@ -288,6 +298,8 @@ def nearest_names(message: str, config_name: str) -> str:
         name = f"{group}={option}"
     else:
         known = sorted({*_setting_names(config_name), *_group_names()})
+        if name.startswith("data.") and not any(own.startswith("data.") for own in known):
+            return "\nFirst choose the data, such as data=arrays; conf/data has their settings."
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"\nNearest valid names: {', '.join(nearest)}." if nearest else ""
 

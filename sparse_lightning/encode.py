@@ -32,6 +32,7 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.experiments.locks import held_alone
+from sparse_lightning.experiments.runs import Run
 from sparse_lightning.files import require_writable
 from sparse_lightning.imports import import_parts
 from sparse_lightning.inputs import at_least_float32
@@ -89,8 +90,12 @@ def _require_settings(config: DictConfig) -> None:
 def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataModule, str]:
     """The model, its data, ready to use, and what stands for the model's bytes."""
     if config.checkpoint is None:
-        raise SettingError("checkpoint=null: set checkpoint=PATH to a best.ckpt of a run.")
+        raise SettingError(
+            "checkpoint=null: set checkpoint=PATH to a run's folder, or its best.ckpt."
+        )
     path = Path(config.checkpoint)
+    if Run(path).best_checkpoint.is_file():
+        path = Run(path).best_checkpoint
     if path.is_dir():
         model = SparseAutoencoder.from_pretrained(path)
         if config.get("data") is None:

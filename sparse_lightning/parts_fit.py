@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from sparse_lightning.decoders import Decoder
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.errors import SettingError
+from sparse_lightning.inputs import in_type_of
 from sparse_lightning.penalties import Penalty
 from sparse_lightning.solvers import Solver
 from sparse_lightning.training_rules import TrainingRule
@@ -38,6 +40,7 @@ def require_parts_fit(model: SparseAutoencoder) -> None:
     if encoder is not None:
         _require_signs_of(penalty, encoder)
         _require_encoder_of(model.decoder, encoder)
+        _require_codes_of(encoder)
 
 
 def _require_bases(model: SparseAutoencoder) -> None:
@@ -85,6 +88,23 @@ def _require_signs_of(penalty: Penalty, encoder: Encoder) -> None:
             f"model.energy.penalty={type(penalty).__name__} does not allow: set "
             "model/energy/penalty=l1 or another penalty whose is_signed is true, or "
             "model/encoder=lista."
+        )
+
+
+def _require_codes_of(encoder: Encoder) -> None:
+    """Raise `SettingError` if an encoder gives signs that it does not tell of."""
+    if encoder.is_signed:
+        return
+    inputs = torch.linspace(-1, 1, 2 * encoder.input_dim).view(2, encoder.input_dim)
+    # A copy, whose statistics of batches may change.
+    probed = copy.deepcopy(encoder).cpu().eval()
+    with torch.no_grad():
+        codes = probed(in_type_of(probed, inputs))
+    if bool((codes < 0).any()):
+        raise SettingError(
+            f"model.encoder={type(encoder).__name__} gives negative codes, which is_signed=False "
+            "does not allow: end its forward() with a relu, or set is_signed = True and a penalty "
+            "with signs, model/energy/penalty=l1."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from operator import attrgetter
 
+import hydra
 import numpy as np
 import pytest
 from conftest import FAMILIES
@@ -291,6 +292,25 @@ def test_nearest_names(message, expected):
     suggestion = nearest_names(message, "train")
     assert suggestion.startswith("\nNearest valid names: ")
     assert expected in suggestion.removesuffix(".").split(": ")[1].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("lambda", "sparsity_weight"), ("L1", "sparsity_weight"), ("beta", "variance_weight"),
+     ("lr", "decoder_learning_rate")],
+)  # fmt: skip
+def test_symbols_and_names_of_other_programs_are_translated(name, expected):
+    told = nearest_names(f"Could not override '{name}'.", "train")
+    assert told.startswith("\nWas model.")
+    setting = told.removeprefix("\nWas ").partition(" ")[0]
+    assert setting.endswith(expected)
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        assert OmegaConf.select(hydra.compose("train"), setting) is not None
+
+
+def test_settings_of_data_that_are_not_chosen_are_told_of():
+    told = nearest_names("Could not override 'data.path'.", "encode")
+    assert told.startswith("\nFirst choose the data, such as data=arrays")
 
 
 @pytest.mark.parametrize("name", [name for name in options("sweep") if name != "default"])

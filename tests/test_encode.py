@@ -317,6 +317,12 @@ def test_other_rows_are_standardised_as_those_of_training(
     assert ("standardised" in shown) == bool(told)
 
 
+def test_a_run_is_named_by_its_folder(run_on_rows: Path, composed, tmp_path: Path):
+    of_file = encode(composed(f"checkpoint={run_on_rows}")).about
+    of_run = encode(composed(f"checkpoint={tmp_path / 'run'}", f"output={tmp_path / 'again'}"))
+    assert of_run.about == of_file
+
+
 def test_files_that_have_changed_since_training_are_refused(
     run_on_rows: Path, composed, tmp_path: Path
 ):

@@ -6,9 +6,15 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from sparse_lightning.encoders import LISTA, GatedLISTA, SignedLISTA
+from sparse_lightning.decoders import LinearDecoder
+from sparse_lightning.encoders import LISTA, Encoder, GatedLISTA, SignedLISTA
+from sparse_lightning.energy import Energy
 from sparse_lightning.errors import SettingError
+from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.solvers import Adaptive
 
 
 @pytest.mark.parametrize("num_layers", range(7))
@@ -88,6 +94,35 @@ def test_gates_are_not_for_codes_with_signs():
     signed = type("Signed", (GatedLISTA,), {"is_signed": True})
     with pytest.raises(SettingError, match=r"Signed .*SignedLISTA"):
         signed(7, 4)
+
+
+class Unclipped(Encoder):
+    """Codes that have signs, and do not say so; counts what it has seen."""
+
+    input_dim, code_dim = 7, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.BatchNorm1d(7), nn.Linear(7, 4))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(inputs)
+
+
+class Clipped(Unclipped):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs).relu()
+
+
+def test_an_encoder_that_gives_signs_must_tell_of_them():
+    settings = AdamSettings(1e-3, 1e-3)
+    with pytest.raises(SettingError, match=r"encoder=Unclipped gives negative codes, which is_si"):
+        SparseAutoencoder(LinearDecoder(4, 7), Unclipped(), Energy(0.05), Adaptive(), settings)
+    encoder = Clipped()
+    SparseAutoencoder(LinearDecoder(4, 7), encoder, Energy(0.05), Adaptive(), settings)
+    # The test changes nothing of it.
+    assert encoder.training
+    assert encoder.layer[0].num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("kind", [LISTA, GatedLISTA, SignedLISTA])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -330,6 +331,30 @@ class Arrays(SplitDataModule):
         """Before `setup`: take (x − mean) / std of other rows, those of a model's training."""
         self.given = mean.numpy(), std.numpy()
 
+    def order_columns_by(self, names: Sequence[str]) -> None:
+        """At first: take a table's columns in the order of others, those of a model's training.
+
+        Columns that the settings name are taken as they say, unless they are these in another
+        order.
+
+        Raises:
+            SettingError: the table lacks some of them.
+        """
+        own = self.choice.columns or self.source.choice.columns
+        if own is None or list(own) == list(names):
+            return
+        is_other = set(own) != set(names)
+        if is_other and self.choice.columns is not None:
+            return
+        if lacking := [name for name in names if name not in own]:
+            raise SettingError(
+                f"{self._named} lacks the column {lacking[0]} that the model was trained on: name "
+                "its columns as they were named then, or set data.columns to those to use, in "
+                f"the order of training ({', '.join(names[:3])}, ...)."
+            )
+        self.choice = replace(self.choice, columns=list(names))
+        self.__dict__.pop("source", None)
+
     def _normalisation(self, statistics: ColumnStatistics) -> tuple[np.ndarray, np.ndarray]:
         if self.given is not None:
             return self.given
@@ -384,13 +409,15 @@ class Arrays(SplitDataModule):
         return digest([self.contents, super().fingerprint()])
 
     def state_dict(self) -> dict[str, Any]:
-        """The fingerprint, and the statistics of the training rows: (x − mean) / std."""
+        """The fingerprint, statistics of training rows, (x − mean) / std, and columns' names."""
         if not self._state and self.splits:
             self._state = {
                 FINGERPRINT: self.fingerprint(),
                 "mean": torch.from_numpy(self.mean),
                 "std": torch.from_numpy(self.std),
             }
+            if self.source.choice.columns is not None:
+                self._state["columns"] = list(self.source.choice.columns)
         return self._state
 
     def require_variance(self) -> None:

@@ -45,7 +45,8 @@ def shared_data(
         data = first.run.data()
     else:
         data = data_of(config)
-        _standardise_as_in_training(data, trained_models)
+        if isinstance(data, Arrays):
+            _take_as_in_training(data, trained_models)
         for trained in trained_models:  # Tables and titles name what was measured.
             trained.columns["data"] = data.title
     for trained in trained_models:
@@ -70,16 +71,18 @@ def state_of_data(checkpoint: Path) -> dict[str, Any]:
     return states[0] if states else {}
 
 
-def _standardise_as_in_training(
-    data: SplitDataModule, trained_models: Sequence[TrainedModel]
-) -> None:
-    """Standardise given rows by the statistics of the checkpoints, where these have the same."""
-    if not isinstance(data, Arrays) or data.standardise == NONE:
-        return
+def _take_as_in_training(data: Arrays, trained_models: Sequence[TrainedModel]) -> None:
+    """Order columns and standardise rows as the checkpoints say, where these say the same."""
     states = [state_of_data(each.checkpoint) for each in trained_models if each.has_weights]
     if not states or any("mean" not in state for state in states):
         return
     first, *others = states
+    # Checkpoints of earlier versions do not tell.
+    names = first.get("columns")
+    if names is not None and all(other.get("columns") == names for other in others):
+        data.order_columns_by(names)
+    if data.standardise == NONE:
+        return
     if all(torch.equal(first[name], other[name]) for other in others for name in ("mean", "std")):
         data.standardise_by(first["mean"], first["std"])
     else:

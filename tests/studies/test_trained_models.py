@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -89,6 +91,32 @@ def test_a_study_refuses_contents_that_training_did_not_see(known_by, run: Path,
         return
     with pytest.raises(SettingError, match=r"other contents of data\.path"):
         shared_data(find_trained_models(runs=str(run)))
+
+
+def test_columns_of_another_table_are_taken_by_the_names_of_training(tmp_path: Path):
+    names = ["a", "b", "c", "d"]
+    table = pyarrow.table(dict(zip(names, rows(0).T)))
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    record_run(tmp_path / "run", tmp_path / "x.parquet")
+    trained = find_trained_models(runs=f"{tmp_path}/run")
+
+    def inputs_of(held: list[str], **settings) -> np.ndarray:
+        extra = table.append_column("label", [np.arange(60)])
+        pyarrow.parquet.write_table(extra.select(held), tmp_path / "new.parquet")
+        own = settings_of(tmp_path / "new.parquet") | settings
+        data = shared_data(trained, OmegaConf.create(own))
+        order = np.argsort(data.positions["train"])
+        return data.splits["train"].__getitems__(order.tolist()).inputs.numpy()
+
+    expected = inputs_of(names)
+    for held in (names[::-1], ["label", *names[::-1]]):
+        np.testing.assert_array_equal(inputs_of(held), expected)
+    np.testing.assert_array_equal(inputs_of(names, columns=names[::-1]), expected)
+    with pytest.raises(SettingError, match=r"new\.parquet lacks the column d that the model was"):
+        inputs_of(["a", "b", "c", "label"])
+    # Columns that are named stand for those of training, one by one.
+    renamed = inputs_of(["a", "b", "c", "label"], columns=["a", "b", "c", "label"])
+    np.testing.assert_allclose(renamed[:, :3], expected[:, :3], rtol=1e-5)
 
 
 def test_rows_of_other_files_are_standardised_as_those_of_training(run: Path, tmp_path: Path):
