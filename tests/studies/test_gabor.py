@@ -8,8 +8,12 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from tiny_study import SIZE, TinyData, TinyModel
 
+from sparse_lightning.studies.features import features
 from sparse_lightning.studies.gabor import are_gabor_like, fit_gabor, phase_scrambled
+from sparse_lightning.studies.result_cache import ResultCache
 
 
 def gabor(
@@ -94,3 +98,36 @@ def test_scrambled_atoms_keep_their_spectrum_and_are_the_null():
     for tile in scrambled:
         np.testing.assert_allclose(np.abs(np.fft.fft2(tile)), np.abs(np.fft.fft2(atom)), atol=1e-9)
     assert not any(alike(*scrambled))
+
+
+def test_a_wave_has_no_more_cycles_than_fit_into_the_tile():
+    fit = {"explained": 1.0, "row": 14.0, "column": 14.0, "size_across": 2.0}
+    waves = pd.DataFrame({"size_along": [20.0, 20.0, 3.0], "frequency": [0.02, 0.04, 0.04]})
+    # By the envelope alone the first has 4 · 20 · 0.02 = 1.6 cycles, in 28 pixels 0.56.
+    found = are_gabor_like(waves.assign(**fit), 28, 0.5, 4.0, 1.0)
+    assert found.to_list() == [False, True, False]
+
+
+def test_the_study_of_features_flags_gabor_functions_and_not_gratings(monkeypatch):
+    waves = [(1.2, 0.25), (0.3, 0.3)]
+    place = {"row": 3.5, "column": 3.5, "phase": math.pi / 2, "size": SIZE}
+    tiles = [gabor(*wave, 1.2, 1.8, **place) for wave in waves]
+    tiles += [gabor(*wave, 1e6, 1e6, **place) for wave in waves]
+    trained, fitted = TinyModel(), []
+    with torch.no_grad():
+        weight = trained.model.decoder.weight.zero_()
+        weight[:, :4] = torch.from_numpy(np.reshape(tiles, (4, -1)).T)
+
+    def fit(tile: np.ndarray):
+        fitted.append(tile)
+        return fit_gabor(tile)
+
+    monkeypatch.setattr("sparse_lightning.studies.features.fit_gabor", fit)
+    table = features([trained], TinyData(), ResultCache(), gabor_threshold=0.9).table
+    assert table["gabor_like"].to_list() == [True] * 2 + [False] * 10
+    assert not table["gabor_like_scrambled"].any()
+    assert table["explained"][:4].min() > 0.99
+    atoms, scrambled = np.array(fitted[:8:2]), np.array(fitted[1:8:2])
+    spectra = (np.abs(np.fft.fft2(found)) for found in (atoms, scrambled))
+    np.testing.assert_allclose(*spectra, atol=1e-5 * np.abs(atoms).max())
+    assert (np.abs(scrambled - atoms).max((1, 2)) > 0.1 * np.abs(atoms).max((1, 2))).all()
