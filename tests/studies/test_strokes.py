@@ -73,3 +73,17 @@ def test_the_extent_is_that_of_the_largest_part():
     # Smoothed, the bar of 10 pixels keeps its length.
     assert extents(tile, SMOOTHING, LEVEL)[0] == pytest.approx(0.5, abs=0.051)
     assert likeness(tile, tile, SMOOTHING)[0] == pytest.approx(1)
+
+
+def test_diagonal_neighbours_are_of_one_part():
+    tile = np.zeros((1, 20, 20))
+    tile[0, range(3, 13), range(5, 15)] = 1.0
+    assert extents(tile, 0.0, LEVEL)[0] == 10 / 20
+
+
+def test_the_largest_part_is_that_of_most_energy_and_not_of_most_pixels():
+    tile = np.zeros((1, 20, 20))
+    tile[0, 2:4, 2:4] = -10.0
+    tile[0, 8:14, 8:11] = 4.0
+    # Sums of squares of 4 · 100 and 18 · 16.
+    assert extents(tile, 0.0, LEVEL)[0] == 2 / 20
