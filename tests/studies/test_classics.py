@@ -80,6 +80,18 @@ def test_atoms_that_inputs_are_made_of_are_found(method):
     assert (np.abs(atoms @ truth.T).max(0) > 0.95).all()
 
 
+def test_codes_without_signs_need_an_atom_for_each_of_two_directions():
+    """The inputs are a and -c, with 60° between a and c, and there is one atom for them."""
+    a, c = np.array([1.0, 0.0]), np.array([0.5, 0.75**0.5])
+    inputs = np.tile([a, -c], (50, 1))
+    settings = ClassicSettings(iterations=50, sparsity_weight=0.01)
+    of_signed = fitted_dictionary(ONLINE, inputs, 1, 1, settings)
+    # With signs it is halfway between a and c, without them it is one of the inputs.
+    assert np.abs(of_signed @ np.transpose([a, c])) == pytest.approx(0.75**0.5, abs=0.02)
+    of_positive = fitted_dictionary(ONLINE, inputs, 1, 1, settings, positive=True)
+    assert (of_positive @ np.transpose([a, -c])).max() == pytest.approx(1, abs=1e-3)
+
+
 def test_settings_are_checked(monkeypatch):
     with pytest.raises(SettingError, match=r"unknown names \(k-means\)"):
         ClassicSettings(methods=["k-means"])
