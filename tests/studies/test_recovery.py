@@ -72,6 +72,15 @@ def test_what_is_missing_counts_as_missing(data):
     assert some["support_f1"] == pytest.approx(2 * kept / (kept + (codes != 0).sum()))
 
 
+def test_atoms_of_signed_codes_are_recovered_up_to_their_sign():
+    sizes = {"num_train": 20, "num_val": 10, "num_test": 10, "batch_size": 10}
+    for signed, recovered in ((True, 1.0), (False, 0.0)):
+        data = SyntheticDictionary(20, 12, 2, 0.02, signed=signed, **sizes)
+        data.setup()
+        found = measures(-data.atoms().numpy(), -data.codes["test"].numpy(), data, 0.9)
+        assert found["recovered"] == recovered
+
+
 def test_f1_by_hand():
     truth = np.array([[1, 1, 0], [0, 1, 0]], bool)
     found = np.array([[0, 1, 1, 1], [0, 0, 0, 1]], bool)
