@@ -11,9 +11,10 @@ from sparse_lightning import SparseAutoencoder
 from sparse_lightning.data.batch import TensorSlices
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.decoders import LinearDecoder
-from sparse_lightning.encoders import LISTA
+from sparse_lightning.encoders import LISTA, SignedLISTA
 from sparse_lightning.energy import Energy
 from sparse_lightning.optimizers import AdamSettings
+from sparse_lightning.penalties import L1, NonNegativeL1
 from sparse_lightning.solvers import FISTA
 
 SIZE = 8
@@ -38,15 +39,35 @@ class TinyData(SplitDataModule):
             )
 
 
+class FlatValidation(TinyData):
+    """Validation images are flat, and pixels of the others are as good as independent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        val = self.splits["val"]
+        val.tensors = val.tensors._replace(inputs=torch.zeros_like(val.tensors.inputs))
+
+
 class TinyModel:
     """A model with random weights, and what tables say of it."""
 
-    def __init__(self, family: str = "sdl", encoder: bool = True, seed: int = 0, **columns) -> None:
+    def __init__(
+        self,
+        family: str = "sdl",
+        encoder: bool = True,
+        seed: int = 0,
+        signed: bool = False,
+        **columns,
+    ) -> None:
         torch.manual_seed(seed)
         self.model = SparseAutoencoder(
             decoder=LinearDecoder(12, SIZE * SIZE),
-            encoder=LISTA(SIZE * SIZE, 12) if encoder else None,
-            energy=Energy(sparsity_weight=0.05, encoder_weight=1.0 if encoder else 0.0),
+            encoder=(SignedLISTA if signed else LISTA)(SIZE * SIZE, 12) if encoder else None,
+            energy=Energy(
+                sparsity_weight=0.05,
+                penalty=L1() if signed else NonNegativeL1(),
+                encoder_weight=1.0 if encoder else 0.0,
+            ),
             solver=FISTA(step_size=1.0, max_iterations=50),
             optimizer=AdamSettings(1e-3, 1e-4),
             family=family,

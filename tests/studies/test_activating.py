@@ -53,6 +53,17 @@ def test_images_are_those_of_the_data(tmp_path):
     assert "SDL, λ = 0.05, seed 0, tiny" in figure.axes[0].get_title()
 
 
+def test_atoms_of_signed_codes_are_drawn_at_the_code_of_largest_magnitude():
+    data, trained = TinyData(), TinyModel(signed=True)
+    pictures = activating([trained], data, ResultCache(), num_shown=1).pictures
+    codes = all_codes(trained.model, data, "val")
+    largest = [max(own, key=abs) for own in codes.T.tolist()]
+    assert min(largest) < 0 < max(largest)
+    expected = trained.model.decoder.weight.detach() * torch.tensor(largest)
+    found = torch.from_numpy(pictures.where(kind="atom").pixels).flatten(1)
+    torch.testing.assert_close(found, expected.T)
+
+
 def test_each_tile_is_in_its_place():
     result = activating([TinyModel()], TinyData(), ResultCache(), num_shown=2)
     picture, step = sheet(result.pictures), SIZE + TILE_GAP
