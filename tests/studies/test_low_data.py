@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from tiny_study import TinyData, TinyModel
+from tiny_study import FlatValidation, TinyData, TinyModel
 
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.low_data import error_curves
@@ -20,8 +21,10 @@ from sparse_lightning.studies.classifiers import (
     nearest_neighbours,
     top_error,
 )
+from sparse_lightning.studies.coding import all_codes
 from sparse_lightning.studies.labelled import draw_labels
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED, low_data, summary
+from sparse_lightning.studies.pixel_classifiers import Penalties, linear_baselines
 from sparse_lightning.studies.result_cache import ResultCache
 
 SCRATCH = {"code_dim": 8, "steps": 40, "check_every": 10, "learning_rates": [1e-2]}
@@ -93,8 +96,24 @@ def test_neighbours_are_those_of_scikit_learn(splits):
         found = nearest_neighbours(train, splits, (count,))
         assert found.top1 == pytest.approx(1 - expected.score(*splits["test"]))
         assert found.val_error == pytest.approx(1 - expected.score(*splits["val"]))
+    counts = (1, 5, 30)
+    scores = [
+        KNeighborsClassifier(count, weights="distance").fit(*train).score(*splits["val"])
+        for count in counts
+    ]
+    # Of 1000 neighbours there are 30.
     chosen = nearest_neighbours(train, splits, (1, 5, 1000))
-    assert chosen.setting in (1, 5, 30)
+    assert chosen.setting == counts[int(np.argmax(scores))]
+
+
+def test_the_number_of_neighbours_is_chosen_on_validation_labels():
+    train = Split(np.array([[0.0], [1.0], [-1.1]]), np.array([1, 0, 0]))
+    queries = np.full((3, 1), 0.45)
+    # The nearest sample votes for 1, and all three together for 0.
+    by_one, by_three = Split(queries, np.ones(3, int)), Split(queries, np.zeros(3, int))
+    for val, test, best in ((by_one, by_three, 1), (by_three, by_one, 3)):
+        found = nearest_neighbours(train, {"val": val, "test": test}, (1, 3))
+        assert (found.setting, found.val_error, found.top1) == (best, 0, 1)
 
 
 def test_further_guesses_of_one_neighbour_come_from_the_others():
@@ -121,6 +140,33 @@ def test_lista_from_scratch_learns(splits):
     found = lista_from_scratch(blobs(0), splits, settings, seed=0)
     assert found.top1 < 0.4
     assert found == lista_from_scratch(blobs(0), splits, settings, seed=0)
+
+
+def contrary(split: Split) -> Split:
+    """Each sample with the label of another class."""
+    return split._replace(labels=(split.labels + 1) % 3)
+
+
+def test_the_learning_rate_of_lista_is_chosen_on_validation_labels(splits):
+    """What has learned the training labels is right of the true ones, and wrong of the others."""
+    true, other = splits["val"], contrary(splits["test"])
+    settings = ScratchSettings(code_dim=8, steps=20, learning_rates=[1e-6, 0.1])
+    for val, test, best in ((true, other, 0.1), (other, true, 1e-6)):
+        found = lista_from_scratch(blobs(0), {"val": val, "test": test}, settings, seed=0)
+        assert found.setting == best
+
+
+def test_lista_is_kept_as_it_was_when_it_was_best_on_validation_labels(splits):
+    given = {"val": contrary(splits["val"]), "test": splits["test"]}
+
+    def trained(steps: int, check_every: int) -> classifiers.Outcome:
+        settings = ScratchSettings(8, 3, [3e-2], 250, steps, check_every, patience=12)
+        return lista_from_scratch(blobs(0), given, settings, seed=0)
+
+    # The more it has learned, the worse it is.
+    after = [trained(steps, steps) for steps in range(1, 13)]
+    assert after[-1].val_error > after[0].val_error
+    assert trained(12, 1) == min(after, key=lambda found: found.val_error)
 
 
 def test_labels_are_drawn_evenly_and_nested():
@@ -178,6 +224,43 @@ def test_other_labels_of_the_same_inputs_are_not_taken_from_memory(tmp_path):
         known = low_data([TinyModel()], studied, ResultCache(tmp_path), **settings)
         new = low_data([TinyModel()], studied, ResultCache(), **settings)
         pd.testing.assert_frame_equal(known.table, new.table)
+
+
+def test_zeros_are_those_of_validation_codes():
+    data, trained = FlatValidation(), TinyModel()
+    settings = {"labels_per_class": [1], "num_draws": [1], "scratch_draws": 1, "pca_dim": 4,
+                "lista": SCRATCH | {"steps": 1}}  # fmt: skip
+    table = low_data([trained], data, ResultCache(), **settings).table
+    val, test = ((all_codes(trained.model, data, split) == 0).mean() for split in ("val", "test"))
+    assert table["zeros"].dropna().unique() == pytest.approx([val])
+    assert abs(val - test) > 0.02
+
+
+def test_principal_components_are_those_of_training_inputs():
+    axes = np.eye(5, dtype=np.float32)
+    steps = np.resize(np.float32([-1, 1]), (20, 1))
+    inputs = {"train": steps * axes[0], "val": steps * axes[1], "test": 3 * steps * axes[2]}
+    features = linear_baselines(inputs, Penalties((1.0,), None), 1)["linear on PCA"].features()
+    np.testing.assert_allclose(np.abs(features["train"]), 1, rtol=1e-6)
+    for split in ("val", "test"):
+        np.testing.assert_allclose(features[split], 0, atol=1e-6)
+
+
+def test_the_scale_of_features_does_not_matter():
+    """Of inputs 1024 times as large, and of codes 1024 times as large, all errors are equal."""
+    tables = []
+    for scale in (1, 1024):
+        data, trained = TinyData(), TinyModel()
+        for split in data.splits.values():
+            split.tensors = split.tensors._replace(inputs=scale * split.tensors.inputs)
+        with torch.no_grad():
+            trained.model.encoder.input.bias.mul_(scale)
+        settings = {"labels_per_class": [2], "num_draws": [2], "scratch_draws": 1, "pca_dim": 4,
+                    "lista": SCRATCH | {"steps": 1}}  # fmt: skip
+        table = low_data([trained], data, ResultCache(), **settings).table
+        linear = table["method"].isin(["sdl", "linear on PCA", "linear on raw"])
+        tables.append(table[linear])
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_summary_takes_the_weight_of_lowest_validation_error():
