@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_study import TinyData, TinyModel
+from tiny_study import FlatValidation, TinyData, TinyModel
 
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.stability import draw
+from sparse_lightning.studies.coding import all_codes
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.stability import MEASURES, deranged, stability, summary
 
@@ -66,6 +67,51 @@ def test_the_coloured_null_knows_where_inputs_vary():
     row = stability(models, data, ResultCache()).table.iloc[0]
     assert abs(row["null_coloured"]) > 0.6
     assert row["null_white"] < 0.5
+
+
+def test_units_of_signed_codes_agree_up_to_their_sign():
+    one, other = (TinyModel(seed=seed, signed=True) for seed in (0, 1))
+    other.model.load_state_dict(one.model.state_dict())
+    encoder, signs = other.model.encoder, torch.tensor([1.0, -1.0]).repeat(6)
+    with torch.no_grad():
+        other.model.decoder.weight.mul_(signs)
+        encoder.input.weight.mul_(signs[:, None])
+        encoder.lateral.weight.mul_(signs[:, None] * signs)
+    row = stability([one, other], TinyData(), ResultCache()).table.iloc[0]
+    assert row["shared"] == 1
+    assert (row["mean_cosine"], row["correlation"]) == pytest.approx((1, 1))
+
+
+def test_the_coloured_null_does_not_know_the_mean_of_inputs():
+    models, found = [TinyModel(seed=seed) for seed in (0, 1)], []
+    for mean in (0.0, 100.0):
+        data = TinyData()
+        train = data.splits["train"]
+        train.tensors = train.tensors._replace(inputs=train.tensors.inputs + mean)
+        found.append(stability(models, data, ResultCache()).table["null_coloured"].item())
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
+
+
+def test_units_in_use_are_those_of_validation_samples():
+    data, models = FlatValidation(), [TinyModel(seed=seed) for seed in (0, 1)]
+    row = stability(models, data, ResultCache()).table.iloc[0]
+    val, test = (
+        [int((all_codes(trained.model, data, split) != 0).any(0).sum()) for trained in models]
+        for split in ("val", "test")
+    )
+    assert [row["used"], row["other_used"]] == val
+    assert max(val) < min(test)
+
+
+def test_what_is_shared_is_a_share_of_the_fewer_units_in_use():
+    one = TinyModel(seed=0)
+    other = permuted(one, 1)
+    with torch.no_grad():
+        for weight in other.model.encoder.parameters():
+            weight[6:] = 0
+    row = stability([one, other], TinyData(), ResultCache()).table.iloc[0]
+    assert row["other_used"] < row["used"]
+    assert row["shared"] == 1
 
 
 def test_another_number_of_samples_for_the_null_is_measured_again(tmp_path, monkeypatch):
