@@ -11,7 +11,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.restoration import denoise_tv_chambolle
-from tiny_study import SIZE, TinyData, TinyModel
+from tiny_study import SIZE, FlatValidation, TinyData, TinyModel
 
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy
@@ -20,7 +20,7 @@ from sparse_lightning.figures.denoising import draw as draw_denoising
 from sparse_lightning.figures.features import draw as draw_features
 from sparse_lightning.studies import ablation as ablation_study
 from sparse_lightning.studies.ablation import ablation
-from sparse_lightning.studies.coding import all_inputs, batches
+from sparse_lightning.studies.coding import all_inputs, batches, largest_codes
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
 from sparse_lightning.studies.epochs import halfway, validation_history
@@ -89,6 +89,18 @@ def test_settings_of_baselines_are_chosen_by_psnr():
     assert choose_setting("total variation", [(batch, noisy)], 1.0, (SIZE, SIZE)) == 3.0
     result = denoise("total variation", noisy, 1.0, 3.0, (SIZE, SIZE))
     assert float(result.var()) < 0.1
+
+
+def test_settings_of_baselines_are_chosen_on_validation_images():
+    data = FlatValidation()
+    given = ResultCache(), (1.0,)
+    result = denoising([TinyModel()], data, *given, num_images=10, num_peer_images=10, num_shown=1)
+    rows = result.more["baselines"].set_index("baseline")
+    assert rows.loc["total variation", "setting"] == 3.0
+    # Of test images a smaller one would be best.
+    test = next(iter(batches(data, "test", 10)))
+    noisy = test.inputs + noise_like(test.inputs, 1.0, seed=1)
+    assert choose_setting("total variation", [(test, noisy)], 1.0, (SIZE, SIZE)) < 3.0
 
 
 def test_other_settings_of_baselines_are_measured_again(tmp_path: Path, monkeypatch):
@@ -226,6 +238,11 @@ def test_atoms_are_scaled_by_the_largest_code():
     assert share["median_likeness"] == used["likeness"].median()
     assert not table["gabor_like"][table["explained"] < 0.5].any()
     assert (table["scrambled_explained"] != table["explained"]).all()
+
+
+def test_atoms_are_drawn_at_the_largest_magnitude_of_signed_codes():
+    codes = np.array([[-3.0, 1.0, 0.0, -0.2], [2.0, -0.5, 0.0, -0.1]])
+    assert largest_codes(codes).tolist() == [3.0, 1.0, 1.0, 0.2]
 
 
 def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
