@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
+from sparse_lightning.energy import TERMS
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.code_identity import code_identity
@@ -30,6 +31,7 @@ class Results:
             A split whose batches the Trainer was told to leave out has none. Of a run that began
             from another's checkpoint (``ckpt_path``) ``epochs`` counts the other's as well, as
             ``max_epochs`` does; the seconds are its own.
+        codes: what finds the codes that metrics are of, ``encoder`` or ``inference``.
         best_epoch: the epoch that the best model is from, counted from 0.
         is_chosen: whether it is the best of several; else it is that of the last epoch.
         halfway: ``epoch`` and the ``val/...`` of the last validation by half of the epochs: results
@@ -38,6 +40,7 @@ class Results:
     """
 
     metrics: dict[str, float | str | None]
+    codes: str
     best_epoch: int
     is_chosen: bool
     halfway: dict[str, float]
@@ -45,7 +48,8 @@ class Results:
     def show(self, run_dir: Path) -> None:
         """Print the metrics, and where the run's files are."""
         which = "Best" if self.is_chosen else "Last"
-        table = Table(title=f"{which} model: epoch {self.best_epoch} (from 0)")
+        title = f"{which} model: epoch {self.best_epoch} (from 0)\ncodes by {self.codes}"
+        table = Table(title=title)
         columns = {"validation": (self.metrics, "val"), "test": (self.metrics, "test")}
         if self.halfway:
             before = f"validation, epoch {self.halfway['epoch']}"
@@ -55,7 +59,9 @@ class Results:
             table.add_column(heading, justify="right")
         names = [name.partition("/")[2] for name in self.metrics if "/" in name]
         for name in dict.fromkeys(names):
-            cells = (source.get(f"{phase}/{name}") for source, phase in columns.values())
+            cells = [source.get(f"{phase}/{name}") for source, phase in columns.values()]
+            if name in TERMS and not any(cells):
+                continue  # The model has no such term.
             table.add_row(name, *("" if cell is None else f"{cell:.4f}" for cell in cells))
         console = Console()
         console.print(table)
@@ -107,7 +113,8 @@ def tested_best(
     } | code_identity()
     metrics["data_fingerprint"] = kept.get(type(data).__qualname__, {}).get(FINGERPRINT)
     is_chosen = bool(best) and trainer.checkpoint_callback.monitor is not None
-    return Results(metrics, best_epoch, is_chosen, _halfway(rows, last_epoch, metrics))
+    codes = "inference" if model.encoder is None else "encoder"
+    return Results(metrics, codes, best_epoch, is_chosen, _halfway(rows, last_epoch, metrics))
 
 
 def _halfway(rows: pd.DataFrame, last_epoch: int, final: dict[str, Any]) -> dict[str, float]:

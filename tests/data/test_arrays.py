@@ -278,7 +278,7 @@ def with_nan(values: np.ndarray) -> np.ndarray:
 
 
 REFUSED = {
-    "NaN": (with_nan, r"3 values that are NaN or infinite, the first in row 17, column 2"),
+    "NaN": (with_nan, r"NaN or infinity 3 times, first in row 17, column 2"),
     "rank": (lambda v: v[:, 0], r"shape \(60,\) .* has no rows: give \(n, d\)"),
     "empty": (lambda v: v[:0], r"shape \(0, 4\) .* is empty"),
     "objects": (lambda v: v.astype(object), r"x\.npy cannot be read .*without Python objects"),
@@ -377,6 +377,12 @@ def test_missing_values_of_a_table(tmp_path: Path):
         data_of(tmp_path / "x.parquet").setup()
     with pytest.raises(SettingError, match=r"b is missing\): its columns are a \(double\)"):
         data_of(tmp_path / "x.parquet", columns=["b"]).setup()
+    many = {f"unit_{i:02}": column for i in range(30)}
+    pyarrow.parquet.write_table(pyarrow.table(many), tmp_path / "many.parquet")
+    for wrong, told in (("unit_3O", "the nearest are unit_"),
+                        ("zz", r"its columns are unit_00 .* and 20 others\.$")):  # fmt: skip
+        with pytest.raises(SettingError, match=told):
+            data_of(tmp_path / "many.parquet", columns=[wrong]).setup()
     assert not list((tmp_path / "cache").glob("array-*"))
 
 

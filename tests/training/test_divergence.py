@@ -203,7 +203,11 @@ def test_the_command_line_says_one_sentence(command_line, tmp_path: Path, capsys
     # With a message Python exits with code 1.
     assert stopped.value.code.startswith("\nerror: Inference diverged at epoch 1, batch 0: ")
     assert results(tmp_path / "run")[DIVERGED_AT] == 1
-    assert "Best model: epoch 0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Best model: epoch 0" in printed
+    assert "codes by encoder" in printed
+    assert "sparsity" in printed
+    assert "variance" not in printed, "SDL has no such term"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.parquet
 
 from sparse_lightning.errors import DataError, SettingError
 
+MOST_TOLD = 10  # columns in a message
 # What pandas calls the numbers of rows, where it writes them as a column.
 INDEX = "__index_level_"
 
@@ -83,10 +85,14 @@ def _require_numbers(
         told = (
             f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
         )
-        known = ", ".join(f"{name} ({kind})" for name, kind in types.items())
+        nearest = difflib.get_close_matches(missing[0], types, MOST_TOLD) if missing else []
+        names = nearest or list(types)
+        known = ", ".join(f"{name} ({types[name]})" for name in names[:MOST_TOLD])
+        others = f", and {len(types) - MOST_TOLD} others" if len(names) > MOST_TOLD else ""
         raise SettingError(
             f"data.columns={list(columns)} do not fit {path} "
-            f"({told or 'it has no column of numbers'}): its columns are {known}."
+            f"({told or 'it has no column of numbers'}): "
+            f"{'the nearest' if nearest else 'its columns'} are {known}{others}."
         )
 
 

@@ -177,8 +177,8 @@ def scan(source: Source, rows: Rows, counted: np.ndarray | None) -> ColumnStatis
     if bad:
         row, column = first
         raise DataError(
-            f"{source.setting}={source.path} holds {bad} values that are NaN or infinite, the "
-            f"first in {source.place(row)}, column {column} (from 0): mend these rows or leave "
+            f"{source.setting}={source.path} holds NaN or infinity {bad} times, first "
+            f"in {source.place(row)}, column {column} (from 0): mend these rows or leave "
             "them out."
         )
     return statistics
