@@ -232,6 +232,12 @@ class Arrays(SplitDataModule):
         return int(np.prod(self.source.row_shape))
 
     @property
+    def column_names(self) -> list[str] | None:
+        names = self.source.choice.columns
+        # A column may hold lists, and count as several.
+        return list(names) if names and len(names) == self.input_dim else None
+
+    @property
     def title(self) -> str:
         """What figures say of the data."""
         return self.path.stem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -37,6 +38,7 @@ class SplitDataModule(lightning.LightningDataModule):
     Attributes:
         positions: by split, the numbers (n,) of its samples in the file that they come from;
             without the splits that are in the order of their file.
+        column_names: of the d values of an input, for figures; None where they have none.
         is_the_same_everywhere: whether ``data.root`` says where the files are, not which.
         sorted_by_class: whether batches of training are of one class each.
     """
@@ -45,6 +47,7 @@ class SplitDataModule(lightning.LightningDataModule):
     sorted_by_class = False
     input_dim: int
     image_shape: tuple[int, ...] | None = None
+    column_names: Sequence[str] | None = None
     training_mean: Tensor | None = None
     title: str
 

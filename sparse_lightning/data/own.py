@@ -2,7 +2,8 @@
 
 Any LightningDataModule whose batches are tensors (n, d), or tuples that begin with one, can be
 trained on and studied. What it says of itself is taken: ``input_dim``, ``image_shape``, ``title``,
-``training_mean``. What it does not say is looked up in its first batch, or left out.
+``column_names``, ``training_mean``. What it does not say is looked up in its first batch, or left
+out.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class OwnData(SplitDataModule):
     other batches than the uninterrupted one would have seen, unless the module sees to that.
 
     Args:
-        inner: the module. Where it has ``input_dim``, ``image_shape``, ``title`` or
-            ``training_mean``, these are taken.
+        inner: the module. Where it has ``input_dim``, ``image_shape``, ``title``,
+            ``column_names`` or ``training_mean``, these are taken.
 
     Raises:
         SettingError: a loader that the module does not define, or more than one process, whose
@@ -124,6 +125,7 @@ class OwnData(SplitDataModule):
         self._stages.add(stage)
         # Which a module may know only now.
         self.image_shape = getattr(self.inner, "image_shape", self.image_shape)
+        self.column_names = getattr(self.inner, "column_names", None)
         self.training_mean = getattr(self.inner, "training_mean", self.training_mean)
 
     def _set_up_once(self, stage: str) -> None:

@@ -23,6 +23,7 @@ from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.pictures import as_pictures
 from sparse_lightning.errors import SettingError
+from sparse_lightning.figures.heat_map import atom_heat_map
 from sparse_lightning.figures.histograms import unit_histograms
 from sparse_lightning.figures.tiles import feature_tiles, image_rows
 from sparse_lightning.files import replaced_whole, write_figure
@@ -49,6 +50,8 @@ class EarlyStopping(AfterSearch, lightning.pytorch.callbacks.EarlyStopping):
 
 class Figures(lightning.Callback):
     """Draw the features, reconstructions and code histograms of a model.
+
+    Of data that are no images the features are a heat map, and there are no reconstructions.
 
     Drawn before the first epoch, every ``every_epochs`` epochs and at the end, from the first
     batches of the validation set, as ``figures/NAME_epoch_0010.png``; the latest of each also as
@@ -102,7 +105,7 @@ class Figures(lightning.Callback):
         heading = f"{model.family} on {trainer.datamodule.title}, epoch {epochs}"
         batches = [as_batch(batch, model.decoder) for batch in self._batches(trainer)]
         for name, figure in model_figures(
-            model, batches, trainer.datamodule.image_shape, self.num_images, heading
+            model, batches, trainer.datamodule, self.num_images, heading
         ):
             path = write_figure(figure, self.folder / f"{name}_epoch_{epochs:04d}.png")
             with replaced_whole(self.folder / f"{name}.png") as latest:
@@ -120,14 +123,11 @@ class Figures(lightning.Callback):
 def model_figures(
     model: SparseAutoencoder,
     batches: list[Batch],
-    image_shape: tuple[int, ...] | None,
+    data: SplitDataModule,
     num_images: int,
     heading: str,
 ) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of everything that is shown of a model, from a few batches of data.
-
-    Of data that are no images (``image_shape`` is None) the histograms of codes alone.
-    """
+    """Name and figure of everything that is shown of a model, from a few batches of data."""
     statistics = CodeStatistics(model.decoder.code_dim, model.energy.variance_threshold)
     statistics.to(model.device)
     with torch.no_grad():
@@ -138,13 +138,18 @@ def model_figures(
         # A component that is never active is shown at a scale of 1, to see what it would draw.
         atoms = model.decoder.atoms(torch.where(largest > 0, largest, 1.0))
         rebuilt = model.decode(codes[0])
-    if image_shape is not None:
-        yield from _pictures(model, atoms, batches[0], rebuilt, image_shape, num_images, heading)
+    activity = statistics.activity().cpu().numpy()
+    if data.image_shape is not None:
+        shape = data.image_shape
+        yield from _pictures(model, atoms, batches[0], rebuilt, shape, num_images, heading)
+    else:
+        rows = at_least_float32(atoms).cpu().numpy()
+        yield "atoms", atom_heat_map(rows, activity, f"Atoms: {heading}", data.column_names)
     yield (
         "codes",
         unit_histograms(
             statistics.standard_deviation().cpu().numpy(),
-            statistics.activity().cpu().numpy(),
+            activity,
             model.energy.variance_threshold,
             f"Validation codes: {heading}",
         ),
