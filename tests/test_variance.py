@@ -48,6 +48,15 @@ def test_gradient_is_that_of_autograd():
     assert not found[:, 2:].any()
 
 
+@pytest.mark.parametrize("mean", [0.3, 1.0, 7.7])
+def test_a_component_of_small_relative_deviation_has_a_gradient_in_float32(mean: float):
+    """Its σ is 1e-5 of its mean: five times what passes for rounding, 16 · 2⁻²³."""
+    hinge, codes = VarianceHinge(7.0, 0.5), mean * (1 + codes_of([1e-5], count=250)).float()
+    expected = hinge.gradient(codes.double(), Moments.of(codes.double()))
+    found = hinge.gradient(codes, Moments.of(codes))
+    assert float((found - expected).norm() / expected.norm()) < 0.03
+
+
 def test_gradient_of_some_samples_has_the_moments_of_all():
     hinge, codes = VarianceHinge(7.0, 0.5), codes_of([0.1, 0.4, 0.6])
     moments = Moments.of(codes)
