@@ -163,6 +163,11 @@ def test_the_bound_is_of_all_terms(energy):
     hinge = 2 * weights.variance_weight / (samples - 1)
     bound = given.objective.lipschitz(given.start)
     assert gram + encoder + hinge <= bound <= 1.1 * gram + encoder + hinge
+    # It is left as it is where that is enough for all terms, not for the data fit alone.
+    norm, others = float(given.objective.datafit.gram.norm()), encoder + hinge
+    for enough in (1.001 * norm, 1.001 * norm + others):
+        found = given.objective.lipschitz(given.start, enough=enough)
+        assert found == pytest.approx(norm + others if norm + others <= enough else bound)
 
 
 def test_the_first_guess_is_the_curvature_along_the_gradient():
