@@ -22,11 +22,14 @@ from hydra.utils import instantiate
 from wandb_records import records
 
 from sparse_lightning.collect import main as collect_main
+from sparse_lightning.decoders import LinearDecoder
+from sparse_lightning.energy import Energy
 from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.experiments.runs import DIVERGED_AT, Run, State, find_runs
 from sparse_lightning.experiments.table import collect, summarize, write_results
 from sparse_lightning.inference import require_descent
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.solvers import FISTA
 from sparse_lightning.studies.trained_models import find_trained_models
 from sparse_lightning.train import main, train
 
@@ -296,6 +299,15 @@ def test_a_process_whose_part_went_well_stops_with_the_others(compose_small: Com
         others = SimpleNamespace(agree=lambda holds, device, agree=all_agree: holds and agree)
         with nullcontext() if all_agree else pytest.raises(DivergenceError, match="this batch"):
             require_descent(inputs, objective, initial, terms, model.solver, "this batch", others)
+
+
+@pytest.mark.parametrize(("growth", "is_refused"), [(1.9, False), (2.1, True)])
+def test_inference_may_end_at_up_to_twice_the_energy_of_its_start(growth, is_refused):
+    inputs, initial = torch.zeros(2, 4), torch.rand(2, 3)
+    objective = Energy(0.1).bind(LinearDecoder(3, 4), inputs)
+    terms = {"reconstruction": growth * objective.value(initial)}
+    with pytest.raises(DivergenceError, match="this batch") if is_refused else nullcontext():
+        require_descent(inputs, objective, initial, terms, FISTA(0.1), "this batch")
 
 
 @pytest.mark.slow
