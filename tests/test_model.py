@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sparse_lightning.data.batch import Batch
-from sparse_lightning.decoders import Decoder, LinearDecoder
+from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
 from sparse_lightning.encoders import LISTA
 from sparse_lightning.energy import Energy
 from sparse_lightning.errors import DivergenceError, InputError, SettingError
@@ -75,11 +75,34 @@ def test_parts_that_inherit_nothing_are_refused(name, base):
         model_of(**{name.split(".")[0]: part})
 
 
-def test_columns_that_nobody_wrote_down_are_not_logged(monkeypatch):
-    logged: dict[str, Tensor] = {}
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """What models log, by name."""
+    values: dict[str, Tensor] = {}
     monkeypatch.setattr(
-        SparseAutoencoder, "log", lambda _, name, value, **__: logged.update({name: value})
+        SparseAutoencoder, "log", lambda _, name, value, **__: values.update({name: value})
     )
+    return values
+
+
+def test_norms_of_columns_are_logged_over_all_layers_and_of_each(logged):
+    decoder = MultiLayerDecoder(CODE_DIM, [7], INPUT_DIM)
+    with torch.no_grad():
+        decoder.output.weight.mul_(3)
+    model = model_of(decoder)
+    model.training_step(INPUTS, 0)
+    model.on_train_epoch_end()
+    below, above = decoder.column_norms()
+    assert (len(below), len(above)) == (CODE_DIM, 7)
+    norms = {name: value for name, value in logged.items() if "column_norm" in name}
+    assert norms == {
+        "train/column_norm": torch.cat([below, above]).mean(),
+        "train/column_norm_1": below.mean(),
+        "train/column_norm_2": above.mean(),
+    }
+
+
+def test_columns_that_nobody_wrote_down_are_not_logged(logged):
     for decoder in (LinearDecoder(CODE_DIM, INPUT_DIM), Grouped()):
         logged.clear()
         model = model_of(decoder)
@@ -169,6 +192,16 @@ def test_an_epoch_in_memory_that_was_interrupted_does_not_count():
     expected = Learner(copy.deepcopy(model), 0, None).epoch(INPUTS, batches)
     model.training_step(1000 * INPUTS, 0)
     assert Learner(model, 0, None).epoch(INPUTS, batches) == expected
+
+
+def test_the_decoders_learning_rate_decays_from_epoch_to_epoch_in_memory():
+    settings = AdamSettings(1e-2, 1e-3, decoder_decay_factor=0.1, decoder_decay_epochs=1)
+    learner = Learner(model_of(optimizer=settings), 0, None)
+    for decoders in (1e-2, 1e-3, 1e-4):
+        for group in learner.optimizer.param_groups:
+            expected = decoders if group["name"].startswith("decoder") else 1e-3
+            assert group["lr"] == pytest.approx(expected)
+        learner.epoch(INPUTS, [[0, 1], [1, 2]])
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
