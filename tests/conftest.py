@@ -6,10 +6,12 @@ import copy
 import functools
 import logging
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
@@ -43,8 +45,9 @@ FAMILIES += [f"{family}_nl" for family in FAMILIES]
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
+def fixed_seed() -> None:
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +56,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*os.environ]:
         if name.startswith("WANDB_") or name in FOREIGN:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
