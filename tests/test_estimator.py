@@ -22,6 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sparse_lightning import SparseCoding
 from sparse_lightning.errors import DivergenceError, SettingError
 from sparse_lightning.learner import mini_batches
+from sparse_lightning.model import SparseAutoencoder
 
 # With an encoder and the hinge; and with neither.
 TINY = {"n_components": 4, "max_epochs": 2, "alpha": 0.01, "random_state": 0}
@@ -205,6 +206,33 @@ def test_components_rebuild_what_a_linear_network_rebuilds(digits):
     model = SparseCoding(family="sdl_ln", hidden_dim=5, **TINY).fit(digits)
     codes = model.transform(digits)
     np.testing.assert_allclose(codes @ model.components_, model.inverse_transform(codes), atol=1e-4)
+
+
+def test_components_of_a_network_are_drawn_at_its_largest_codes(digits, monkeypatch):
+    """Of the last epoch; those that were never active are drawn at 1."""
+    found, infer = [], SparseAutoencoder.infer_batch
+
+    def recorded(*arguments):
+        found.append(infer(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(SparseAutoencoder, "infer_batch", recorded)
+    numbers = {"alpha": 0.03, "max_epochs": 2, "batch_size": 150, "random_state": 0}
+    model = SparseCoding(20, family="do_nl", hidden_dim=8, **numbers).fit(digits)
+    assert len(found) == 4
+    largest = torch.cat([inference.solution.codes for inference in found[2:]]).amax(0).numpy()
+    assert 0 == largest.min() < largest.max() != 1
+    scale = np.where(largest > 0, largest, 1)
+    nothing, *drawn = model.inverse_transform(np.vstack([0 * scale, np.diag(scale)]))
+    np.testing.assert_allclose(model.components_, np.array(drawn) - nothing, atol=1e-6)
+
+
+def test_a_score_compares_with_the_mean_of_the_rows_that_were_learned_from(digits):
+    model = SparseCoding(family="sdl", **TINY).fit(digits)
+    rows = digits[:50] + 1
+    rebuilt = model.inverse_transform(model.transform(rows))
+    errors = ((rows - rebuilt) ** 2).sum() / ((rows - digits.mean(0)) ** 2).sum()
+    assert model.score(rows) == pytest.approx(1 - errors, abs=1e-4)
 
 
 def test_pictures_of_another_size_are_told_in_a_sentence(digits):
