@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,10 +16,10 @@ import torch
 from problems import SignedL1
 from torch import Tensor
 
-from sparse_lightning.decoders import LinearDecoder
+from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder
 from sparse_lightning.distributed import Processes
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.solvers import FISTA, Adaptive
+from sparse_lightning.solvers import FISTA, Adaptive, Solution
 from sparse_lightning.variance import Moments
 
 REPOSITORY = Path(__file__).parent.parent
@@ -71,6 +74,71 @@ def test_without_a_hinge_no_process_is_asked():
     objective = Energy(0.02).bind(decoder, inputs, processes=Processes())
     assert FISTA(0.5)(objective, torch.zeros(9, 6)).converged.all()
     assert Processes.present() is None, "there is only this one"
+
+
+class Side(Processes):
+    """One of two processes that are threads of this one."""
+
+    def __init__(self, rank: int, told: list, meeting: Barrier) -> None:
+        self.rank, self.told, self.meeting = rank, told, meeting
+
+    def exchange(self, part: Any) -> list:
+        self.told[self.rank] = part
+        self.meeting.wait()
+        both = [*self.told]
+        self.meeting.wait()
+        return both
+
+    def merge(self, moments: Moments) -> Moments:
+        first, second = self.exchange(moments)
+        return first.merge(second)
+
+    def total(self, part: Tensor) -> Tensor:
+        return sum(self.exchange(part))
+
+    def agree(self, holds: bool, device: torch.device) -> bool:
+        return all(self.exchange(holds))
+
+
+def steep_for_half(steepness: float) -> tuple[MultiLayerDecoder, Tensor, Tensor]:
+    """Each sample activates one of two hidden units, every other sample the steep one.
+
+    Curvatures are 2 and 2 · ``steepness``.
+    """
+    decoder = MultiLayerDecoder(2, [2], 8).double()
+    with torch.no_grad():
+        decoder.hidden[0].weight.copy_(torch.eye(2))
+        decoder.hidden[0].bias.zero_()
+        decoder.output.weight.copy_(torch.randn(8, 2).sign() * torch.tensor([1, steepness**0.5]))
+    codes = torch.zeros(24, 2).double()
+    codes[::2, 1], codes[1::2, 0] = 0.5 + torch.rand(2, 12).double()
+    inputs = decoder(codes).detach() + 0.1 * torch.randn(24, 8).double()
+    return decoder, inputs, codes + 0.1 * codes.sign() * torch.rand(24, 2)
+
+
+@pytest.mark.parametrize(("steepness", "is_far"), [(10.0, False), (100.0, True)])
+def test_processes_choose_alike_where_half_of_a_batch_is_far_from_stable(steepness, is_far):
+    """The steep half is, each by itself; by the mean of both it depends on how steep."""
+    decoder, inputs, start = steep_for_half(steepness)
+    solver, told, meeting = FISTA(0.5), [None, None], Barrier(2, timeout=20)
+
+    def solve(rank: int) -> Solution:
+        own = slice(rank, None, 2)
+        side = Side(rank, told, meeting)
+        try:
+            objective = ENERGY.bind(decoder, inputs[own], processes=side)
+            return solver(objective, start[own])
+        except BaseException:
+            meeting.abort()
+            raise
+
+    whole = ENERGY.bind(decoder, inputs)
+    expected = solver(whole, start)
+    assert torch.equal(expected.codes, Adaptive(200, 1e-3)(whole, start).codes) is is_far
+    with ThreadPoolExecutor(2) as pool:
+        for rank, found in enumerate(pool.map(solve, range(2))):
+            torch.testing.assert_close(found.codes, expected.codes[rank::2])
+            assert torch.equal(found.iterations, expected.iterations[rank::2])
 
 
 PART = """
