@@ -265,6 +265,18 @@ def test_active_atoms_are_solved_for_exactly(monkeypatch):
     assert (gaps.abs() < 1e-12).double().mean() > 0.8
 
 
+def test_more_atoms_than_are_solved_for_are_left_to_iterations(monkeypatch):
+    decoder = LinearDecoder(40, 60).double()
+    inputs = decoder(1 + torch.rand(30, 40).double())
+    objective = Energy(0.001).bind(decoder, inputs)
+    start, solver = torch.zeros(30, 40).double(), Adaptive(1_000, 1e-6)
+    found, expected = solver(objective, start), by_torch(monkeypatch, solver, objective, start)
+    assert found.converged.all()
+    assert ((found.codes > 0).sum(1) > gram_numba.LARGEST_SOLVED).all()
+    assert torch.equal(found.iterations, expected.iterations)
+    torch.testing.assert_close(found.codes, expected.codes)
+
+
 def test_atoms_that_are_the_same_are_left_to_iterations():
     objective, start = alike(copies=True)
     found = Adaptive(5_000, 1e-5)(objective, start)
