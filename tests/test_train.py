@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,10 +17,21 @@ from conftest import Compose
 from interruptions import weights_of
 
 from sparse_lightning.errors import CheckpointError, DataError, SettingError
+from sparse_lightning.experiments.runs import Run, State
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.solvers import FISTA
 from sparse_lightning.train import train
 from sparse_lightning.training.code_identity import code_identity, commit_of
+
+SHORT = (
+    "trainer=cpu",
+    "trainer.enable_progress_bar=false",
+    "trainer.max_epochs=1",
+    "logger=none",
+    "data.batch_size=20",
+    "solver.max_iterations=5",
+    "~callbacks.figures",
+)
 
 
 def test_what_a_run_leaves_behind(compose_small: Compose, tmp_path: Path):
@@ -197,6 +209,24 @@ def test_bad_settings_are_refused_before_training(overrides, error, message, com
     matching = [c for c in causes if isinstance(c, error)]
     assert matching, causes
     assert re.search(message, str(matching[0]))
+
+
+def test_a_refused_run_has_failed_until_it_is_mended(compose: Compose, tmp_path: Path):
+    def attempt(rows: np.ndarray) -> None:
+        np.save(tmp_path / "x.npy", rows)
+        train(compose("data=arrays", f"data.path={tmp_path / 'x.npy'}", "model=sdl", *SHORT))
+
+    run, rows = Run(tmp_path / "run"), np.random.default_rng(0).normal(size=(100, 4))
+    with pytest.raises(DataError, match="NaN"):
+        attempt(np.where(rows == rows[3, 2], np.nan, rows))
+    assert run.state is State.FAILED
+    assert re.match(r"DataError: data\.path=.* the first in row 3, column 2", run.reason)
+    attempt(rows)
+    assert (run.state, run.failure) == (State.FINISHED, None)
+    # A run that does not even begin leaves what is there as it is.
+    with pytest.raises(SettingError, match="holds an earlier run"):
+        attempt(rows)
+    assert (run.state, run.failure) == (State.FINISHED, None)
 
 
 def test_run_folder_that_cannot_be_written(compose_small: Compose, tmp_path: Path):

@@ -1,8 +1,8 @@
 """What the files of a run's folder say, read without torch.
 
-Whoever trains holds ``run.lock`` (`locks`). A job of a sweep that fails and any run that diverges
-leave ``failure.json``, and ``plan.json`` in a sweep's folder tells what has not begun. `Run` (in
-`runs`) is a record whose model and data can be used.
+Whoever trains holds ``run.lock`` (`locks`). A run that an error ends leaves ``failure.json``, and
+``plan.json`` in a sweep's folder tells what has not begun. `Run` (in `runs`) is a record whose
+model and data can be used.
 """
 
 from __future__ import annotations

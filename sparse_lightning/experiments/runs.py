@@ -16,11 +16,13 @@ import contextlib
 import importlib
 import shutil
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.module import SplitDataModule
@@ -51,6 +53,7 @@ __all__ = [
     "TABLE_FILE",
     "Run",
     "State",
+    "failure_recorded",
     "find_runs",
     "record_command",
     "record_settings",
@@ -157,6 +160,21 @@ class Run(Record):
             "run from a file: set data= to say what to use, or, if you trust it and its class is "
             f"under @register, add imports=[{module}]."
         )
+
+
+@contextlib.contextmanager
+def failure_recorded(folder: Path) -> Iterator[None]:
+    """Leave behind why the run in a folder failed, unless an earlier failure is on record there.
+
+    Of several processes the first one does.
+    """
+    try:
+        yield
+    except Exception as error:
+        if rank_zero_only.rank == 0 and not (folder / FAILURE_FILE).exists():
+            with contextlib.suppress(OSError):  # Of a full disk, say, which the error tells.
+                Run(folder).record_failure(error)
+        raise
 
 
 def find_runs(folder: Path) -> list[Run]:

@@ -2,8 +2,9 @@
 
 Fits, keeps the model with the lowest validation energy, tests it, and leaves in the run directory
 ``config.yaml``, ``metrics.csv``, ``metrics.json``, ``checkpoints/best.ckpt``,
-``checkpoints/last.ckpt`` and ``figures/``. A run that diverges ends with an error, and with the
-results of its best model until then; one that had finished keeps its own.
+``checkpoints/last.ckpt`` and ``figures/``. A run that an error ends leaves ``failure.json``. One
+that diverges leaves the results of its best model until then, too; one that had finished keeps its
+own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from sparse_lightning.errors import DivergenceError
 from sparse_lightning.experiments.heartbeat import Heartbeat
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.experiments.resuming import begin, find_beginning
-from sparse_lightning.experiments.runs import DIVERGED_AT, Run, recorded_seed
+from sparse_lightning.experiments.runs import (
+    DIVERGED_AT,
+    Run,
+    failure_recorded,
+    recorded_seed,
+)
 from sparse_lightning.experiments.seeds import settle_seed
 from sparse_lightning.experiments.settings import convert_settings
 from sparse_lightning.files import require_writable
@@ -77,8 +83,8 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
         rank_zero_only(begin)(config)
 
     table = MetricsTable(run_dir / "metrics.csv")
-    loggers = [table, *_made(config.logger)]
-    with wandb_finished():
+    with failure_recorded(run_dir), wandb_finished():
+        loggers = [table, *_made(config.logger)]
         record_config(loggers, config, data)
         callbacks = [
             *_callbacks(config),
@@ -161,6 +167,4 @@ def _conclude_diverged(
         "rate goes on."
     )
     ended.epoch, ended.__cause__ = mark[DIVERGED_AT], error
-    if trainer.is_global_zero:
-        run.record_failure(ended)
     raise ended

@@ -109,7 +109,8 @@ def test_a_run_that_diverged_before_it_had_a_model_has_no_results(compose_small,
     assert message.startswith("Inference diverged at epoch 0, batch 0: ")
     assert "best model" not in message
     assert not (tmp_path / "run" / "metrics.json").exists()
-    assert Run(tmp_path / "run").state is State.INTERRUPTED
+    run = Run(tmp_path / "run")
+    assert (run.state, run.reason) == (State.FAILED, f"DivergenceError: {message}")
 
 
 def test_a_diverged_run_goes_on_with_another_solver(compose_small: Compose, tmp_path: Path):
