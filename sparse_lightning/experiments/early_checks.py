@@ -12,7 +12,13 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.patch_pipeline.photographs import require_folder
-from sparse_lightning.errors import CheckpointError, DataError, SettingError, require_count
+from sparse_lightning.errors import (
+    CheckpointError,
+    DataError,
+    SettingError,
+    require_count,
+    require_non_negative,
+)
 from sparse_lightning.experiments.records import PLAN_FILE, run_folders
 from sparse_lightning.experiments.settings import convert_top_level
 
@@ -24,17 +30,35 @@ OF_PHOTOGRAPHS = (
     "sparse_lightning.data.image_folder.ImageFolder",
 )
 
+ENERGY = "sparse_lightning.energy.Energy"
+WEIGHTS = ("sparsity_weight", "variance_weight", "variance_threshold", "encoder_weight")
+
 
 def check_training(config: DictConfig) -> None:
-    """Settings at the top, where training begins, and where its data are.
+    """Settings at the top, weights of the energy, where training begins, and where its data are.
 
     Raises:
         SettingError, DataError, CheckpointError: for what cannot work.
     """
     OmegaConf.to_container(config, resolve=True)
     convert_top_level(config)
+    require_weights(config)
     require_beginning(config)
     check_data(config)
+
+
+def require_weights(config: DictConfig) -> None:
+    """Raise `SettingError` if a weight of the package's own energy is negative or not finite.
+
+    What is no number is told of by its kind, see `settings`.
+    """
+    energy = OmegaConf.select(config, "model.energy")
+    if energy is None or energy.get("_target_") != ENERGY:
+        return
+    for name in WEIGHTS:
+        value = energy.get(name)
+        if isinstance(value, int | float):
+            require_non_negative(f"model.energy.{name}", value)
 
 
 def check_study(config: DictConfig) -> None:
