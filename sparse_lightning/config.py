@@ -134,10 +134,11 @@ def code_dim(given: int | None, *, _root_: DictConfig) -> int:
 
 def over_input_dim(numbers: Any, *, _root_: DictConfig) -> Any:
     """Resolver: a number, or each of a list, over the size of an input, to three digits."""
+    size = input_dim(_root_=_root_)
     if isinstance(numbers, ListConfig | list):
         # A plain list could not be resolved in place, as --cfg job --resolve does.
-        return ListConfig([over_input_dim(number, _root_=_root_) for number in numbers])
-    return float(f"{numbers / input_dim(_root_=_root_):.3g}")
+        return ListConfig([float(f"{number / size:.3g}") for number in numbers])
+    return float(f"{numbers / size:.3g}")
 
 
 def times_input_dim(number: float, *, _root_: DictConfig) -> float:

@@ -12,6 +12,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -27,7 +28,7 @@ from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.files import digest
 
 SPLITS = ("train", "val", "test")
-# Sizes of an input of modules of one's own, by the settings that make them.
+# Sizes of an input, by the settings and the state of the files that make them.
 _INPUT_DIMS: dict[str, int] = {}
 
 
@@ -51,7 +52,8 @@ def data_of(settings: DictConfig) -> SplitDataModule:
 def input_dim_of(settings: DictConfig) -> int:
     """Size of an input of the data that settings name.
 
-    A module of one's own is made and set up for that once in a process.
+    A module of one's own is made and set up for that once in a process, and ``path`` is looked into
+    again only once its files have changed.
 
     Raises:
         SettingError: the settings name nothing that could be made.
@@ -69,13 +71,23 @@ def input_dim_of(settings: DictConfig) -> int:
         return known
     is_ours = inspect.isclass(kind) and issubclass(kind, SplitDataModule)
     resolved = OmegaConf.to_container(settings, resolve=True)
-    name = json.dumps(resolved, sort_keys=True, default=str)
+    path = resolved.get("path") if is_ours else None
+    name = json.dumps([resolved, state_of_files(path)], sort_keys=True, default=str)
     try:
-        if is_ours or name not in _INPUT_DIMS:
+        if (is_ours and path is None) or name not in _INPUT_DIMS:
             _INPUT_DIMS[name] = data_of(settings).input_dim
     except InstantiationException as error:
         raise error.__cause__ or error from None
     return _INPUT_DIMS[name]
+
+
+def state_of_files(path: str | Path | None) -> list:
+    """What changes with a file, or with one directly in a folder: its size and its time."""
+    if path is None or not Path(path).exists():
+        return []
+    files = sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
+    states = [(file.name, file.stat()) for file in files if file.exists()]
+    return [[name, state.st_ino, state.st_size, state.st_mtime_ns] for name, state in states]
 
 
 class OwnData(SplitDataModule):

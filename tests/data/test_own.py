@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_lightning.data import cache, own
+from sparse_lightning.data.arrays import Arrays
 from sparse_lightning.data.image_folder import ImageFolder
 from sparse_lightning.data.own import OwnData, data_of, input_dim_of
 from sparse_lightning.decoders import LinearDecoder
@@ -336,6 +337,20 @@ def test_a_module_of_ones_own_is_made_once_for_its_size(monkeypatch):
         config = OmegaConf.create({"labels": labels, "data": settings})
         assert input_dim_of(config.data) == DIM
         assert len(made) == count
+
+
+def test_a_file_is_opened_for_its_size_once_until_it_changes(monkeypatch, tmp_path: Path):
+    opened, size_of = [], Arrays.input_dim.fget
+    monkeypatch.setattr(Arrays, "input_dim", property(lambda s: opened.append(1) or size_of(s)))
+    target = "sparse_lightning.data.arrays.Arrays"
+    for path in (tmp_path / "x.npy", tmp_path):
+        opened.clear()
+        settings = OmegaConf.create({"_target_": target, "path": str(path), "cache_dir": "x"})
+        for dim, count in ((3, 1), (3, 1), (4, 2)):
+            if count > len(opened):
+                np.save(tmp_path / "x.npy", np.zeros((5, dim)))
+            assert input_dim_of(settings) == dim
+            assert len(opened) == count
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
