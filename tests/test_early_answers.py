@@ -43,7 +43,7 @@ MISTAKES = [
     (["train", "-m", "modle=sdl,vdl"], "Nearest valid names: model"),
     (["train", "-m", "model=sdl,vdl", "hydra.launcher.n_jobs=2"], "add hydra/launcher=joblib"),
     (["train", "-m", "model=sdl,vdl", "sparsity_level=0,77"], "sparsity_level=77 must be between"),
-    (["train", "model.energy.variance_weight=.inf"], "variance_weight=inf must be a finite"),
+    (["train", "model.energy.variance_weight=inf"], "variance_weight=inf must be a finite"),
     (
         ["train", "-m", "model.energy.sparsity_weight=0.01,-0.01"],
         "model.energy.sparsity_weight=-0.01 must be a finite number, 0 or more",

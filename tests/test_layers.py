@@ -24,7 +24,7 @@ COMMANDS = {"config", "train", "evaluate", "encode", "collect", "reproduce", "ru
 FLOORS = [
     {"errors", "files", "checkpoint_format", "quality"}
     # Figures of arrays and tables alone, which training and sweeps draw as well.
-    | {"figures.style", "figures.tiles", "figures.histograms", "figures.sweep"},
+    | {"figures.style", "figures.tiles", "figures.histograms", "figures.heat_map", "figures.sweep"},
     {"data"},
     {METHOD},
     {"training"},

@@ -67,8 +67,6 @@ class Record:
             recorded = OmegaConf.load(path)
             if not isinstance(recorded, DictConfig):
                 raise ConfigTypeError("a list, where settings have names")
-            if "model" not in recorded:
-                raise ConfigTypeError("settings of another program")
         except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}): give the folder of a run of "

@@ -89,6 +89,11 @@ def collect(folder: str | Path) -> pd.DataFrame:
     pending = [Run(path) for path in unbegun(folder)]
     if not runs and not pending:
         raise DataError(f"{folder} holds no run: give the folder of a sweep, or one above it.")
+    for run in runs:
+        if "model" not in run.config:
+            raise DataError(
+                f"{run.folder} holds settings of another program: give the folder of a sweep."
+            )
     settings = [run.settings for run in runs]
     rows = [_row(folder, run, own) for run, own in zip(runs, settings)]
     telling = _telling_settings(rows, settings)

@@ -278,7 +278,7 @@ def with_nan(values: np.ndarray) -> np.ndarray:
 
 
 REFUSED = {
-    "NaN": (with_nan, r"NaN or infinity 3 times, first in row 17, column 2"),
+    "NaN": (with_nan, r"NaN or infinity 3 times, the first in row 17, column 2"),
     "rank": (lambda v: v[:, 0], r"shape \(60,\) .* has no rows: give \(n, d\)"),
     "empty": (lambda v: v[:0], r"shape \(0, 4\) .* is empty"),
     "objects": (lambda v: v.astype(object), r"x\.npy cannot be read .*without Python objects"),

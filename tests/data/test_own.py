@@ -145,7 +145,7 @@ def test_an_array_becomes_a_regret_curve(compose: Compose, tmp_path: Path):
         expected = explained(test.inputs, model(test.inputs), data.training_mean.float())
     assert results["test/r2"] == pytest.approx(expected, rel=1e-4)
     assert [path.name for path in (run.folder / "figures").glob("*.png")].count("codes.png") == 1
-    assert not (run.folder / "figures" / "atoms.png").exists()
+    assert (run.folder / "figures" / "atoms.png").exists()
 
     summary = summarize(collect(tmp_path / "runs"))
     assert regret_curve(summary).axes[0].get_ylabel() == "R²"

@@ -161,7 +161,7 @@ def test_longer_goes_on_from_shorter_and_keeps_its_results_until_then(
     # Results, and the model that they are of, are still those of two epochs.
     run = Run(tmp_path / "parts")
     assert (run.results, run.settings["trainer.max_epochs"], run.epochs_done) == (first, 2, 3)
-    assert (run.state, run.state_of(4)) == (State.FINISHED, State.INTERRUPTED)
+    assert (run.state, run.state_of(4)) == (State.FINISHED, State.FAILED)
     kept = weights_of(run.best_checkpoint)
     assert all(torch.equal(shorter[name], kept[name]) for name in shorter)
     assert torch.load(run.best_checkpoint, weights_only=True)["epoch"] < 2

@@ -245,6 +245,14 @@ def test_an_empty_folder_and_a_damaged_plan_are_named(tmp_path: Path, monkeypatc
         main()
 
 
+def test_settings_of_another_program_are_named(add_run, tmp_path: Path):
+    add_run("own", "model=sdl", psnr=15.0)
+    (tmp_path / "sweep" / "other").mkdir()
+    (tmp_path / "sweep" / "other" / "config.yaml").write_text("optimizer: adam\n")
+    with pytest.raises(DataError, match="other holds settings of another program"):
+        collect(tmp_path / "sweep")
+
+
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", 'epoch\n"1'])
 def test_a_damaged_record_of_epochs_is_named(tmp_path: Path, content):
     (tmp_path / "metrics.csv").write_text(content)

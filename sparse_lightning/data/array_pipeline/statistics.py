@@ -177,7 +177,7 @@ def scan(source: Source, rows: Rows, counted: np.ndarray | None) -> ColumnStatis
     if bad:
         row, column = first
         raise DataError(
-            f"{source.setting}={source.path} holds NaN or infinity {bad} times, first "
+            f"{source.setting}={source.path} holds NaN or infinity {bad} times, the first "
             f"in {source.place(row)}, column {column} (from 0): mend these rows or leave "
             "them out."
         )
