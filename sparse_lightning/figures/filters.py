@@ -13,7 +13,7 @@ from sparse_lightning.figures.style import (
     families_in_order,
     family_name,
     family_style,
-    sparsity_symbol,
+    sparsity_label,
     tidy,
 )
 from sparse_lightning.studies.study_result import StudyResult
@@ -30,7 +30,7 @@ def noise(summary: pd.DataFrame, data: str) -> Figure:
     """Mean over seeds of each family and λ above 0, with bars of one standard deviation."""
     summary = summary[summary["sparsity_weight"] > 0]
     weights = sorted(summary["sparsity_weight"].unique())
-    symbols = dict.fromkeys(sparsity_symbol(own) for own in families_in_order(summary["family"]))
+    labels = dict.fromkeys(map(sparsity_label, families_in_order(summary["family"])))
     figure = Figure(figsize=(8.4, 4.0), layout="constrained")
     row = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (column, title) in zip(row, PANELS.items()):
@@ -44,7 +44,7 @@ def noise(summary: pd.DataFrame, data: str) -> Figure:
                 label=family_name(family),
                 **family_style(family),
             )
-        axes.set(xscale="log", xlabel=" or ".join(symbols), ylim=(-0.02, 1.02))
+        axes.set(xscale="log", xlabel=" or ".join(labels), ylim=(-0.02, 1.02))
         axes.set_xticks(weights, [f"{weight:g}" for weight in weights], rotation=45)
         axes.minorticks_off()
         axes.set_title(title, fontsize=9)

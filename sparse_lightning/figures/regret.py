@@ -179,7 +179,7 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
     legend_below(figure, 5)
     figure.suptitle(
         f"Reconstruction at equal sparsity over training, {data}\n"
-        "by the weights of lowest energy so far; pale: by those of the epoch",
+        "by the best weights so far; pale: by those of the epoch",
         fontsize=10,
     )
     return figure

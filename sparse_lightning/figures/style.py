@@ -65,6 +65,11 @@ def sparsity_symbol(family: str) -> str:
     return "k" if family in COUNTING else "λ"
 
 
+def sparsity_label(family: str) -> str:
+    """What an axis over `sparsity_symbol` is called."""
+    return "active components k" if family in COUNTING else "sparsity weight λ"
+
+
 def family_style(family: str) -> dict[str, str]:
     """Colour by what prevents collapse; linear decoders dashed, non-linear solid."""
     stem, decoder = stem_and_decoder(family)

@@ -82,16 +82,18 @@ def _require_numbers(
     missing = [name for name in columns if name not in types]
     wrong = [name for name in columns if name not in missing and _width(types[name]) is None]
     if missing or wrong or not columns:
-        told = (
-            f"{missing[0]} is missing" if missing else f"{wrong[0]} has no numbers" if wrong else ""
-        )
-        nearest = difflib.get_close_matches(missing[0], types, MOST_TOLD) if missing else []
-        names = nearest or list(types)
+        told, nearest = "it has no column of numbers", []
+        if missing:
+            told = f"{missing[0]} is missing"
+            nearest = difflib.get_close_matches(missing[0], types, MOST_TOLD)
+        elif wrong:
+            told = f"{wrong[0]} has no numbers"
+        names, others = nearest or list(types), ""
+        if len(names) > MOST_TOLD:
+            others = f", and {len(names) - MOST_TOLD} others"
         known = ", ".join(f"{name} ({types[name]})" for name in names[:MOST_TOLD])
-        others = f", and {len(types) - MOST_TOLD} others" if len(names) > MOST_TOLD else ""
         raise SettingError(
-            f"data.columns={list(columns)} do not fit {path} "
-            f"({told or 'it has no column of numbers'}): "
+            f"data.columns={list(columns)} do not fit {path} ({told}): "
             f"{'the nearest' if nearest else 'its columns'} are {known}{others}."
         )
 
