@@ -7,6 +7,8 @@ Codes by inference are those of the model's own energy, batch by batch: with a v
 sample's code depends on the batch that it is in, so batches are the same however often the command
 is stopped.
 
+``splits=[all]`` keeps the rows of a file together, in their order.
+
 Inputs are standardised as those that the model was trained on were: rows of other files
 (``data=arrays``) by the mean and the standard deviation in the checkpoint.
 """
@@ -27,9 +29,9 @@ from tqdm import tqdm
 
 from sparse_lightning import config as configuration
 from sparse_lightning.code_files import FORMATS, LAYOUTS, CodeFiles
-from sparse_lightning.data.arrays import NONE, Arrays
+from sparse_lightning.data.arrays import ALL, NONE, Arrays
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.data.own import data_of
+from sparse_lightning.data.own import SPLITS, data_of
 from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.experiments.runs import Run
@@ -38,7 +40,7 @@ from sparse_lightning.imports import import_parts
 from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE
-from sparse_lightning.studies.shared_data import shared_data
+from sparse_lightning.studies.shared_data import keep_whole, shared_data
 from sparse_lightning.studies.trained_models import find_trained_models
 
 ENCODER, INFERENCE = "encoder", "inference"
@@ -61,9 +63,6 @@ def encode(config: DictConfig) -> CodeFiles:
         kind = config.codes or (INFERENCE if model.encoder is None else ENCODER)
         if kind == ENCODER and model.encoder is None:
             raise SettingError("codes=encoder, and the model has none: set codes=inference.")
-        unknown = [split for split in config.splits if split not in data.splits]
-        if unknown or not config.splits:
-            raise SettingError(f"splits={list(config.splits)} must be some of {list(data.splits)}.")
         files = _files(config, model, data, kind, digest)
         if _is_coupled(model, kind):
             _require_variance(files.about["counts"])
@@ -71,11 +70,15 @@ def encode(config: DictConfig) -> CodeFiles:
         for split in set(config.splits) & data.positions.keys():
             files.write_rows(split, data.positions[split])
         _write(files, model.to(_device(config.device)), data, kind)
-    counts = ", ".join(f"{count:,} of {split}" for split, count in files.about["counts"].items())
+    counts = ", ".join(_counted(*counted) for counted in files.about["counts"].items())
     told = f"{folder}: codes by {kind}, {counts}{_statistics_told(config, data)}"
     told += "; sparse_lightning.code_files.read_codes reads them"
     Console().print(told, soft_wrap=True, highlight=False)
     return files
+
+
+def _counted(split: str, count: int) -> str:
+    return f"all {count:,} rows" if split == ALL else f"{count:,} of {split}"
 
 
 def _require_settings(config: DictConfig) -> None:
@@ -85,6 +88,9 @@ def _require_settings(config: DictConfig) -> None:
             told = " or ".join("null" if value is None else value for value in known)
             raise SettingError(f"{name}={config[name]} must be {told}.")
     require_count("shard_size", config.shard_size)
+    splits = list(config.splits)
+    if splits != [ALL] and (not splits or not set(splits) <= set(SPLITS)):
+        raise SettingError(f"splits={splits} must be some of {list(SPLITS)}, or [{ALL}].")
 
 
 def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataModule, str]:
@@ -103,7 +109,8 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
         content = b"".join((path / name).read_bytes() for name in (SETTINGS_FILE, WEIGHTS_FILE))
         return model, _data_that_fit(config, model), hashlib.sha256(content).hexdigest()
     (trained,) = find_trained_models(checkpoint=str(path))
-    return trained.model, shared_data([trained], config.get("data")), trained.digest
+    data = shared_data([trained], config.get("data"), whole=ALL in config.splits)
+    return trained.model, data, trained.digest
 
 
 def _data_that_fit(config: DictConfig, model: SparseAutoencoder) -> SplitDataModule:
@@ -114,6 +121,8 @@ def _data_that_fit(config: DictConfig, model: SparseAutoencoder) -> SplitDataMod
             f"checkpoint={config.checkpoint} takes inputs of {model.decoder.input_dim} numbers, "
             f"and the data have {data.input_dim}: choose other data=."
         )
+    if ALL in config.splits:
+        keep_whole(data)
     data.prepare_data()
     data.setup("test")
     return data

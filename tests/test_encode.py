@@ -317,6 +317,34 @@ def test_other_rows_are_standardised_as_those_of_training(
     assert ("standardised" in shown) == bool(told)
 
 
+@pytest.mark.parametrize("kind", ["training", "new", "shared"])
+def test_all_rows_are_kept_together(kind, run_on_rows: Path, composed, tmp_path: Path, capsys):
+    """In the order of their file, standardised as in training, however few they are."""
+    state = torch.load(run_on_rows, weights_only=True)["Arrays"]
+    mean, std = state["mean"].numpy(), state["std"].numpy()
+    path = tmp_path / ("x.npy" if kind == "training" else "new.npy")
+    np.save(tmp_path / "new.npy", np.random.default_rng(1).normal(size=(3, SIZE**2)))
+    named, rows = run_on_rows, np.load(path)
+    model = find_trained_models(checkpoint=str(run_on_rows))[0].model
+    if kind == "shared":
+        named, mean, std = tmp_path / "shared", rows.mean(0), rows.std(0)
+        model.save_pretrained(named)
+    other = ["data=arrays", f"data.path={path}", f"data.cache_dir={tmp_path}", "seed=0"]
+    overrides = [f"checkpoint={named}", "splits=[all]", *(other if kind != "training" else [])]
+    folder = encode(composed(*overrides)).folder
+    expected = model.encode(torch.from_numpy((rows - mean) / std).float()).detach().numpy()
+    np.testing.assert_allclose(read_codes(folder, "all").toarray(), expected, atol=1e-4)
+    assert read_rows(folder, "all").tolist() == list(range(len(rows)))
+    assert f"all {len(rows)} rows" in capsys.readouterr().out
+
+
+def test_only_rows_of_a_file_can_be_kept_together(composed):
+    with pytest.raises(SettingError, match=r"splits=\[all\] needs data=arrays or"):
+        encode(composed("splits=[all]"))
+    with pytest.raises(SettingError, match=r"must be some of .*, or \[all\]"):
+        encode(composed("splits=[all,test]"))
+
+
 def test_a_run_is_named_by_its_folder(run_on_rows: Path, composed, tmp_path: Path):
     of_file = encode(composed(f"checkpoint={run_on_rows}")).about
     of_run = encode(composed(f"checkpoint={tmp_path / 'run'}", f"output={tmp_path / 'again'}"))

@@ -27,8 +27,8 @@ from sparse_lightning.data.array_pipeline.fit import (
     white_of,
 )
 from sparse_lightning.data.array_pipeline.formats import Choice
-from sparse_lightning.data.array_pipeline.groups import read_column, read_file
-from sparse_lightning.data.array_pipeline.rows import Rows, Source, files_of
+from sparse_lightning.data.array_pipeline.row_values import numbered, values_of_rows
+from sparse_lightning.data.array_pipeline.rows import Rows, Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
 from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, training_statistics
 from sparse_lightning.data.batch import Batch, TensorSlices
@@ -36,6 +36,7 @@ from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import DataError, SettingError, require_count
 from sparse_lightning.files import digest
 
+ALL = "all"  # The one split of `Arrays.keep_whole`.
 GLOBAL, FEATURE, NONE = "global", "feature", "none"
 
 
@@ -47,6 +48,7 @@ class ArrayRows(TensorSlices):
         order: numbers of those of this split, in the order of its samples.
         mean, std: inputs are (x − mean) / std; one number each, or (d,).
         scale, shift: of `Batch`, where rows are images.
+        labels: the number of the class of each of all rows, (n,).
     """
 
     def __init__(
@@ -57,20 +59,23 @@ class ArrayRows(TensorSlices):
         std: np.ndarray,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         self.rows, self.order = rows, order
         self.mean, self.std = mean.astype(rows.dtype), std.astype(rows.dtype)
-        self.scale, self.shift = scale, shift
+        self.scale, self.shift, self.labels = scale, shift, labels
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        values = self.rows.gather(self.order[indices])
+        numbers = self.order[indices]
+        values = self.rows.gather(numbers)
         values -= self.mean
         values /= self.std
         inputs = torch.from_numpy(values.astype(np.float32, copy=False))
-        return Batch(inputs, self.scale, self.shift)
+        labels = None if self.labels is None else self.labels[numbers]
+        return Batch(inputs, self.scale, self.shift, labels)
 
 
 class Arrays(SplitDataModule):
@@ -84,6 +89,8 @@ class Arrays(SplitDataModule):
         path_val, path_test: files of their own for these splits; None: rows of ``path``.
         groups: column or key that says which group a row is of, or an .npy file of that; whole
             groups go to one split. None: rows are split one by one.
+        labels: column or key that says which class a row is of, or an .npy file of that, for
+            studies. Neither this column nor that of groups is part of the rows.
         val_share, test_share: fraction of the rows of ``path`` for these splits.
         num_train, num_val, num_test: at most so many rows of each split, None for all.
         standardise: ``feature``: each column less its mean, over its standard deviation;
@@ -113,6 +120,7 @@ class Arrays(SplitDataModule):
         path_val: str | Path | None = None,
         path_test: str | Path | None = None,
         groups: str | Path | None = None,
+        labels: str | Path | None = None,
         val_share: float = 0.1,
         test_share: float = 0.1,
         num_train: int | None = None,
@@ -130,18 +138,19 @@ class Arrays(SplitDataModule):
         if path is None:
             raise SettingError("data.path=null: set data.path to a file of numbers, or a folder.")
         self.path, self.cache_dir = Path(path), Path(cache_dir)
-        name = None if groups is None else str(groups)
+        beside = tuple(str(name) for name in (groups, labels) if name is not None)
         names = None if columns is None else [str(column) for column in columns]
         # Keys of a dictionary of tensors may be numbers.
-        self.choice = Choice(None if key is None else str(key), names, name)
+        self.choice = Choice(None if key is None else str(key), names, beside)
         self.paths = {"val": path_val, "test": path_test}
-        self.groups, self.split_seed = groups, split_seed
+        self.groups, self.labels, self.split_seed = groups, labels, split_seed
         self.shares = {"val": val_share, "test": test_share}
         self.most = {"train": num_train, "val": num_val, "test": num_test}
         self.standardise = standardise or (GLOBAL if image_shape else FEATURE)
         self.image_shape = None if image_shape is None else _without_single(image_shape)
         self.pixel_range = pixel_range
         self.given: tuple[np.ndarray, np.ndarray] | None = None
+        self.is_whole = False
         self._require_settings()
 
     def _require_settings(self) -> None:
@@ -178,6 +187,11 @@ class Arrays(SplitDataModule):
                 f"data.groups={self.groups} has nothing to split: data.path_val and "
                 "data.path_test are given already. Leave data.groups out."
             )
+        if self.labels is not None and any(self.paths.values()) and Path(self.labels).is_file():
+            raise SettingError(
+                f"data.labels={self.labels} is a file of data.path alone: name a column or a key "
+                "that data.path_val and data.path_test have as well."
+            )
         shape = self.image_shape
         is_coloured = shape is not None and len(shape) == 3 and 3 in (shape[0], shape[-1])
         if shape is not None and len(shape) != 2 and not is_coloured:
@@ -206,7 +220,7 @@ class Arrays(SplitDataModule):
         """The files that splits have to themselves, and those that are split, as ``train``."""
         found = {"train": self.source}
         for split, path in self.paths.items():
-            if path is not None:
+            if path is not None and not self.is_whole:
                 source = Source.open(f"data.path_{split}", Path(path), self.source.choice)
                 self._require_equal_rows(source)
                 found[split] = source
@@ -286,20 +300,25 @@ class Arrays(SplitDataModule):
             )
         rows = {name: source.rows(self.cache_dir) for name, source in self.sources.items()}
         orders = self._orders()
+        of_training = orders.get("train", orders.get(ALL))
         statistics = training_statistics(
-            self.sources, rows, orders["train"], self.cache_dir, self.contents
+            self.sources, rows, of_training, self.cache_dir, self.contents
         )
         mean, std = self._normalisation(statistics)
-        pixels = self._pixels(statistics, mean, std)
+        pixels, labels = self._pixels(statistics, mean, std), self._labels()
         for split, order in orders.items():
             own = rows.get(split, rows["train"])
-            self.splits[split] = ArrayRows(own, order, mean, std, *pixels)
+            self.splits[split] = ArrayRows(
+                own, order, mean, std, *pixels, labels.get(split, labels.get("train"))
+            )
         self.positions = orders
         self.mean, self.std = mean, std
         self.training_mean = torch.from_numpy((statistics.mean - mean) / std)
 
     def _orders(self) -> dict[str, np.ndarray]:
         """Numbers of the rows of each split, in the order of its samples."""
+        if self.is_whole:
+            return {ALL: np.arange(self.source.count)}
         taken = [split for split, path in self.paths.items() if path is None]
         shares = [self.shares[split] for split in taken]
         if self.groups is None:
@@ -320,18 +339,20 @@ class Arrays(SplitDataModule):
         return orders
 
     def _groups(self) -> np.ndarray:
-        name = str(self.groups)
-        if Path(name).is_file():
-            values = read_file(Path(name))
-        else:
-            files = files_of("data.path", self.path)
-            values = np.concatenate([read_column(file, name) for file in files])
-        if values.shape != (self.source.count,):
-            raise DataError(
-                f"data.groups={name} has the shape {values.shape}, and data.path={self.path} has "
-                f"{self.source.count} rows: give one value for each row."
-            )
-        return values
+        return values_of_rows("data.groups", str(self.groups), self.source)
+
+    def _labels(self) -> dict[str, Tensor]:
+        """The number of the class of each row of `sources`, (n,); empty where none are given."""
+        if self.labels is None:
+            return {}
+        name = str(self.labels)
+        values = [values_of_rows("data.labels", name, own) for own in self.sources.values()]
+        numbers, _ = numbered(f"data.labels={name}", values)
+        return dict(zip(self.sources, map(torch.from_numpy, numbers)))
+
+    def keep_whole(self) -> None:
+        """Before `setup`: one split, ``all``, of all rows of ``path`` in their order."""
+        self.is_whole = True
 
     def standardise_by(self, mean: Tensor, std: Tensor) -> None:
         """Before `setup`: take (x − mean) / std of other rows, those of a model's training."""

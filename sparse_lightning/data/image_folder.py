@@ -6,6 +6,7 @@ one row for an image or patch; what follows is that of `arrays`. There is no con
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -13,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.array_pipeline.rows import Source
@@ -28,6 +31,7 @@ from sparse_lightning.files import digest, write_json
 
 MODES = {"rgb": "RGB", "grey": "L"}
 WHOLE, PATCH = "whole", "patch"
+IMAGES_FILE = "images.json"
 # To be raised with every change of the code that changes the pixels it makes.
 VERSION = 1
 
@@ -45,6 +49,9 @@ class ImageFolder(Arrays):
             None: twice ``size``.
         crops_per_image: patches cut from each image.
         num_workers: threads that decode, None for one on each core.
+
+    The class of an image is the folder in ``root`` that it is in, at any depth. Where images are in
+    ``root`` itself, or in a single folder, they have none.
 
     The other arguments are those of `Arrays`. Files that cannot be used are passed over and named.
 
@@ -122,6 +129,17 @@ class ImageFolder(Arrays):
         with read_from(self._made()):
             return np.load(self._made() / "image_of_row.npy", allow_pickle=False)
 
+    def _labels(self) -> dict[str, Tensor]:
+        with read_from(self._made()):
+            names = json.loads((self._made() / IMAGES_FILE).read_text())["images"]
+            of_row = np.load(self._made() / "image_of_row.npy", allow_pickle=False)
+        parts = [Path(name).parts for name in names]
+        classes = [path[0] if len(path) > 1 else "" for path in parts]
+        if "" in classes or len(set(classes)) < 2:
+            return {}
+        numbers = np.unique(classes, return_inverse=True)[1].astype(np.int64)
+        return {"train": torch.from_numpy(numbers[of_row])}
+
     def _made(self) -> Path:
         """The folder of decoded images, made now unless it is there."""
         if self._folder is None:
@@ -168,7 +186,7 @@ class ImageFolder(Arrays):
         if skipped:
             print(f"data.root={self.root}: {describe_skipped(skipped)}.", file=sys.stderr)
         np.save(folder / "image_of_row.npy", np.array(images, np.int64))
-        write_json(folder / "images.json", {"images": names, "skipped": skipped})
+        write_json(folder / IMAGES_FILE, {"images": names, "skipped": skipped})
 
     def _decoded(
         self, photographs: list[Photograph]

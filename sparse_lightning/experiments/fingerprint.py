@@ -101,6 +101,7 @@ EXTENDABLE = (
     "data.path_val",
     "data.path_test",
     "data.groups",
+    "data.labels",
     "ckpt_path",
     "init_from",
 )

@@ -24,10 +24,10 @@ NAMES = {
     UNVALIDATED: "low_data_unvalidated",
     AUTHORS: "low_data_authors",
 }
-# What the bars of methods on pixels are over, where an arm gives them bars.
-ON_PIXELS = {
-    VALIDATED: "; of methods on pixels, over random starts and draws of labels",
-    AUTHORS: "; of methods on pixels, over random starts",
+# What the bars of methods on raw inputs are over, where an arm gives them bars.
+ON_INPUTS = {
+    VALIDATED: "; of methods on raw inputs, over random starts and draws of labels",
+    AUTHORS: "; of methods on raw inputs, over random starts",
     UNVALIDATED: "",
 }
 BASELINE_STYLES = {
@@ -39,7 +39,7 @@ BASELINE_STYLES = {
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
-    """Top-1 and top-3 error side by side, for each arm."""
+    """Top-1 and top-3 error side by side, for each arm; of up to three classes top-1 alone."""
     for arm, rows in result.more["summary"].groupby("arm"):
         yield NAMES[arm], error_curves(rows, result.data, arm)
 
@@ -48,10 +48,11 @@ def error_curves(summary: pd.DataFrame, data: str, arm: str) -> Figure:
     """One curve per method; bars are one standard deviation over model seeds.
 
     Draws of labels are averaged before. A method with one seed or none has no bar. A method on
-    pixels that begins at random has no model: its bars are over its starts, each with a draw of
+    raw inputs that begins at random has no model: its bars are over its starts, each with a draw of
     labels where these are drawn.
     """
-    figure = Figure(figsize=(9.6, 4.8), layout="constrained")
+    errors = ["top1"] if (summary["top3"] == 0).all() else ["top1", "top3"]
+    figure = Figure(figsize=(4.8 * len(errors), 4.8), layout="constrained")
     methods = set(summary["method"])
     families = families_in_order(methods - set(BASELINE_STYLES))
     styles = {family: (family_name(family), family_style(family)) for family in families}
@@ -60,14 +61,15 @@ def error_curves(summary: pd.DataFrame, data: str, arm: str) -> Figure:
         for name, style in BASELINE_STYLES.items()
         if name in methods
     }
-    for axes, error in zip(figure.subplots(1, 2), ("top1", "top3")):
+    for axes, error in zip(figure.subplots(1, len(errors), squeeze=False)[0], errors):
         for method, (label, style) in styles.items():
             _curve(axes, summary[summary["method"] == method], error, label=label, **style)
         _label(axes, summary, f"test error, top-{error[-1]} (%)")
-    legend_below(figure, 4)
+    legend_below(figure, 2 * len(errors))
     figure.suptitle(
         f"Classification with few labels, {data}, {arm}\n"
-        f"bars: one standard deviation over model seeds{ON_PIXELS[arm]}",
+        f"bars: one standard deviation over model seeds{ON_INPUTS[arm]}"
+        f"{'; no point: no error' if (summary[errors] == 0).any(axis=None) else ''}",
         fontsize=10,
     )
     return figure
@@ -85,7 +87,8 @@ def _curve(axes: Axes, rows: pd.DataFrame, error: str, **style) -> None:
 
 
 def _label(axes: Axes, summary: pd.DataFrame, label: str) -> None:
-    axes.set(xscale="log", yscale="log", xlabel="labelled samples per class", ylabel=label)
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set(xscale="log", xlabel="labelled samples per class", ylabel=label)
     ticks = summary.drop_duplicates("labels").sort_values("labels")
     axes.set_xticks(ticks["labels"], ticks["labels_per_class"].astype(str), fontsize=8)
     axes.minorticks_off()

@@ -67,7 +67,8 @@ def all_labels(data: SplitDataModule, split: str) -> np.ndarray:
     found = [batch.labels for batch in batches(data, split)]
     if found[0] is None:
         raise SettingError(
-            f"study=low_data needs labels, and {data.title} has none: use models of data=mnist."
+            f"study=low_data needs labels, and {data.title} has none: use models of data=mnist, or "
+            "name them by data.labels= beside the other settings of data=arrays."
         )
     return torch.cat(found).numpy()
 

@@ -6,7 +6,7 @@ A draw is fixed by a seed, equally for every method. The fewer labels of a seed 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +65,22 @@ def draw_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
             "take fewer labels, or more of data.num_train."
         )
     return np.sort(np.concatenate(chosen))
+
+
+def require_enough(labels: np.ndarray, draws: dict[str, int]) -> None:
+    """Raise `SettingError` where a class has fewer training samples than are to be drawn."""
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
+    possible = {count: n for count, n in draws.items() if count == ALL or int(count) <= smallest}
+    if possible != draws:
+        raise SettingError(
+            f"study.compute.labels_per_class={_told(draws)} has more than {smallest}, the training "
+            f"samples of the smallest class: set study.compute.labels_per_class={_told(possible)} "
+            f"study.compute.num_draws={_told(possible.values())}."
+        )
+
+
+def _told(values: Iterable) -> str:
+    return f"[{','.join(map(str, values))}]"
 
 
 def chosen(labels: np.ndarray, per_class: str, seed: int) -> np.ndarray:

@@ -50,6 +50,7 @@ from sparse_lightning.studies.labelled import (
     chosen,
     classify,
     first_chosen,
+    require_enough,
 )
 from sparse_lightning.studies.pixel_classifiers import (
     Penalties,
@@ -124,6 +125,7 @@ def low_data(
         )
     draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
+    require_enough(labels["train"], draws)
     ours = Labelled(labels, draws, chosen)
     samples = digest([fingerprint(data), *(found.tolist() for found in labels.values())])
     arms = {
@@ -153,7 +155,7 @@ def low_data(
     if has_authors_split(data):
         of_arm[AUTHORS] = _by_authors_on_pixels(inputs, data, protocol, settings, scratch_draws)
     methods = [(arm, *named) for arm, found in of_arm.items() for named in found.items()]
-    for arm, name, method in tqdm(methods, desc="pixels classified", unit="method"):
+    for arm, name, method in tqdm(methods, desc="inputs classified", unit="method"):
         found = classify(method, first if arm == AUTHORS else ours, cache, samples)
         rows += [{"data": data.title, "arm": arm, "method": name} | row for row in found]
     table = pd.DataFrame(rows)

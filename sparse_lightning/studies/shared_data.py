@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from sparse_lightning.checkpoint_format import read_checkpoint
-from sparse_lightning.data.arrays import NONE, Arrays
+from sparse_lightning.data.arrays import ALL, NONE, Arrays
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import SettingError
@@ -26,17 +26,18 @@ IMMATERIAL = {
 
 
 def shared_data(
-    trained_models: Sequence[TrainedModel], config: DictConfig | None = None
+    trained_models: Sequence[TrainedModel], config: DictConfig | None = None, whole: bool = False
 ) -> SplitDataModule:
     """The data that the models were trained on, ready to use.
 
     Args:
         trained_models: at least one.
         config: settings of other data to use instead.
+        whole: keep all rows together, see `Arrays.keep_whole`.
 
     Raises:
         SettingError: the models were trained on different data, on other contents than the files
-            have now, or do not fit ``config``.
+            have now, or do not fit ``config``; or data that are no rows of a file are to be whole.
     """
     if config is None:
         first, *others = trained_models
@@ -45,8 +46,6 @@ def shared_data(
         data = first.run.data()
     else:
         data = data_of(config)
-        if isinstance(data, Arrays):
-            _take_as_in_training(data, trained_models)
         for trained in trained_models:  # Tables and titles name what was measured.
             trained.columns["data"] = data.title
     for trained in trained_models:
@@ -55,13 +54,28 @@ def shared_data(
                 f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} values, "
                 f"and the data have {data.input_dim}: choose other data=."
             )
+    if whole:
+        keep_whole(data)
+    is_split_anew = whole or config is not None
+    if is_split_anew and isinstance(data, Arrays):
+        _take_as_in_training(data, trained_models)
     data.prepare_data()
     data.setup("test")
-    if config is None and isinstance(data, Arrays):
+    if not is_split_anew and isinstance(data, Arrays):
         ours = data.fingerprint()
         for trained in trained_models:
             _require_same_contents(trained, ours)
     return data
+
+
+def keep_whole(data: SplitDataModule) -> None:
+    """Keep all rows together, or raise `SettingError` for data that are no rows of a file."""
+    if not isinstance(data, Arrays):
+        raise SettingError(
+            f"splits=[{ALL}] needs data=arrays or data=image_folder, and {data.title} are none: "
+            "name some of train, val and test."
+        )
+    data.keep_whole()
 
 
 def state_of_data(checkpoint: Path) -> dict[str, Any]:

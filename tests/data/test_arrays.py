@@ -25,6 +25,7 @@ from sparse_lightning.data.array_pipeline import rows as module_of_rows
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row
 from sparse_lightning.data.arrays import Arrays
+from sparse_lightning.data.batch import Batch
 from sparse_lightning.errors import DataError, SettingError
 from sparse_lightning.studies.coding import fingerprint as of_study
 
@@ -534,6 +535,83 @@ def test_groups_that_are_no_file_are_refused_in_a_sentence(values, tmp_path: Pat
     for name in ("groups.csv", "x.npz", "objects.npy"):
         with pytest.raises(DataError, match=rf"data\.groups=.*{name} cannot be read as \.npy"):
             data_of(tmp_path / "x.npy", groups=tmp_path / name).setup()
+
+
+def batches_of(data: Arrays) -> dict[str, Batch]:
+    return {name: rows.__getitems__(list(range(len(rows)))) for name, rows in data.splits.items()}
+
+
+@pytest.mark.parametrize("kind", ["file", "column", "category", "key", "folder"])
+def test_each_row_has_the_number_of_its_class(kind, values, tmp_path: Path):
+    names = np.resize(["cat", "ant", "bee"], COUNT)
+    path, labels = tmp_path / "x.parquet", "kind"
+    if kind in ("column", "category"):
+        column = names if kind == "column" else pandas.Categorical(names)
+        pandas.DataFrame({"a": values[:, 0], "kind": column}).to_parquet(path)
+    elif kind == "key":
+        path = tmp_path / "x.npz"
+        np.savez(path, x=values, kind=np.array([3.0, -1.0, 0.0])[np.arange(COUNT) % 3])
+    elif kind == "file":
+        path, labels = tmp_path / "x.npy", str(tmp_path / "y.npy")
+        np.save(path, values)
+        np.save(labels, names)
+    else:
+        path = tmp_path / "tables"
+        path.mkdir()
+        for number, rows in enumerate((slice(0, 25), slice(25, None))):
+            table_of(path / f"{number}.parquet", a=values[rows, 0], kind=names[rows])
+    data = data_of(path, labels=labels)
+    data.setup()
+    for name, batch in batches_of(data).items():
+        expected = {"cat": 2, "ant": 0, "bee": 1}
+        assert batch.labels.tolist() == [expected[names[i]] for i in data.splits[name].order]
+        assert batch.inputs.shape[1] == (4 if kind in ("file", "key") else 1)
+
+
+def test_classes_have_one_number_in_all_files(values, tmp_path: Path):
+    for name, kinds in {"x": "abc", "v": "bd", "t": "c"}.items():
+        table_of(tmp_path / f"{name}.parquet", a=values[:, 0], kind=np.resize([*kinds], COUNT))
+    paths = {f"path_{split}": tmp_path / f"{split[0]}.parquet" for split in ("val", "test")}
+    data = data_of(tmp_path / "x.parquet", labels="kind", **paths)
+    data.setup()
+    found = {name: set(batch.labels.tolist()) for name, batch in batches_of(data).items()}
+    assert found == {"train": {0, 1, 2}, "val": {1, 3}, "test": {2}}
+
+
+def test_labels_that_are_no_classes_are_refused_in_a_sentence(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    wrong = {
+        "is no file, and .* has no names": "kind",
+        r"has the value 0\.5, which is no class": np.resize([1, 0.5], COUNT),
+        "has a single class, 7": np.full(COUNT, 7),
+        r"has the shape \(9,\), and data\.path=.* has 60 rows": np.arange(9),
+        "has missing values, the first in row 2": np.resize([0, 1, np.nan], COUNT),
+    }
+    for number, (told, labels) in enumerate(wrong.items()):
+        if not isinstance(labels, str):
+            np.save(tmp_path / f"{number}.npy", labels)
+            labels = str(tmp_path / f"{number}.npy")
+        with pytest.raises((SettingError, DataError), match=rf"data\.labels=\S+ {told}"):
+            data_of(tmp_path / "x.npy", labels=labels).setup()
+    np.save(tmp_path / "v.npy", values)
+    with pytest.raises(SettingError, match=r"data\.labels=\S+ is a file of data\.path alone"):
+        data_of(tmp_path / "x.npy", labels=tmp_path / "1.npy", path_val=tmp_path / "v.npy")
+    for name, kinds in {"x": ["a", "b"], "v": [0, 1]}.items():
+        table_of(tmp_path / f"{name}.parquet", a=values[:, 0], kind=np.resize(kinds, COUNT))
+    mixed = data_of(tmp_path / "x.parquet", labels="kind", path_val=tmp_path / "v.parquet")
+    with pytest.raises(DataError, match="has texts for one split, and numbers for another"):
+        mixed.setup()
+
+
+def test_rows_that_are_kept_whole_are_in_the_order_of_their_file(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values[:3])
+    np.save(tmp_path / "v.npy", values)
+    data = data_of(tmp_path / "x.npy", standardise="none", path_val=tmp_path / "v.npy")
+    data.keep_whole()
+    data.setup("test")
+    assert list(data.splits) == ["all"]
+    assert batches_of(data)["all"].inputs.tolist() == values[:3].tolist()
+    assert data.positions["all"].tolist() == [0, 1, 2]
 
 
 def test_a_disk_without_room_is_told_of_what_is_built(values, tmp_path: Path, monkeypatch):

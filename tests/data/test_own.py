@@ -408,6 +408,26 @@ def test_whole_images_are_those_of_pillow_in_colour_and_grey(images: Path):
     assert grey.splits["test"].__getitems__([0]).inputs.shape == (1, 100)
 
 
+@pytest.mark.parametrize("crop", ["whole", "patch"])
+def test_the_class_of_an_image_is_the_folder_that_it_is_in(crop, images: Path):
+    for number, path in enumerate(sorted(images.glob("??.png"))):
+        folder = images / ["owl", "cat", "cow/calf"][number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / path.name)
+    data = folder_of(images, size=8, crop=crop, crops_per_image=2)
+    data.setup()
+    names = json.loads((data._folder / "images.json").read_text())["images"]
+    of_row = np.load(data._folder / "image_of_row.npy")
+    for samples in data.splits.values():
+        labels = samples.__getitems__(list(range(len(samples)))).labels
+        folders = [Path(names[of_row[row]]).parts[0] for row in samples.order]
+        assert [["cat", "cow", "owl"][label] for label in labels] == folders
+    (images / "owl").rename(images.parent / "owl")
+    for path in (images.parent / "owl").glob("*.png"):
+        path.rename(images / path.name)
+    assert folder_of(images, size=8, crop=crop)._labels() == {}
+
+
 def test_a_disk_has_room_for_one_copy_of_images(images: Path, monkeypatch):
     files = len(list(images.iterdir()))
     usage = type("Usage", (), {"free": files * 300 - 1})

@@ -334,10 +334,42 @@ def test_the_figure_says_what_its_bars_are():
         for arm in (VALIDATED, AUTHORS, UNVALIDATED)
     }
     assert all(f"tiny, {arm}" in title for arm, title in titles.items())
-    on_pixels = "over model seeds; of methods on pixels, over random starts"
-    assert titles[VALIDATED].endswith(f"{on_pixels} and draws of labels")
-    assert titles[AUTHORS].endswith(on_pixels)
+    on_inputs = "over model seeds; of methods on raw inputs, over random starts"
+    assert titles[VALIDATED].endswith(f"{on_inputs} and draws of labels")
+    assert titles[AUTHORS].endswith(on_inputs)
     assert titles[UNVALIDATED].endswith("over model seeds")
+
+
+def test_of_few_classes_top_3_is_not_drawn():
+    """Three guesses at two classes are never wrong, and 0 has no place on a logarithmic axis."""
+    rows = pd.DataFrame(
+        {"method": ["sdl"], "labels": 2, "labels_per_class": "1", "top1": 0.3, "top3": 0.0,
+         "top1_std": 0.02, "top3_std": 0.0}
+    )  # fmt: skip
+    few, more = (error_curves(table, "tiny", VALIDATED) for table in (rows, rows.assign(top3=0.1)))
+    assert [len(figure.axes) for figure in (few, more)] == [1, 2]
+    assert few.axes[0].get_ylabel() == "test error, top-1 (%)"
+    assert "no point: no error" not in few.get_suptitle()
+    assert (
+        "no point: no error"
+        in error_curves(rows.assign(top1=0.0), "tiny", VALIDATED).get_suptitle()
+    )
+
+
+def test_numbers_that_a_class_does_not_have_are_refused_before_anything_is_measured(monkeypatch):
+    def measured(*args, **kwargs):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr("sparse_lightning.studies.low_data.all_codes", measured)
+    data = TinyData()
+    smallest = int(np.bincount(data.splits["train"].tensors.labels).min())
+    asked = {"labels_per_class": [2, smallest + 1, "all"], "num_draws": [5, 4, 1]}
+    told = (
+        rf"labels_per_class=\[2,{smallest + 1},all\] has more than {smallest}, .*: set "
+        r"study\.compute\.labels_per_class=\[2,all\] study\.compute\.num_draws=\[5,1\]\."
+    )
+    with pytest.raises(SettingError, match=told):
+        low_data([TinyModel()], data, ResultCache(), **asked)
 
 
 def test_data_without_labels_are_refused():

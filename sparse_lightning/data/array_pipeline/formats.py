@@ -39,12 +39,12 @@ class Choice:
     Args:
         key: name of the array; None where there is one.
         columns: of a Parquet file; None for all columns of numbers.
-        groups: name of what says which group a row is of, which is no part of the rows.
+        beside: names of what is known of each row and is no part of it, such as its group.
     """
 
     key: str | None = None
     columns: Sequence[str] | None = None
-    groups: str | None = None
+    beside: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _the_key(path: Path, choice: Choice, names: Sequence[str]) -> str:
     key = choice.key
     if key in names:
         return key
-    names = [name for name in names if name != choice.groups]
+    names = [name for name in names if name not in choice.beside]
     if key is None and len(names) == 1:
         return names[0]
     given = "is not given" if key is None else f"{key} is not among them"
@@ -244,7 +244,7 @@ def _safetensors(path: Path, choice: Choice) -> FileArray:
 
 
 def _parquet(path: Path, choice: Choice) -> FileArray:
-    table = read_columns(path, choice.columns, choice.groups, rows_in_piece)
+    table = read_columns(path, choice.columns, choice.beside, rows_in_piece)
     return FileArray(
         path, table.shape, table.dtype, None, table.pieces, table.names, table.left_out
     )

@@ -41,7 +41,7 @@ class Columns(NamedTuple):
 def read_columns(
     path: Path,
     columns: Sequence[str] | None,
-    groups: str | None,
+    beside: Sequence[str],
     rows_in_piece: Callable[[int], int],
 ) -> Columns:
     """Columns of numbers, or of lists of numbers that are equally long, side by side.
@@ -49,7 +49,7 @@ def read_columns(
     Args:
         path: the file.
         columns: which; None for all that have numbers.
-        groups: a column that is none of them.
+        beside: columns that are none of them.
         rows_in_piece: how many rows are read at a time, given the bytes of a row.
 
     Raises:
@@ -60,7 +60,7 @@ def read_columns(
     types = {field.name: _of_known_size(file, field) for field in file.schema_arrow}
     left_out = []
     if columns is None:
-        no_data = {groups, *_index_of(file.schema_arrow)}
+        no_data = {*beside, *_index_of(file.schema_arrow)}
         names = [name for name in types if name not in no_data and not name.startswith(INDEX)]
         columns = _columns_of_numbers(path, {name: types[name] for name in names})
         left_out = [name for name in names if name not in columns]
