@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from sparse_lightning import config as configuration
 from sparse_lightning.code_files import FORMATS, LAYOUTS, CodeFiles
-from sparse_lightning.data.arrays import ALL, NONE, Arrays
+from sparse_lightning.data.array_pipeline.standardisation import NONE
+from sparse_lightning.data.arrays import ALL, Arrays
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import SPLITS, data_of
 from sparse_lightning.errors import SettingError, require_count

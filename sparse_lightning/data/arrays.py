@@ -24,58 +24,25 @@ from sparse_lightning.data.array_pipeline.fit import (
     require_one_scale,
     require_shape,
     same_layout,
-    white_of,
 )
 from sparse_lightning.data.array_pipeline.formats import Choice
 from sparse_lightning.data.array_pipeline.row_values import numbered, values_of_rows
-from sparse_lightning.data.array_pipeline.rows import Rows, Source
+from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
-from sparse_lightning.data.array_pipeline.statistics import ColumnStatistics, training_statistics
-from sparse_lightning.data.batch import Batch, TensorSlices
+from sparse_lightning.data.array_pipeline.standardisation import (
+    FEATURE,
+    GLOBAL,
+    NONE,
+    ArrayRows,
+    mean_and_std,
+    scale_and_shift,
+)
+from sparse_lightning.data.array_pipeline.statistics import training_statistics
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.errors import DataError, SettingError, require_count
 from sparse_lightning.files import digest
 
 ALL = "all"  # The one split of `Arrays.keep_whole`.
-GLOBAL, FEATURE, NONE = "global", "feature", "none"
-
-
-class ArrayRows(TensorSlices):
-    """Rows of a source in, standardised batches out.
-
-    Args:
-        rows: all rows.
-        order: numbers of those of this split, in the order of its samples.
-        mean, std: inputs are (x − mean) / std; one number each, or (d,).
-        scale, shift: of `Batch`, where rows are images.
-        labels: the number of the class of each of all rows, (n,).
-    """
-
-    def __init__(
-        self,
-        rows: Rows,
-        order: np.ndarray,
-        mean: np.ndarray,
-        std: np.ndarray,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
-        labels: Tensor | None = None,
-    ) -> None:
-        self.rows, self.order = rows, order
-        self.mean, self.std = mean.astype(rows.dtype), std.astype(rows.dtype)
-        self.scale, self.shift, self.labels = scale, shift, labels
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        numbers = self.order[indices]
-        values = self.rows.gather(numbers)
-        values -= self.mean
-        values /= self.std
-        inputs = torch.from_numpy(values.astype(np.float32, copy=False))
-        labels = None if self.labels is None else self.labels[numbers]
-        return Batch(inputs, self.scale, self.shift, labels)
 
 
 class Arrays(SplitDataModule):
@@ -151,9 +118,11 @@ class Arrays(SplitDataModule):
         self.pixel_range = pixel_range
         self.given: tuple[np.ndarray, np.ndarray] | None = None
         self.is_whole = False
-        self._require_settings()
+        self._require_split()
+        self._require_rows()
 
-    def _require_settings(self) -> None:
+    def _require_split(self) -> None:
+        """Raise `SettingError` for settings that no rows could be split by."""
         for split, most in self.most.items():
             if most is not None:
                 require_count(f"data.num_{split}", most)
@@ -168,6 +137,14 @@ class Arrays(SplitDataModule):
         seed = self.split_seed
         if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
             raise SettingError(f"data.split_seed={seed} must be a whole number, 0 or more.")
+        if self.groups is not None and all(self.paths.values()):
+            raise SettingError(
+                f"data.groups={self.groups} has nothing to split: data.path_val and "
+                "data.path_test are given already. Leave data.groups out."
+            )
+
+    def _require_rows(self) -> None:
+        """Raise `SettingError` for settings that say of no rows what they are."""
         if self.pixel_range is not None and len(self.pixel_range) != 2:
             raise SettingError(
                 f"data.pixel_range={list(self.pixel_range)} must be two numbers, [black,white]."
@@ -181,11 +158,6 @@ class Arrays(SplitDataModule):
             raise SettingError(
                 f"data.columns={self.choice.columns} names columns of a .parquet file, and "
                 f"data.path={self.path} is none: leave data.columns out."
-            )
-        if self.groups is not None and all(self.paths.values()):
-            raise SettingError(
-                f"data.groups={self.groups} has nothing to split: data.path_val and "
-                "data.path_test are given already. Leave data.groups out."
             )
         if self.labels is not None and any(self.paths.values()) and Path(self.labels).is_file():
             raise SettingError(
@@ -304,12 +276,18 @@ class Arrays(SplitDataModule):
         statistics = training_statistics(
             self.sources, rows, of_training, self.cache_dir, self.contents
         )
-        mean, std = self._normalisation(statistics)
-        pixels, labels = self._pixels(statistics, mean, std), self._labels()
+        mean, std = self.given or mean_and_std(self._named, self.standardise, statistics)
+        pixels: tuple[Tensor, ...] = ()
+        if self.image_shape is not None:
+            sources = self.sources.values()
+            pixels = scale_and_shift(
+                self.image_shape, self.pixel_range, sources, statistics, mean, std
+            )
+        labels = self._labels()
         for split, order in orders.items():
-            own = rows.get(split, rows["train"])
+            source = split if split in rows else "train"
             self.splits[split] = ArrayRows(
-                own, order, mean, std, *pixels, labels.get(split, labels.get("train"))
+                rows[source], order, mean, std, *(pixels or (None, None)), labels.get(source)
             )
         self.positions = orders
         self.mean, self.std = mean, std
@@ -381,48 +359,6 @@ class Arrays(SplitDataModule):
             )
         self.choice = replace(self.choice, columns=list(names))
         self.__dict__.pop("source", None)
-
-    def _normalisation(self, statistics: ColumnStatistics) -> tuple[np.ndarray, np.ndarray]:
-        if self.given is not None:
-            return self.given
-        constant = np.flatnonzero(statistics.is_constant)
-        if len(constant) == len(statistics.mean):
-            raise DataError(
-                f"{self._named} has the same values in every training row: there is "
-                "nothing to learn. Give other rows."
-            )
-        if self.standardise == NONE:
-            return np.zeros(1), np.ones(1)
-        if self.standardise == GLOBAL:
-            mean, std = statistics.overall
-            return np.array([mean]), np.array([std])
-        if len(constant):
-            warnings.warn(
-                f"{self._named} has {len(constant)} columns that are constant in all "
-                f"training rows, the first of them {constant[0]} (from 0): these are scaled by 1.",
-                stacklevel=2,
-            )
-        return statistics.mean, np.where(statistics.is_constant, 1.0, statistics.deviation)
-
-    def _pixels(
-        self, statistics: ColumnStatistics, mean: np.ndarray, std: np.ndarray
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """``scale`` and ``shift`` of `Batch`, where rows are images."""
-        if self.image_shape is None:
-            return None, None
-        black, white = self.pixel_range or (0, white_of(self.source.arrays[0].dtype))
-        least, most = statistics.least, statistics.most
-        if not black < white or least < black or most > white:
-            named = " and ".join(f"{s.setting}={s.path}" for s in self.sources.values())
-            raise SettingError(
-                f"data.image_shape={list(self.image_shape)} makes rows images, whose values must "
-                f"lie between black and white, and those of {named} lie between {least:g} and "
-                f"{most:g}, not {black:g} and {white:g}: set data.pixel_range=[black,white], or "
-                "leave data.image_shape out."
-            )
-        scale = torch.from_numpy(std / (white - black)).float()
-        shift = torch.from_numpy((mean - black) / (white - black)).float()
-        return (scale[0], shift[0]) if len(mean) == 1 else (scale[None], shift[None])
 
     # What is kept, and loaders.
 

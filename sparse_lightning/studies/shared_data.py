@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig
 
 from sparse_lightning.checkpoint_format import read_checkpoint
-from sparse_lightning.data.arrays import ALL, NONE, Arrays
+from sparse_lightning.data.array_pipeline.standardisation import NONE
+from sparse_lightning.data.arrays import ALL, Arrays
 from sparse_lightning.data.module import FINGERPRINT, SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import SettingError
