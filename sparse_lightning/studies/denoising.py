@@ -26,7 +26,7 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint, require_images
 from sparse_lightning.studies.denoisers import BASELINES, PATCHES, choose_setting, denoise
-from sparse_lightning.studies.epochs import halfway
+from sparse_lightning.studies.epochs import of_half
 from sparse_lightning.studies.references import PrincipalComponents
 from sparse_lightning.studies.result_cache import ResultCache, Rows
 from sparse_lightning.studies.study_result import Pictures, StudyResult
@@ -76,18 +76,15 @@ def denoising(
     def measure(trained: TrainedModel, splits: Sequence[str] = ("val", "test")) -> Rows:
         return _measure(trained, data, splits, noise_levels, noise_seed, num_images)
 
-    def measure_halfway(trained: TrainedModel, measured: Rows) -> Rows | None:
-        half = halfway(trained)
-        if half is trained:
-            return measured
-        return None if half is None else measure(half, ["test"])
-
     for trained in tqdm(trained_models, desc="denoising", unit="model"):
         own = [trained.digest, *settings]
         measured = cache.rows(["rebuilt from noise", *own], functools.partial(measure, trained))
         earlier = cache.rows(
             ["rebuilt from noise after half of the epochs", trained.columns["epochs"], *own],
-            functools.partial(measure_halfway, trained, measured),
+            of_half(
+                trained,
+                lambda half, t=trained, own=measured: own if half is t else measure(half, ["test"]),
+            ),
         )
         before = {(row["split"], row["noise"]): row["psnr_denoised"] for row in earlier}
         for row in measured:

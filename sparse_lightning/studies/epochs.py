@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from sparse_lightning.experiments.records import FOUND_WEIGHT
 from sparse_lightning.experiments.table import epochs_of
 from sparse_lightning.quality import PSNR, quality_of
+from sparse_lightning.studies.result_cache import Rows
 from sparse_lightning.studies.trained_models import TrainedModel
 
 
@@ -29,6 +30,21 @@ def halfway(trained: TrainedModel) -> TrainedModel | None:
         return trained
     path = trained.run.folder / "milestones" / f"epoch={half - 1}.ckpt"
     return TrainedModel(trained.run, path, by_name=True) if path.is_file() else None
+
+
+def of_half(
+    trained: TrainedModel, measure: Callable[[TrainedModel], Rows]
+) -> Callable[[], Rows | None]:
+    """What measures a model as it was after half of its epochs, for `ResultCache.rows`.
+
+    It gives None where that model was not kept.
+    """
+
+    def measured() -> Rows | None:
+        half = halfway(trained)
+        return None if half is None else measure(half)
+
+    return measured
 
 
 def validation_history(trained: TrainedModel, of_best: bool = True) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from sparse_lightning.studies.coding import (
     largest_codes,
     require_images,
 )
-from sparse_lightning.studies.epochs import halfway, with_changes
+from sparse_lightning.studies.epochs import of_half, with_changes
 from sparse_lightning.studies.gabor import GaborFit, are_gabor_like, fit_gabor, phase_scrambled
 from sparse_lightning.studies.orientation import mean_frequency, orientation_share
 from sparse_lightning.studies.result_cache import ResultCache, Rows
@@ -98,11 +98,8 @@ def features(
     def measured(trained: TrainedModel) -> Rows:
         return _measure(drawn_by(trained), images, *setting[2:])
 
-    def measured_halfway(trained: TrainedModel) -> Rows | None:
-        half = halfway(trained)
-        if half is None:
-            return None
-        atoms = [trained.columns | row for row in measured(half)]
+    def in_short(trained: TrainedModel) -> Rows:
+        atoms = [trained.columns | row for row in measured(trained)]
         models = summary(_flagged(atoms, least_active, rule if gabors else None))
         return models[[name for name in models if name in MEASURES]].to_dict("records")
 
@@ -112,7 +109,7 @@ def features(
         rows += [trained.columns | row for row in found]
         key = ["atoms after half of the epochs", trained.digest, trained.columns["epochs"]]
         key += [*setting, *rule, least_active]
-        half = cache.rows(key, functools.partial(measured_halfway, trained))
+        half = cache.rows(key, of_half(trained, in_short))
         earlier += [trained.columns | row for row in half]
         if trained.has_weights:
             for kind, tiles in drawn_by(trained).tiles.items():

@@ -17,7 +17,7 @@ from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.pictures import as_pictures, grey
 from sparse_lightning.errors import NoModelsError
 from sparse_lightning.studies.coding import all_codes, fingerprint, require_images
-from sparse_lightning.studies.epochs import halfway, with_changes
+from sparse_lightning.studies.epochs import of_half, with_changes
 from sparse_lightning.studies.noise import noise_share
 from sparse_lightning.studies.result_cache import ResultCache, Rows
 from sparse_lightning.studies.study_result import StudyResult
@@ -55,13 +55,15 @@ def filters(
     require_images(data, "filters")
     setting = [fingerprint(data), num_images]
     rows, earlier = [], []
+    measured = functools.partial(_measured, data=data, num_images=num_images)
     for trained in tqdm(trained_models, desc="filters", unit="model"):
-        own = functools.partial(_measured, trained, data, num_images)
-        found = cache.rows(["filters", trained.digest, *setting], own)
+        found = cache.rows(
+            ["filters", trained.digest, *setting], functools.partial(measured, trained)
+        )
         rows += [trained.columns | row for row in found]
         key = ["filters after half of the epochs", trained.digest, trained.columns["epochs"]]
-        own = functools.partial(_measured_halfway, trained, data, num_images)
-        earlier += [trained.columns | row for row in cache.rows([*key, *setting], own)]
+        half = cache.rows([*key, *setting], of_half(trained, measured))
+        earlier += [trained.columns | row for row in half]
     if not rows:
         raise NoModelsError(
             "study=filters looks at encoder filters, and no model here has any: choose others by "
@@ -83,13 +85,6 @@ def _measured(trained: TrainedModel, data: SplitDataModule, num_images: int | No
         {"unit": unit, "active": float(active[unit]), "noise": float(noise[unit])}
         for unit in range(len(noise))
     ]
-
-
-def _measured_halfway(
-    trained: TrainedModel, data: SplitDataModule, num_images: int | None
-) -> Rows | None:
-    half = halfway(trained)
-    return None if half is None else _measured(half, data, num_images)
 
 
 def _flagged(rows: Rows, least_active: float) -> pd.DataFrame:

@@ -41,7 +41,7 @@ from sparse_lightning.studies.authors_protocol import (
 )
 from sparse_lightning.studies.classifiers import ScratchSettings
 from sparse_lightning.studies.coding import all_codes, all_inputs, all_labels, fingerprint
-from sparse_lightning.studies.epochs import halfway
+from sparse_lightning.studies.epochs import of_half
 from sparse_lightning.studies.labelled import (
     ALL,
     SPLITS,
@@ -178,17 +178,14 @@ def _classify_codes(
     method = method_of(trained)
     few = {count: min(number, draws) for count, number in labelled.draws.items() if count != ALL}
 
-    def of_half() -> list[dict] | None:
-        half = halfway(trained)
-        if half is None:
-            return None
+    def measure(half: TrainedModel) -> list[dict]:
         return classify(method_of(half), labelled._replace(draws=few), cache, samples)
 
     key = ["low_data after half of the epochs", method.settings, samples, few]
     key += [trained.columns["epochs"]]
     before = {
         (row["labels_per_class"], row["label_seed"]): row["top1"]
-        for row in cache.rows(key, of_half)
+        for row in cache.rows(key, of_half(trained, measure))
     }
     return [
         row | {"top1_before": before.get((row["labels_per_class"], row["label_seed"]), math.nan)}

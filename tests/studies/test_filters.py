@@ -79,7 +79,7 @@ def test_units_that_are_hardly_active_count_among_all_and_not_among_those_in_use
 def test_filters_of_models_with_an_encoder_and_what_the_last_half_changed(monkeypatch, tmp_path):
     data, trained, before = TinyData(), TinyModel(seed=0), TinyModel(seed=1)
     decoder_only = TinyModel("do", encoder=False)
-    monkeypatch.setattr("sparse_lightning.studies.filters.halfway", lambda _: before)
+    monkeypatch.setattr("sparse_lightning.studies.epochs.halfway", lambda _: before)
     result = filters([trained, decoder_only], data, ResultCache())
     assert set(result.table["family"]) == {"sdl"}
     weights = trained.model.encoder.filters().numpy().reshape(-1, 8, 8)
@@ -92,7 +92,7 @@ def test_filters_of_models_with_an_encoder_and_what_the_last_half_changed(monkey
     assert "tiny" in figure.get_suptitle()
     cache = ResultCache(tmp_path)
     for half in (None, before):  # The model after half of the epochs may come later.
-        monkeypatch.setattr("sparse_lightning.studies.filters.halfway", lambda _, own=half: own)
+        monkeypatch.setattr("sparse_lightning.studies.epochs.halfway", lambda _, own=half: own)
         (row,) = filters([trained], data, cache).more["summary"].to_dict("records")
         assert math.isnan(row["change_noise"]) == (half is None)
     with pytest.raises(NoModelsError, match="encoder filters"):

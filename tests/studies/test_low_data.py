@@ -382,7 +382,7 @@ def test_what_the_last_half_of_training_changed(monkeypatch):
     settings = {"labels_per_class": [1, "all"], "num_draws": [3, 1], "scratch_draws": 1,
                 "pca_dim": 4, "lista": SCRATCH}  # fmt: skip
     earlier = low_data([before], data, ResultCache(), **settings).table
-    monkeypatch.setattr("sparse_lightning.studies.low_data.halfway", lambda _: before)
+    monkeypatch.setattr("sparse_lightning.studies.epochs.halfway", lambda _: before)
     result = low_data([trained], data, ResultCache(), change_draws=2, **settings)
     rows, expected = (
         table[table["method"] == "sdl"]

@@ -138,12 +138,12 @@ def test_what_the_last_half_of_training_changed_in_denoising(monkeypatch):
     trained, half = TinyModel(), TinyModel(seed=1)
 
     def table(earlier: TinyModel | None) -> pd.DataFrame:
-        monkeypatch.setattr("sparse_lightning.studies.denoising.halfway", lambda _: earlier)
+        monkeypatch.setattr("sparse_lightning.studies.epochs.halfway", lambda _: earlier)
         data, cache = TinyData(), ResultCache()
         return denoising([trained], data, cache, (0.5, 1.0), num_peer_images=2, num_shown=1).table
 
     found = table(half)
-    monkeypatch.setattr("sparse_lightning.studies.denoising.halfway", lambda _: None)
+    monkeypatch.setattr("sparse_lightning.studies.epochs.halfway", lambda _: None)
     before = denoising([half], TinyData(), ResultCache(), (0.5, 1.0), num_peer_images=2).table
     expected = (found["psnr_denoised"] - before["psnr_denoised"])[found["split"] == "test"]
     changes = found.set_index("split")["change"]
@@ -381,7 +381,7 @@ def test_what_the_last_half_of_training_changed_in_atoms(monkeypatch):
     data, trained, before = TinyData(), TinyModel(seed=0), TinyModel(seed=1)
 
     def models(half) -> pd.Series:
-        monkeypatch.setattr("sparse_lightning.studies.features.halfway", lambda _: half)
+        monkeypatch.setattr("sparse_lightning.studies.epochs.halfway", lambda _: half)
         return features([trained], data, ResultCache(), gabors=False).more["summary"].iloc[0]
 
     earlier = features([before], data, ResultCache(), gabors=False).more["summary"].iloc[0]
