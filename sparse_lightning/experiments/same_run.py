@@ -74,12 +74,11 @@ def require_same_data(contents: dict[str, Any], data: SplitDataModule) -> None:
         return
     data.prepare_data()
     data.setup()
-    ours = data.fingerprint()
-    if ours != theirs:
+    if data.fingerprint() != theirs:
         raise SettingError(
-            f"The data are not those that the run was trained on (fingerprint {ours}, was "
-            f"{theirs}): set data.root or data.path to those, choose another folder, or add "
-            f"resume={FORCE} to go on all the same."
+            f"The data, {data.title}, are not those that the run was trained on: their contents or "
+            "their splits differ. Set data.root or data.path to those, choose another folder, or "
+            f"add resume={FORCE} to go on all the same."
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import lightning
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
@@ -86,21 +87,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     with failure_recorded(run_dir), wandb_finished():
         loggers = [table, *_made(config.logger)]
         record_config(loggers, config, data)
-        callbacks = [
-            *_callbacks(config),
-            *beginning.callbacks(config),
-            EpochInProgress(table),
-            Heartbeat(run_dir),
-        ]
-        trainer = instantiate(
-            config.trainer,
-            logger=loggers,
-            callbacks=callbacks,
-            accelerator=usable_accelerator(config),
-            devices=usable_devices(config),
-            # Without a callback that keeps a checkpoint Lightning would add its own.
-            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-        )
+        trainer = _trainer(config, loggers, [*beginning.callbacks(config), EpochInProgress(table)])
         table.begin(beginning.first_epoch)
         try:
             with exit_codes_of_signals(), terminated_behind_a_batch(trainer.world_size == 1):
@@ -115,6 +102,22 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
         Run(run_dir).replace_results(results.metrics)
         results.show(run_dir)
         return results.metrics
+
+
+def _trainer(
+    config: DictConfig, loggers: list[Logger], callbacks: list[lightning.Callback]
+) -> lightning.Trainer:
+    """The Trainer of the settings, with callbacks beside theirs."""
+    callbacks = [*_callbacks(config), *callbacks, Heartbeat(Path(config.run_dir))]
+    return instantiate(
+        config.trainer,
+        logger=loggers,
+        callbacks=callbacks,
+        accelerator=usable_accelerator(config),
+        devices=usable_devices(config),
+        # Without a callback that keeps a checkpoint Lightning would add its own.
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+    )
 
 
 def _made(parts: DictConfig | None) -> list[Any]:

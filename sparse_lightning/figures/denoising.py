@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
@@ -42,28 +43,9 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
     for axes, level in zip(figure.subplots(len(levels), 1, squeeze=False).flat, levels):
         ours, theirs = best[best["noise"] == level], others[others["noise"] == level]
         ours = ours.set_index("family").loc[families_in_order(ours["family"])].reset_index()
-        labels = [
-            f"{family_name(row.family)}\n{sparsity_name(row.family, row.sparsity_weight)}"
-            f"{'*' if row.at_end else ''}"
-            for row in ours.itertuples()
-        ]
-        labels += [str(name).replace(" ", "\n", 1) for name in theirs["name"]]
-        colours = [family_style(family)["color"] for family in ours["family"]]
-        bars = axes.bar(
-            range(len(labels)),
-            [*ours["psnr_denoised"], *theirs["psnr_denoised"]],
-            # One seed has no bar, nor has a reference.
-            yerr=[*ours["psnr_denoised_std"], *(np.nan for _ in theirs.index)],
-            color=[*colours, *("0.75" for _ in theirs.index)],
-            capsize=2,
-        )
-        for bar, family in zip(bars, ours["family"]):
-            bar.set_hatch("" if is_non_linear(family) else "///")
-            bar.set_edgecolor("white")
-        axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+        _bars(axes, ours, theirs)
         noisy = float(ours["psnr_noisy"].mean())
         axes.axhline(noisy, color="black", linestyle=":")
-        axes.set_xticks(range(len(labels)), labels, fontsize=7)
         heading = (
             f"noise σ = {level:g} on the standardised input; dotted: noisy image, {noisy:.1f} dB"
         )
@@ -83,6 +65,30 @@ def psnr_bars(best: pd.DataFrame, others: pd.DataFrame, data: str) -> Figure:
         title.append("un-normalised by the mean and deviation of each clean image")
     figure.suptitle("\n".join(title), fontsize=10)
     return figure
+
+
+def _bars(axes: Axes, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """One bar for each family, and one for each baseline and reference."""
+    labels = [
+        f"{family_name(row.family)}\n{sparsity_name(row.family, row.sparsity_weight)}"
+        f"{'*' if row.at_end else ''}"
+        for row in ours.itertuples()
+    ]
+    labels += [str(name).replace(" ", "\n", 1) for name in theirs["name"]]
+    colours = [family_style(family)["color"] for family in ours["family"]]
+    bars = axes.bar(
+        range(len(labels)),
+        [*ours["psnr_denoised"], *theirs["psnr_denoised"]],
+        # One seed has no bar, nor has a reference.
+        yerr=[*ours["psnr_denoised_std"], *(np.nan for _ in theirs.index)],
+        color=[*colours, *("0.75" for _ in theirs.index)],
+        capsize=2,
+    )
+    for bar, family in zip(bars, ours["family"]):
+        bar.set_hatch("" if is_non_linear(family) else "///")
+        bar.set_edgecolor("white")
+    axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+    axes.set_xticks(range(len(labels)), labels, fontsize=7)
 
 
 def picture_strip(pictures: Pictures, data: str) -> Figure:
