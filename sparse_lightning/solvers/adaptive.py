@@ -78,6 +78,10 @@ class Adaptive(ProximalGradient):
     def with_measured_steps(self, objective: SolvableObjective, codes: Tensor) -> Solution:
         # Where no sample uses a component the hinge looks like a wall, from which L falls slowly.
         curvature = curvature_along_gradient(objective.without_hinge(), codes)
+        if not objective.is_separable:
+            # A relu network without an active unit has no curvature, and the hinge moves its codes.
+            is_known = curvature > torch.finfo(codes.dtype).eps
+            curvature = torch.where(is_known, curvature, curvature.max())
         return self.descend(objective, replace(State.at(codes), curvature=curvature), None)
 
     def constant_step(self, objective: SolvableObjective, codes: Tensor) -> float | None:
@@ -94,16 +98,22 @@ class Adaptive(ProximalGradient):
     def step_size_at(self, curvature: Tensor) -> Tensor:
         return 1 / curvature
 
-    def momenta(self) -> tuple[float, ...]:
-        return fista_momenta(self.max_iterations)
+    def momenta(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return fista_momenta(self.max_iterations, dtype, device)
 
 
 def curvature_along_gradient(objective: SolvableObjective, codes: Tensor) -> Tensor:
-    r"""A first guess of L: the curvature of each sample along its gradient, (n, 1)."""
+    r"""A first guess of L: the curvature of each sample along its gradient, (n, 1).
+
+    A sample whose gradient is 0 is looked at along (1, ..., 1).
+    """
     gradient = objective.gradient(codes)
-    length = vector_norm(gradient, dim=-1, keepdim=True)
+    is_still = (gradient == 0).all(-1, keepdim=True)
+    direction = torch.where(is_still, 1.0, gradient)
+    length = vector_norm(direction, dim=-1, keepdim=True)
     spacing = torch.finfo(codes.dtype).eps ** 0.5 * (1 + vector_norm(codes, dim=-1, keepdim=True))
-    move = torch.where(length > 0, spacing / length, 0.0) * gradient
+    # The squares of a tiny gradient may vanish.
+    move = torch.where(length > 0, spacing / length, 0.0) * direction
     turned = objective.gradient(codes + move) - gradient
     curvature = vector_norm(turned, dim=-1, keepdim=True) / spacing
     return curvature.clamp_min(torch.finfo(codes.dtype).eps)

@@ -111,8 +111,8 @@ class ISTA(ProximalGradient):
         is_stable = self.step_size * curvature <= self.STABLE
         return torch.where(is_stable, self.step_size, 1 / curvature)
 
-    def momenta(self) -> tuple[float, ...]:
-        return (0.0,) * self.max_iterations
+    def momenta(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.zeros(1, dtype=dtype, device=device).expand(self.max_iterations)
 
 
 @register
@@ -148,5 +148,5 @@ class FISTA(ISTA):
         total, count = objective.total(sums)
         return bool(self.step_size * total > FAR_FROM_STABLE * count)
 
-    def momenta(self) -> tuple[float, ...]:
-        return fista_momenta(self.max_iterations)
+    def momenta(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return fista_momenta(self.max_iterations, dtype, device)

@@ -119,7 +119,9 @@ def descend(objective: Any, initial_codes: Tensor, step: float, solver: Any) -> 
         linear = linear + encoder.curvature * encoder.encoder_codes
     sizes = linear.new_full((len(linear),), step)
     thresholds = sizes * objective.sparsity_weight
-    limits = solver.tolerance, solver.momenta(), solver.restarts
+    # In float64, so that a type is as exact as its own digits allow.
+    momenta = solver.momenta(torch.float64, linear.device).numpy()
+    limits = solver.tolerance, momenta, solver.restarts
     return minimise(gram, linear, initial_codes, sizes, thresholds, *limits, objective.energy.hinge)
 
 
@@ -130,7 +132,7 @@ def minimise(
     steps: Tensor,
     thresholds: Tensor,
     tolerance: float,
-    momenta: tuple[float, ...],
+    momenta: np.ndarray,
     restarts: bool,
     hinge: Any = None,
 ) -> Solution:

@@ -215,8 +215,8 @@ class ProximalGradient(Solver):
         """The step sizes (n, 1) for these curvatures."""
 
     @abstractmethod
-    def momenta(self) -> tuple[float, ...]:
-        """Momentum by age, as long as any iteration may need it."""
+    def momenta(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Momentum by age, as long as any iteration may need it; not to be written to."""
 
     def momentum(self, age: Tensor, correction: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
         """How far to extrapolate, (n, 1), and the age of momentum after that, (n, 1).
@@ -226,7 +226,7 @@ class ProximalGradient(Solver):
             correction: :math:`z_k - a`, (n, l).
             change: :math:`z_k - z_{k-1}`, (n, l).
         """
-        momentum = table(self.momenta(), change.dtype, change.device)[age]
+        momentum = self.momenta(change.dtype, change.device)[age]
         if not self.restarts:
             return momentum, age + 1
         is_uphill = vecdot(correction, change)[:, None] < 0
@@ -261,18 +261,12 @@ def is_worth_compacting(num_frozen: int, codes: Tensor) -> bool:
 
 
 @cache
-def fista_momenta(count: int) -> tuple[float, ...]:
-    r"""The first :math:`(t_k - 1) / t_{k+1}`."""
+def fista_momenta(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    r"""The first :math:`(t_k - 1) / t_{k+1}`, on a device, where they are copied to once."""
     momenta, t = [], 1.0
     for _ in range(count):
         t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2
         momenta.append((t - 1) / t_new)
         t = t_new
-    return tuple(momenta)
-
-
-@cache
-def table(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The numbers on a device, where they are copied to once; not to be written to."""
     with torch.inference_mode(False):
-        return torch.tensor(numbers, dtype=dtype, device=device)
+        return torch.tensor(momenta, dtype=dtype, device=device)

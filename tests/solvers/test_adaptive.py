@@ -90,6 +90,34 @@ def test_components_that_no_sample_uses_do_not_shorten_steps():
     assert soon < 1.05 * late
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sample_without_a_gradient_holds_no_other_back(dtype: torch.dtype):
+    """Its hidden units are all inactive: the hinge alone moves it, and nothing tells how far."""
+    given = problem("one hidden layer", Energy(0.02, 10.0, 0.5), growth=1.0)
+    with torch.no_grad():
+        bias = given.decoder.hidden[0].bias
+        bias.copy_(-bias.abs() - 0.1)
+    given = given.to(dtype)
+    still = (given.objective.without_hinge().gradient(given.start) == 0).all(1)
+    assert still[0]
+    assert not still.all()
+    found = Adaptive(200)(given.objective, given.start).codes
+    before, after = (float(given.objective.energies(z).sum()) for z in (given.start, found))
+    assert after < 0.5 * before
+
+
+def test_a_sample_that_starts_at_rest_takes_no_step_to_infinity():
+    """Its data are rebuilt exactly, and λ alone moves it."""
+    given = problem("a user's own", Energy(0.01))
+    inputs = given.decoder(given.start).detach()
+    objective = given.energy.bind(given.decoder, inputs, given.encoder_codes)
+    found = Adaptive(300, 1e-8)(objective, given.start).codes
+    other = FISTA(0.02, 5000, 1e-9)(objective, given.start).codes
+    torch.testing.assert_close(
+        objective.energies(found), objective.energies(other), rtol=1e-3, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_samples_do_not_know_of_each_other(monkeypatch, decoder: str):
     """Without a hinge a batch is as many problems, whoever leaves it when.

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numba
+import numpy as np
 import pytest
 import torch
 from problems import CODE_DIM, ENERGIES, INPUT_DIM, PENALTIES, literal_solution, problem
@@ -292,6 +293,6 @@ def test_an_active_component_that_is_passed_by_at_zero(restarts: bool):
     gram = torch.tensor([[1.5, 0], [0, 1]]).double()
     linear, start = torch.tensor([[0.25, 1]]).double(), torch.tensor([[5.5, 0]]).double()
     steps, thresholds = torch.tensor([0.5]).double(), torch.zeros(1).double()
-    momenta = (0.0, *[0.5] * 99)
+    momenta = np.array([0.0, *[0.5] * 99])
     found = gram_numba.minimise(gram, linear, start, steps, thresholds, 0.0, momenta, restarts)
     torch.testing.assert_close(found.codes, torch.tensor([[1 / 6, 1]]).double())
