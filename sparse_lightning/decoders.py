@@ -67,8 +67,16 @@ class Decoder(nn.Module):
         convolution over the kernel of one input channel (exact away from borders).
 
         Raises:
-            SettingError: for a convolution in groups, whose columns are parts of the weight.
+            SettingError: for a convolution in groups, whose columns are parts of the weight, or a
+                matrix of the decoder's own that has a row, not a column, for each component.
         """
+        for name, own in self.named_parameters(recurse=False):
+            if own.ndim == 2 and own.shape[0] == self.code_dim != own.shape[1]:
+                raise SettingError(
+                    f"{type(self).__name__}.{name} of shape {tuple(own.shape)} has a row for each "
+                    "code component, and columns are over rows: transpose it, or write the "
+                    "decoder's column_groups()."
+                )
         found: dict[nn.Parameter, tuple[int, ...]] = {}
         for module in self.modules():
             for parameter in module.parameters(recurse=False):
@@ -281,7 +289,7 @@ class ConvolutionalDecoder(Decoder):
 
 def _widths(name: str, widths: Sequence[int]) -> list[int]:
     """Whole numbers of a setting that lists at least one."""
-    if isinstance(widths, str) or len(widths) == 0:
+    if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) == 0:
         raise SettingError(f"model.decoder.{name}={widths} must list at least one whole number.")
     for layer, width in enumerate(widths):
         require_count(f"model.decoder.{name}[{layer}]", width)

@@ -86,7 +86,7 @@ class LISTA(Encoder):
         num_layers: L, applications of the lateral weight S.
 
     Attributes:
-        input: U (l, d) with bias b (l,).
+        input: U (l, d) with bias b (l,); without one in a class whose ``is_signed`` is true.
         lateral: S (l, l), no bias, shared by all layers.
 
     Example:
@@ -121,8 +121,9 @@ class LISTA(Encoder):
         return torch.relu(drive)
 
     def unit_slices(self) -> list[tuple[Tensor, int]]:
-        lateral = self.lateral.weight
-        return [(self.input.weight, 0), (self.input.bias, 0), (lateral, 0), (lateral, 1)]
+        lateral, bias = self.lateral.weight, self.input.bias
+        of_bias = [] if bias is None else [(bias, 0)]
+        return [(self.input.weight, 0), *of_bias, (lateral, 0), (lateral, 1)]
 
     def filters(self) -> Tensor:
         """The rows of U, (l, d): what each code component looks for first."""
@@ -177,9 +178,9 @@ class GatedLISTA(LISTA):
                 "model/encoder=signed_lista, or inherit from SignedLISTA."
             )
         self.initial_gain, self.initial_overshoot = initial_gain, initial_overshoot
-        self.gain = nn.Parameter(torch.full((num_layers,), float(initial_gain)))
-        self.gain_rate = nn.Parameter(torch.ones(num_layers, code_dim))
-        self.overshoot = nn.Parameter(torch.full((num_layers,), float(initial_overshoot)))
+        self.gain = nn.Parameter(torch.full((self.num_layers,), float(initial_gain)))
+        self.gain_rate = nn.Parameter(torch.ones(self.num_layers, code_dim))
+        self.overshoot = nn.Parameter(torch.full((self.num_layers,), float(initial_overshoot)))
         self.gate_input = nn.Linear(input_dim, code_dim)
         self.gate_lateral = nn.Linear(code_dim, code_dim, bias=False)
         for gate in (self.gain, self.gain_rate, self.overshoot, self.gate_input, self.gate_lateral):

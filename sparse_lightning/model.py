@@ -28,7 +28,7 @@ from sparse_lightning.decoders import Decoder, UnitColumns
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import Encoder
 from sparse_lightning.energy import Energy, Objective
-from sparse_lightning.errors import SettingError
+from sparse_lightning.errors import InputError, SettingError
 from sparse_lightning.inference import Inference, require_descent
 from sparse_lightning.inputs import (
     as_batch,
@@ -196,7 +196,11 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             initial = inputs.new_zeros(len(inputs), self.decoder.code_dim)
         else:
             initial = self.predict_codes(in_type_of(self.encoder, inputs))
-        decoder = self.decoder if dtype is None else copy.deepcopy(self.decoder).to(dtype)
+        decoder = self.decoder
+        if dtype is not None:
+            # What is made in inference mode autograd refuses.
+            with torch.inference_mode(False):
+                decoder = copy.deepcopy(decoder).to(dtype)
         dtype = dtype or at_least_float32(inputs).dtype
         energy = replace(self.energy, variance_weight=0.0, encoder_weight=0.0)
         inputs, initial = inputs.to(dtype), initial.to(dtype)
@@ -227,7 +231,14 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
                 initial = at_least_float32(inputs).new_zeros(len(inputs), self.decoder.code_dim)
             else:
                 initial = at_least_float32(prediction)
-            return Inference(objective, initial, self.solver(objective, initial))
+            solution = self.solver(objective, initial)
+            if solution.codes.shape != initial.shape:
+                raise InputError(
+                    f"solver={type(self.solver).__name__} gives codes of shape "
+                    f"{tuple(solution.codes.shape)} for a start of {tuple(initial.shape)}: let it "
+                    "give one code for each sample."
+                )
+            return Inference(objective, initial, solution)
 
     def checked_terms(
         self,

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from sparse_lightning.decoders import Decoder
 from sparse_lightning.encoders import Encoder
@@ -35,6 +36,8 @@ def require_parts_fit(model: SparseAutoencoder) -> None:
             f"model.energy.encoder_weight={model.energy.encoder_weight} needs an encoder, and "
             "model.encoder is null: set model.energy.encoder_weight=0 or choose an encoder."
         )
+    if rule.infers:
+        _require_one_function(model.decoder)
     penalty.require_fit(model.decoder.code_dim)
     _require_penalty_of(penalty, model.decoder.code_dim)
     if encoder is not None:
@@ -59,19 +62,56 @@ def _require_bases(model: SparseAutoencoder) -> None:
             )
 
 
+# Layers whose output is another at each call, or depends on the batch.
+UNSTEADY = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+)
+
+
+def _require_one_function(decoder: Decoder) -> None:
+    """Raise `SettingError` for a decoder that is not one function of a code alone."""
+    wrong = next((layer for layer in decoder.modules() if isinstance(layer, UNSTEADY)), None)
+    if wrong is not None:
+        raise SettingError(
+            f"model.decoder={type(decoder).__name__} has a {type(wrong).__name__}, with which a "
+            "code has another reconstruction at each call or in each batch, and inference has "
+            "nothing to minimise: leave it out, or take LayerNorm or GroupNorm."
+        )
+
+
 def _require_penalty_of(penalty: Penalty, code_dim: int) -> None:
-    """Raise `SettingError` if value or prox give another shape, or prox forbidden signs."""
-    codes = torch.linspace(-1, 1, 2 * code_dim).view(2, code_dim)
-    found = penalty.prox(codes, 0.01)
+    """Raise `SettingError` if value or prox give another shape, or prox forbidden signs.
+
+    A threshold may be a number, or one for each code, (n, 1), and it may be 0.
+    """
+    codes = torch.linspace(-1, 1, 3 * code_dim).view(3, code_dim)
+    thresholds = torch.tensor([[0.0], [0.01], [0.3]])
+    found = torch.cat([penalty.prox(row[None], float(t)) for row, t in zip(codes, thresholds)])
     if found.shape != codes.shape:
         told = f"prox gives codes of shape {list(found.shape)} for those of {list(codes.shape)}"
     elif not penalty.is_signed and bool((found < 0).any()):
         told = "prox gives negative codes, which is_signed=False does not allow"
-    elif (values := penalty.value(found)).shape != (2,):
-        told = f"value gives the shape {list(values.shape)} for 2 codes: return one for each, (n,)"
+    elif (values := penalty.value(found)).shape != (3,):
+        told = f"value gives the shape {list(values.shape)} for 3 codes: return one for each, (n,)"
+    elif (wrong := _told_of_thresholds(penalty, codes, thresholds, found)) is not None:
+        told = f"prox {wrong} where each code has a threshold of its own, of shape (n, 1)"
     else:
         return
     raise SettingError(f"model.energy.penalty={type(penalty).__name__}: {told}.")
+
+
+def _told_of_thresholds(
+    penalty: Penalty, codes: Tensor, thresholds: Tensor, expected: Tensor
+) -> str | None:
+    """What is wrong with a prox whose thresholds are (n, 1), None where nothing is."""
+    try:
+        found = penalty.prox(codes, thresholds)
+    except Exception as error:  # What a user wrote may fail in any way.
+        return f"fails ({type(error).__name__}: {error})"
+    if found.shape == codes.shape and torch.allclose(found, expected, atol=1e-6, equal_nan=True):
+        return None
+    return "gives other codes"
 
 
 def _require_signs_of(penalty: Penalty, encoder: Encoder) -> None:

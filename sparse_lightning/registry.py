@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from sparse_lightning.errors import CheckpointError, SettingError
 
@@ -61,6 +62,8 @@ def describe(part: Any) -> Any:
         return type(part)(describe(item) for item in part)
     if isinstance(part, dict):
         return {key: describe(value) for key, value in part.items()}
+    if isinstance(part, Tensor) and part.ndim == 0:
+        return part.item()
     if part is None or isinstance(part, PLAIN):
         return part
     kind = type(part)
@@ -126,13 +129,15 @@ def build(part: Any) -> Any:
     if kind is None:
         raise CheckpointError(_advice(part[NAME], part.get(MODULE)))
     try:
-        return kind(**settings)
+        inspect.signature(kind).bind(**settings)
     except TypeError as error:
         package = kind.__module__.partition(".")[0]
         raise CheckpointError(
-            f"The checkpoint is of another version of {package}: its {kind.__name__} has settings "
-            f"that this version does not know ({error}). Use the version that wrote it."
+            f"{kind.__name__} has settings that this version does not know, or lacks some "
+            f"({error}): correct them, or, where a checkpoint holds them, use the version of "
+            f"{package} that wrote it."
         ) from error
+    return kind(**settings)
 
 
 def _registered(description: Mapping[str, Any]) -> type | None:

@@ -220,7 +220,7 @@ class EndToEnd(TrainingRule):
         errors = mse_loss(reconstructions.to(kind), inputs.to(kind), reduction="none")
         squared_errors = errors.mean(-1)
         penalties = model.encoder.penalize(codes, preactivations, model.energy.penalty)
-        weight = self._warmup_factor(model.global_step) * model.energy.sparsity_weight
+        weight = self._warmup_factor(model) * model.energy.sparsity_weight
         none = squared_errors.new_zeros(())
         terms = {
             "reconstruction": squared_errors.sum(),
@@ -235,11 +235,17 @@ class EndToEnd(TrainingRule):
         told = {name: term.detach() for name, term in terms.items()}
         return TrainingStep(loss, codes.detach().to(kind), told, reconstructions)
 
-    def _warmup_factor(self, step: int) -> float:
-        """By how much λ is there at a step, counted from 0."""
+    def _warmup_factor(self, model: SparseAutoencoder) -> float:
+        """By how much λ is there at this step of the Trainer."""
         if self.sparsity_warmup_steps == 0:
             return 1.0
-        return min(1.0, step / self.sparsity_warmup_steps)
+        if model._trainer is None:
+            raise SettingError(
+                f"model.training_rule.sparsity_warmup_steps={self.sparsity_warmup_steps} counts "
+                "the steps of a Trainer, and the model has none: set it to 0, and raise λ by "
+                "model.set_sparsity_weight in a loop of your own."
+            )
+        return min(1.0, model.global_step / self.sparsity_warmup_steps)
 
 
 def has_gradient(encoder: Encoder, penalty: Penalty) -> bool:

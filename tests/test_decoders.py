@@ -132,6 +132,20 @@ def test_columns_of_a_convolution_in_groups_must_be_written_down():
         UnitColumns()(Unfolded(groups=2))
 
 
+def test_a_matrix_of_rows_is_no_matrix_of_columns():
+    class Rows(Decoder):
+        def __init__(self, code_dim: int, input_dim: int) -> None:
+            super().__init__()
+            self.code_dim, self.input_dim = code_dim, input_dim
+            self.dictionary = nn.Parameter(torch.randn(code_dim, input_dim))
+
+        def forward(self, codes: Tensor) -> Tensor:
+            return codes @ self.dictionary
+
+    with pytest.raises(SettingError, match=r"Rows\.dictionary of shape \(6, 4\) has a row for"):
+        UnitColumns()(Rows(6, 4))
+
+
 def test_a_weight_that_two_layers_share_has_columns_once():
     decoder = Unfolded()
     decoder.tied = nn.Linear(12, 40, bias=False)
@@ -149,8 +163,9 @@ def test_columns_that_do_not_exist_cannot_have_a_norm():
 
 
 def test_bad_settings():
-    with pytest.raises(SettingError, match="hidden_dims=\\[\\]"):
-        MultiLayerDecoder(5, [], 7)
+    for widths, told in (([], r"\[\]"), (4, "4"), ("43", "43")):
+        with pytest.raises(SettingError, match=f"hidden_dims={told} must list at least one"):
+            MultiLayerDecoder(5, widths, 7)
     with pytest.raises(SettingError, match=r"model\.constraint\.norm=0"):
         UnitColumns(0.0)
 

@@ -90,6 +90,15 @@ def test_gated_lista_shrinks_as_a_subclass_does():
     torch.testing.assert_close(gated(inputs), plain(inputs))
 
 
+def test_a_lista_without_a_bias_tells_of_none():
+    class OwnSigned(LISTA):
+        is_signed = True
+
+    assert all(weight is not None for weight, _ in OwnSigned(6, 4).unit_slices())
+    gated = GatedLISTA(6, 4, num_layers=2.0)
+    assert gated.gain.shape == (2,)
+
+
 def test_gates_are_not_for_codes_with_signs():
     signed = type("Signed", (GatedLISTA,), {"is_signed": True})
     with pytest.raises(SettingError, match=r"Signed .*SignedLISTA"):

@@ -12,15 +12,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sparse_lightning.data.batch import Batch
-from sparse_lightning.decoders import Decoder, LinearDecoder, MultiLayerDecoder
+from sparse_lightning.decoders import (
+    ConvolutionalDecoder,
+    Decoder,
+    LinearDecoder,
+    MultiLayerDecoder,
+)
 from sparse_lightning.encoders import LISTA
-from sparse_lightning.energy import Energy
+from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import DivergenceError, InputError, SettingError
 from sparse_lightning.learner import Learner
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.penalties import NonNegativeL0, NonNegativeL1, NonNegativeLogSum
-from sparse_lightning.solvers import FISTA
+from sparse_lightning.solvers import FISTA, ISTA, Solution
 from sparse_lightning.sparse_encoders import BatchTopKEncoder, JumpReLUEncoder, TopKEncoder
 from sparse_lightning.training_rules import EndToEnd, InferThenRegress
 
@@ -73,6 +78,36 @@ def test_parts_that_inherit_nothing_are_refused(name, base):
     told = rf"model\.{name}=Plain is no {base.split('.')[-1]}: .* from sparse_lightning\.{base}"
     with pytest.raises(SettingError, match=told):
         model_of(**{name.split(".")[0]: part})
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.1), nn.BatchNorm1d(INPUT_DIM)])
+def test_a_decoder_that_is_no_function_of_a_code_alone_is_refused(layer):
+    """Inference would minimise something else at each step; without inference it may be."""
+    decoder = LinearDecoder(CODE_DIM, INPUT_DIM)
+    decoder.layer = layer
+    with pytest.raises(SettingError, match=rf"LinearDecoder has a {type(layer).__name__}, with"):
+        model_of(decoder=decoder)
+    model_of(decoder=decoder, training_rule=EndToEnd(), energy=Energy(0.01))
+
+
+def test_a_solver_that_gives_too_few_codes_is_named():
+    class Halving(ISTA):
+        def __call__(self, objective: Objective, initial_codes: Tensor) -> Solution:
+            found = super().__call__(objective, initial_codes)
+            return Solution(found.codes[:, :1], found.iterations, found.converged)
+
+    model = model_of(solver=Halving(0.1, 5))
+    with pytest.raises(InputError, match=r"solver=Halving gives codes of shape \(3, 1\) for a"):
+        model.infer(torch.randn(3, INPUT_DIM))
+
+
+def test_a_copy_for_inference_is_made_inside_of_inference_mode():
+    decoder = ConvolutionalDecoder(CODE_DIM, [2], 16, [4, 4])
+    model = model_of(decoder=decoder, encoder=LISTA(16, CODE_DIM))
+    inputs = torch.randn(3, 16)
+    expected = model.infer_alone(inputs, torch.float64)
+    with torch.inference_mode():
+        assert torch.equal(model.infer_alone(inputs, torch.float64), expected)
 
 
 @pytest.fixture

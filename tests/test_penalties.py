@@ -202,6 +202,21 @@ class Flat(NonNegativeL1):
         return (codes - threshold).relu().flatten()
 
 
+class OwnThresholds(NonNegativeL1):
+    """A proximal step that gives the thresholds of codes to components."""
+
+    def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
+        own = torch.as_tensor(threshold).flatten()
+        return (codes - own.repeat(codes.shape[1])[: codes.shape[1]]).relu()
+
+
+class Rooted(NonNegativeL1):
+    """A proximal step that takes a threshold for a number."""
+
+    def prox(self, codes: Tensor, threshold: float | Tensor) -> Tensor:
+        return (codes - math.sqrt(threshold)).relu()
+
+
 class Summed(NonNegativeL1):
     """A value that sums over the batch."""
 
@@ -213,8 +228,10 @@ class Summed(NonNegativeL1):
     ("penalty", "told"),
     [
         (Unclipped(), r"penalty=Unclipped: prox gives negative codes"),
-        (Flat(), r"penalty=Flat: prox gives codes of shape \[12\] for those of \[2, 6\]"),
-        (Summed(), r"penalty=Summed: value gives the shape \[\] for 2 codes"),
+        (Flat(), r"penalty=Flat: prox gives codes of shape \[18\] for those of \[3, 6\]"),
+        (Summed(), r"penalty=Summed: value gives the shape \[\] for 3 codes"),
+        (OwnThresholds(), r"penalty=OwnThresholds: prox gives other codes where each code has a"),
+        (Rooted(), r"penalty=Rooted: prox fails \(.*\) where each code has a threshold of its own"),
     ],
 )
 def test_a_penalty_that_cannot_be_one_is_refused(penalty, told):

@@ -116,8 +116,23 @@ def test_what_is_not_registered_is_not_built(name: Any):
 
 
 def test_settings_that_nobody_knows_are_of_another_version():
-    with pytest.raises(CheckpointError, match=r"another version.*its NonNegativeL1 has settings"):
+    told = r"NonNegativeL1 has settings that this .*use the version of sparse_lightning that"
+    with pytest.raises(CheckpointError, match=told):
         build({"name": "NonNegativeL1", "power": 0.5})
+
+
+def test_an_error_inside_a_part_is_its_own(monkeypatch):
+    class Broken:
+        def __init__(self, size: int) -> None:
+            raise TypeError("inside")
+
+    monkeypatch.setitem(registry.REGISTRY, "Broken", Broken)
+    with pytest.raises(TypeError, match=r"^inside$"):
+        build({"name": "Broken", "size": 3})
+
+
+def test_a_number_that_is_a_tensor_is_described_as_a_number():
+    assert describe(Energy(torch.tensor(0.25)))["sparsity_weight"] == 0.25
 
 
 def test_one_name_is_one_part():

@@ -120,6 +120,7 @@ def test_the_error_of_the_decoder_reaches_an_encoder_of_any_kind_and_depth(input
 def test_sparsity_warms_up_linearly(inputs, monkeypatch):
     model = model_of(ReLUEncoder(D, L), training_rule=EndToEnd(sparsity_warmup_steps=4))
     full = 0.05 * float(model.encode(inputs).detach().sum())
+    monkeypatch.setattr(model, "_trainer", object())
     for done, share in ((0, 0.0), (1, 0.25), (3, 0.75), (4, 1.0), (40, 1.0)):
         monkeypatch.setattr(SparseAutoencoder, "global_step", done)
         terms = model.training_rule(model, batch_of(inputs)).terms
@@ -371,3 +372,10 @@ def test_a_rule_of_an_encoder_is_not_lost_with_its_forward(inputs):
 def test_an_encoder_without_pre_activations_cannot_teach_dead_units():
     with pytest.raises(SettingError, match=r"needs pre-activations, which model\.encoder=LISTA"):
         model_of(LISTA(D, L), training_rule=EndToEnd(auxiliary=AuxK(0.1, 3, 1)))
+
+
+def test_a_warm_up_without_a_trainer_is_refused(inputs):
+    """Nobody would count its steps, and λ would stay 0."""
+    model = model_of(ReLUEncoder(D, L), training_rule=EndToEnd(sparsity_warmup_steps=5))
+    with pytest.raises(SettingError, match="sparsity_warmup_steps=5 counts the steps of a Trainer"):
+        model.training_step(batch_of(inputs), 0)
