@@ -31,7 +31,13 @@ def main() -> None:
     try:
         require_supported()
         require_runs(folder)
-        from sparse_lightning.experiments.table import collect, show, summarize, write_results
+        from sparse_lightning.experiments.table import (
+            collect,
+            show,
+            summarize,
+            told_of_results,
+            write_results,
+        )
 
         table = collect(folder)
         summary = summarize(table)
@@ -40,7 +46,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     show(table, summary, Console())
     finished = int((table["state"] == State.FINISHED).sum())
-    print(f"{finished} of {len(table)} runs finished; table, summary and regret curve in {folder}")
+    print(f"{finished} of {len(table)} runs finished; {told_of_results(summary)} in {folder}")
 
 
 if __name__ == "__main__":

@@ -101,9 +101,7 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
             "checkpoint=null: set checkpoint=PATH to a run's folder, or its best.ckpt."
         )
     path = Path(config.checkpoint)
-    if Run(path).best_checkpoint.is_file():
-        path = Run(path).best_checkpoint
-    if path.is_dir():
+    if path.is_dir() and not Run(path).best_checkpoint.is_file():
         model = SparseAutoencoder.from_pretrained(path)
         if config.get("data") is None:
             raise SettingError(f"checkpoint={path} does not tell its data: set data= to some.")

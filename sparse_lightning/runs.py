@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--sweeps", action="store_true", help="a row for each folder of runs")
     made.add_argument("--format", choices=("table", "csv", "json"), default="table")
     made.add_argument("--output", type=Path, metavar="FILE", help="write there, as CSV or JSON")
-    made.add_argument("--watch", action="store_true", help="look again until nothing runs")
+    made.add_argument("--watch", action="store_true", help="look again until nothing runs or waits")
     return made
 
 
@@ -253,9 +253,10 @@ def list_runs(arguments: argparse.Namespace) -> None:
         return
     rows = arranged(found_rows(glance, arguments), arguments)
     if arguments.output is not None:
-        is_json = arguments.format == "json" or arguments.output.suffix == ".json"
+        usual = "json" if arguments.output.suffix == ".json" else "csv"
+        kind = usual if arguments.format == "table" else arguments.format
         with replaced_whole(arguments.output) as temporary:
-            temporary.write_text(as_text(rows, "json" if is_json else "csv"))
+            temporary.write_text(as_text(rows, kind))
         print(f"{len(rows)} rows in {arguments.output}")
     elif arguments.format == "table":
         console.print(shown(rows, arguments, console.width))

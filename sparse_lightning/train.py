@@ -9,7 +9,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from sparse_lightning import config as configuration
-from sparse_lightning.experiments.early_checks import check_training
+from sparse_lightning.experiments.early_checks import check_training, require_old_folder
 from sparse_lightning.imports import import_parts
 
 
@@ -38,6 +38,7 @@ def start(config: DictConfig) -> dict[str, float] | float | None:
     if jobs.is_job():
         results = jobs.run_once(training_run.train_in_held_folder, config)
         return jobs.objective_of(config, results)
+    require_old_folder(config)
     with resuming.interruption_explained(config):
         return training_run.train(config)
 

@@ -349,6 +349,16 @@ def test_a_run_is_named_by_its_folder(run_on_rows: Path, composed, tmp_path: Pat
     of_file = encode(composed(f"checkpoint={run_on_rows}")).about
     of_run = encode(composed(f"checkpoint={tmp_path / 'run'}", f"output={tmp_path / 'again'}"))
     assert of_run.about == of_file
+    (trained,) = find_trained_models(checkpoint=str(tmp_path / "run"))
+    assert trained.checkpoint == run_on_rows
+
+
+def test_a_checkpoint_that_is_in_no_run_is_refused_in_a_sentence(
+    run_on_rows: Path, composed, tmp_path: Path
+):
+    (tmp_path / "copy.ckpt").write_bytes(run_on_rows.read_bytes())
+    with pytest.raises(CheckpointError, match=r"copy\.ckpt lies in no folder of a run"):
+        encode(composed(f"checkpoint={tmp_path / 'copy.ckpt'}"))
 
 
 def test_files_that_have_changed_since_training_are_refused(

@@ -475,7 +475,7 @@ def test_a_checkpoint_without_its_run_is_refused(compose_study, sweep: Path, tmp
     (tmp_path / "x" / "checkpoints").mkdir(parents=True)
     path = tmp_path / "x" / "checkpoints" / "best.ckpt"
     shutil.copy(sweep / "sdl" / "checkpoints" / "best.ckpt", path)
-    with pytest.raises(DataError, match=r"config\.yaml cannot be read"):
+    with pytest.raises(CheckpointError, match=r"best\.ckpt lies in no folder of a run"):
         evaluate(compose_study("regret", f"checkpoint={path}"))
 
 

@@ -240,6 +240,8 @@ def test_table_csv_and_json(folder: Path, tmp_path: Path, capsys):
     assert (top["seed"], top["val/psnr"], top["state"]) == (1, 18.0, "stopped early")
     run_command(capsys, str(folder), "--output", str(tmp_path / "out.json"))
     assert len(json.loads((tmp_path / "out.json").read_text())) == 5
+    run_command(capsys, str(folder), "--format", "csv", "--output", str(tmp_path / "csv.json"))
+    assert len([*csv.DictReader((tmp_path / "csv.json").read_text().splitlines())]) == 5
     assert "sweep" in run_command(capsys, str(folder), "--sweeps")
     other = make_run(folder.parent / "other" / "run", "sdl", 0.01, results(1.0, epochs=4)).parent
     both = str(folder), str(other), "--sweeps", "--format", "json"

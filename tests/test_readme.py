@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
-from conftest import Compose
+from conftest import Compose, composed
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from sparse_lightning.train import train
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/index.md", "docs/families.md", "docs/dashboards.md")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_python(compose_small: Compose, tmp_path: Path, monkeypatch, capsys):
@@ -27,18 +29,37 @@ def test_python(compose_small: Compose, tmp_path: Path, monkeypatch, capsys):
     assert "torch.Size([250, 128])" in capsys.readouterr().out
 
 
-def test_commands(compose: Compose, tmp_path: Path, monkeypatch):
-    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+def test_commands(monkeypatch, tmp_path: Path):
+    """Every command of a page composes, of a sweep its first job; extending.md has its own test."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
     np.save("x.npy", np.zeros((3, 4)))
-    commands = re.findall(r"^python -m sparse_lightning\.train (.*)$", text, re.MULTILINE)
-    assert len(commands) >= 8
-    for command in commands:
-        words = shlex.split(command, comments=True)
-        if "-m" in words or any(word.startswith("hydra/launcher") for word in words):
-            continue  # A sweep; its launcher is an extra.
-        overrides = [word for word in words if not word.startswith("hydra.run")]
-        OmegaConf.to_container(compose(*overrides), resolve=True)
+    found = [
+        (command, words)
+        for page in PAGES
+        for command, words in re.findall(
+            r"^ *python -m sparse_lightning\.(train|encode|evaluate|reproduce) (.*)$",
+            page.read_text().replace("\\\n", " "),
+            re.MULTILINE,
+        )
+        if page.name != "extending.md"
+    ]
+    assert {command for command, _ in found} == {"train", "encode", "evaluate", "reproduce"}
+    parser = OverridesParser.create()
+    for command, text in found:
+        words = shlex.split(os.path.expandvars(text), comments=True)
+        # Neither what other lines of the page define, nor Hydra's own words.
+        words = [word for word in words if not word.startswith(("-", "$", "hydra"))]
+        if any("=$" in word for word in words):
+            continue  # Inside a loop of the shell.
+        values = [
+            f"{word.partition('=')[0]}={next(override.sweep_string_iterator())}"
+            if override.is_choice_sweep() or override.is_range_sweep()
+            else word
+            for word, override in zip(words, parser.parse_overrides(words))
+            if not override.is_interval_sweep()
+        ]
+        OmegaConf.to_container(composed(command, *values), resolve=True)
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere():

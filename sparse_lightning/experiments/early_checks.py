@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.data.patch_pipeline.photographs import require_folder
@@ -19,7 +20,7 @@ from sparse_lightning.errors import (
     require_count,
     require_non_negative,
 )
-from sparse_lightning.experiments.records import PLAN_FILE, run_folders
+from sparse_lightning.experiments.records import CONFIG_FILE, PLAN_FILE, run_folders
 from sparse_lightning.experiments.settings import convert_top_level
 
 # resume=force goes on whatever has changed.
@@ -121,6 +122,16 @@ def require_beginning(config: DictConfig) -> None:
             _require_file(name, config[name])
 
 
+def require_old_folder(config: DictConfig) -> None:
+    """Raise `SettingError` where a run is to go on in a folder that is always a new one."""
+    settings = OmegaConf.to_container(HydraConfig.instance().cfg, resolve=False)
+    if config.resume and "${unique:" in str(settings["hydra"]["run"]["dir"]):
+        raise SettingError(
+            f"resume={str(config.resume).lower()} goes on with a run in its own folder, and the "
+            "folder would be a new one: set hydra.run.dir to that of the run."
+        )
+
+
 def require_models(
     checkpoint: str | Path | Sequence[str] | None, runs: str | Path | Sequence[str] | None
 ) -> None:
@@ -131,7 +142,9 @@ def require_models(
             "runs=DIR (a run's or a sweep's folder)."
         )
     for path in as_list(checkpoint):
-        _require_file("checkpoint", path)
+        # A run's folder stands for its best model.
+        is_run = (Path(path) / CONFIG_FILE).is_file()
+        _require_file("checkpoint", Path(path) / "checkpoints" / "best.ckpt" if is_run else path)
     for folder in as_list(runs):
         if not Path(folder).is_dir():
             raise SettingError(f"runs={folder} is no folder: check the path.")

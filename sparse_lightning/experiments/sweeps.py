@@ -34,7 +34,13 @@ from sparse_lightning.experiments.progress import SweepProgress
 from sparse_lightning.experiments.runs import CONFIG_FILE, Run, State
 from sparse_lightning.experiments.seeds import require_seed
 from sparse_lightning.experiments.settings import convert_settings
-from sparse_lightning.experiments.table import collect, record_plan, summarize, write_results
+from sparse_lightning.experiments.table import (
+    collect,
+    record_plan,
+    summarize,
+    told_of_results,
+    write_results,
+)
 from sparse_lightning.files import require_writable
 from sparse_lightning.signals import SIGTERM_EXIT, Terminated
 
@@ -43,6 +49,7 @@ log = logging.getLogger(__name__)
 # A job that so many launches did not bring to an end is given up.
 ATTEMPTS = 3
 LEFT = (State.WAITING, State.INTERRUPTED)
+FAILED = (State.FAILED, State.DIVERGED)
 POLL = 1.0  # seconds
 # What a run's usual name tells already.
 TOLD_BY_NAME = (
@@ -231,10 +238,8 @@ def run_sweep(sweep: Sweep, launcher: Launcher, batch_size: int | None) -> list[
     """
     record_plan(sweep.folder, {job.run.folder.name: list(job.overrides) for job in sweep.jobs})
     _announce(sweep)
-    for job in sweep.jobs:
-        if job.state in (State.FAILED, State.DIVERGED):
-            job.run.forget_failure()
-    rounds = _Rounds(launcher, batch_size)
+    failed = {job.run.folder for job in sweep.jobs if job.state in FAILED}
+    rounds = _Rounds(launcher, batch_size, failed)
     with (
         _interruption_explained(),
         _launchers_quiet(),
@@ -290,17 +295,22 @@ class _Rounds:
     Attributes:
         launcher: carries jobs to where they run.
         batch_size: jobs given to it at a time, None for all.
+        again: folders of jobs that failed earlier and are to be tried again. What they have left
+            stays until that begins.
         returns: what came back.
         vain: how often a job was launched and came to no end.
     """
 
     launcher: Launcher
     batch_size: int | None
+    again: set[Path]
     returns: list[JobReturn] = field(default_factory=list)
     vain: Counter[Path] = field(default_factory=Counter)
 
     def is_open(self, job: Job) -> bool:
         """Whether a job is still to be launched; one launched in vain too often has failed."""
+        if job.run.folder in self.again and job.state in FAILED:
+            return True
         if job.state not in LEFT:
             return False
         if self.vain[job.run.folder] < ATTEMPTS:
@@ -330,9 +340,12 @@ class _Rounds:
                 if all(_output_size(job) == before[job.run.folder] for job in batch):
                     raise  # It could launch nothing at all.
                 log.warning(f"A worker died ({type(error).__name__}): going on with what is left.")
+                tried = [job for job in batch if _output_size(job) != before[job.run.folder]]
             else:
                 self.returns += results
-                _record_failures_outside_training(batch, results)
+                _record_failures_outside_training(batch, results, self.again)
+                tried = batch
+            self.again -= {job.run.folder for job in tried}
             for job in batch:
                 if job.state in LEFT:
                     self.vain[job.run.folder] += _output_size(job) != before[job.run.folder]
@@ -353,9 +366,12 @@ def _any_running(jobs: Iterable[Job]) -> bool:
     return any(job.state is State.RUNNING for job in jobs)
 
 
-def _record_failures_outside_training(jobs: list[Job], results: Sequence[JobReturn]) -> None:
+def _record_failures_outside_training(
+    jobs: list[Job], results: Sequence[JobReturn], again: set[Path]
+) -> None:
     for job, result in zip(jobs, results):
-        if result.status is JobStatus.FAILED and job.state in LEFT:
+        is_left = job.state in LEFT or job.run.folder in again
+        if result.status is JobStatus.FAILED and is_left and job.state is not State.RUNNING:
             job.run.folder.mkdir(parents=True, exist_ok=True)
             try:
                 _ = result.return_value
@@ -372,7 +388,7 @@ def _conclude(sweep: Sweep) -> None:
     bad = [job for job in sweep.jobs if not job.run.covers(job.max_epochs)]
     print(
         f"{len(sweep.jobs) - len(bad)} of {len(sweep.jobs)} jobs finished; "
-        f"table, summary and regret curve in {sweep.folder}",
+        f"{told_of_results(summary)} in {sweep.folder}",
         file=sys.stderr,
     )
     if bad:

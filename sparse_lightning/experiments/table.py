@@ -246,8 +246,9 @@ def histories(folder: str | Path) -> pd.DataFrame:
 
 
 def write_results(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """Write both tables, every epoch of finished runs, and the regret curve if there is one."""
-    for name, frame in (("table", table), ("summary", summary)):
+    """Write the runs and, of those that are finished, the summary, each epoch and a curve."""
+    frames = {"table": table, "summary": summary} if len(summary) else {"table": table}
+    for name, frame in frames.items():
         with replaced_whole(folder / f"{name}.parquet") as temporary:
             frame.to_parquet(temporary, index=False)
         with replaced_whole(folder / f"{name}.csv") as temporary:
@@ -256,6 +257,11 @@ def write_results(folder: Path, table: pd.DataFrame, summary: pd.DataFrame) -> N
         histories(folder).to_parquet(temporary, index=False)
     if len(summary):
         write_figure(regret_curve(summary), folder / REGRET_FILE)
+
+
+def told_of_results(summary: pd.DataFrame) -> str:
+    """What `write_results` has written, in words."""
+    return "table, summary and regret curve" if len(summary) else "table"
 
 
 def show(table: pd.DataFrame, summary: pd.DataFrame, console: Console) -> None:

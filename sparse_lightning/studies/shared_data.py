@@ -49,17 +49,17 @@ def shared_data(
         data = data_of(config)
         for trained in trained_models:  # Tables and titles name what was measured.
             trained.columns["data"] = data.title
+    if whole:
+        keep_whole(data)
+    is_split_anew = whole or config is not None
+    if is_split_anew and isinstance(data, Arrays):
+        _take_as_in_training(data, trained_models)
     for trained in trained_models:
         if trained.has_weights and trained.model.decoder.input_dim != data.input_dim:
             raise SettingError(
                 f"{trained.checkpoint} takes inputs of {trained.model.decoder.input_dim} values, "
                 f"and the data have {data.input_dim}: choose other data=."
             )
-    if whole:
-        keep_whole(data)
-    is_split_anew = whole or config is not None
-    if is_split_anew and isinstance(data, Arrays):
-        _take_as_in_training(data, trained_models)
     data.prepare_data()
     data.setup("test")
     if not is_split_anew and isinstance(data, Arrays):

@@ -34,7 +34,7 @@ from sparse_lightning.experiments.fingerprint import (
     SHUFFLE_SEED,
     without_seed,
 )
-from sparse_lightning.experiments.runs import RESULTS_FILE, Run, find_runs
+from sparse_lightning.experiments.runs import CONFIG_FILE, RESULTS_FILE, Run, find_runs
 from sparse_lightning.files import digest, write_json
 from sparse_lightning.model import SparseAutoencoder
 
@@ -303,4 +303,14 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
 
 
 def _of_checkpoint(path: Path) -> TrainedModel:
-    return TrainedModel(Run(path.parent.parent), path, by_name=True)
+    if path.is_dir():
+        run = Run(path)
+        return TrainedModel(run, run.best_checkpoint)
+    folder = path.parent.parent
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(
+            f"checkpoint={path} lies in no folder of a run, whose {CONFIG_FILE} tells of its data "
+            "and settings: leave it in RUN/checkpoints, or load it in Python by "
+            "SparseAutoencoder.load_from_checkpoint."
+        )
+    return TrainedModel(Run(folder), path, by_name=True)

@@ -33,6 +33,9 @@ def require_trainable(config: DictConfig) -> None:
             "trainer.limit_train_batches=0 leaves nothing to train on: leave it null, or take at "
             "least 1 batch."
         )
+    epochs, every = config.trainer.max_epochs, config.trainer.get("check_val_every_n_epoch")
+    if epochs == 0:
+        raise SettingError("trainer.max_epochs=0 trains nothing: take at least 1.")
     if config.get("target_zeros") is not None:
         _require_search(config)
     watchers = [
@@ -48,6 +51,12 @@ def require_trainable(config: DictConfig) -> None:
         raise SettingError(
             f"trainer.limit_val_batches=0 leaves no {config.callbacks[name].monitor}, by which "
             f"callbacks.{name} chooses: take at least 1 batch, or add {without}."
+        )
+    if every and epochs and 0 < epochs < every and not config.trainer.get("fast_dev_run"):
+        raise SettingError(
+            f"trainer.check_val_every_n_epoch={every} validates none of "
+            f"trainer.max_epochs={epochs} epochs, and results are those of the best epoch: take "
+            f"{epochs} at most."
         )
 
 

@@ -285,6 +285,31 @@ class Dying(FakeLauncher):
             raise Died from None
 
 
+def test_what_failed_before_keeps_its_results_until_it_is_tried_again(sweep: Sweep):
+    first, _, last = (job.run for job in sweep.jobs)
+    for run, content in ((last, {"test/psnr": 2.0, "epochs": 1, DIVERGED_AT: 1}), (first, None)):
+        run.folder.mkdir()
+        record_settings(settings(run), run.folder)
+        if content is None:
+            run.record_failure(SettingError("no"))
+        else:
+            write_json(run.folder / RESULTS_FILE, content)
+    known = []
+
+    def work(run: Run) -> None:
+        known.append((run.folder.name, first.failure is not None, last.diverged_at_epoch))
+        if len(known) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, FakeLauncher(sweep.jobs, work), None)
+    assert known == [("a", False, 1), ("b", False, 1)]
+    assert last.results["test/psnr"] == 2.0
+    run_sweep(sweep, FakeLauncher(sweep.jobs, work), None)
+    assert [name for name, *_ in known] == ["a", "b", "b", "c"]
+    assert all(job.run.is_finished for job in sweep.jobs)
+
+
 def test_jobs_go_on_after_a_worker_died(sweep: Sweep):
     deaths = iter(["b"])
 
@@ -349,9 +374,9 @@ def test_what_another_process_trains_has_not_failed(sweep: Sweep):
     job = sweep.jobs[0]
     job.run.folder.mkdir()
     with held(job.run.folder):
-        _record_failures_outside_training([job], [returned])
+        _record_failures_outside_training([job], [returned], set())
     assert job.state is State.WAITING
-    _record_failures_outside_training([job], [returned])
+    _record_failures_outside_training([job], [returned], set())
     assert job.run.reason == "SettingError: no"
 
 

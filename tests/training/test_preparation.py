@@ -94,6 +94,11 @@ def test_without_validation_the_last_model_is_the_one(compose_small, tmp_path: P
         ("limit_train_batches=0.0", "leaves nothing to train on"),
         ("limit_val_batches=0", r"leaves no val/energy, by which callbacks\.checkpoint chooses"),
         ("limit_val_batches=0.0", r"at least 1 batch, or add '~callbacks\.checkpoint'"),
+        ("max_epochs=0", r"max_epochs=0 trains nothing"),
+        (
+            "check_val_every_n_epoch=3",
+            r"epoch=3 validates none of .*max_epochs=1",
+        ),
     ],
 )
 def test_what_a_training_needs_is_not_switched_off(setting, told, compose_small, tmp_path: Path):
