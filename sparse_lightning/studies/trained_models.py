@@ -304,8 +304,7 @@ def _of_folder(folder: Path) -> list[TrainedModel]:
 
 def _of_checkpoint(path: Path) -> TrainedModel:
     if path.is_dir():
-        run = Run(path)
-        return TrainedModel(run, run.best_checkpoint)
+        path = Run(path).best_checkpoint
     folder = path.parent.parent
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(
