@@ -105,6 +105,14 @@ class Decoder(nn.Module):
         return self(codes) - self(torch.zeros_like(codes[:1]))
 
 
+def has_hooks(decoder: nn.Module) -> bool:
+    """Whether hooks have a part in its forward pass, such as those of `torch.nn.utils.prune`.
+
+    A weight that a hook makes is an old one until the next forward pass.
+    """
+    return any(own._forward_pre_hooks or own._forward_hooks for own in decoder.modules())
+
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -151,6 +159,8 @@ class LinearDecoder(Decoder):
         return functional.linear(codes.to(self.weight.dtype), self.weight, self.bias)
 
     def datafit(self, inputs: Tensor) -> DataFit:
+        if has_hooks(self):
+            return super().datafit(inputs)
         if self.bias is not None:
             inputs = inputs - at_least_float32(self.bias)
         return QuadraticDataFit.of(inputs, _for_inference(self.weight))
@@ -199,7 +209,7 @@ class MultiLayerDecoder(Decoder):
 
     def datafit(self, inputs: Tensor) -> DataFit:
         layers, output = _linear(self.hidden, has_bias=True), _linear([self.output])
-        if layers is None or output is None:
+        if layers is None or output is None or has_hooks(self):
             return super().datafit(inputs)
         hidden = [(_for_inference(layer.weight), at_least_float32(layer.bias)) for layer in layers]
         return ReluNetworkDataFit(hidden, LeastSquares(inputs, _for_inference(self.output.weight)))
@@ -233,7 +243,7 @@ class LinearNetworkDecoder(Decoder):
 
     def datafit(self, inputs: Tensor) -> DataFit:
         layers = _linear(self.layers)
-        if layers is None:
+        if layers is None or has_hooks(self):
             return super().datafit(inputs)
         product, *others = (at_least_float32(layer.weight) for layer in layers)
         for weight in others:

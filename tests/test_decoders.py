@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from sparse_lightning.datafits import ReluNetworkDataFit
 from sparse_lightning.decoders import (
@@ -279,6 +280,25 @@ def test_inference_sees_what_the_decoder_draws(decoder):
     inputs, codes = torch.randn(3, 7), torch.rand(3, 5)
     expected = (decoder(codes) - inputs).square().mean(1)
     torch.testing.assert_close(decoder.datafit(inputs).value(codes), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LinearDecoder(5, 7),
+        lambda: MultiLayerDecoder(5, [6], 7),
+        lambda: LinearNetworkDecoder(5, [6], 7),
+    ],
+)
+def test_inference_sees_weights_that_a_hook_makes(make):
+    decoder, codes = make(), torch.rand(3, 5)
+    layer = next(m for m in decoder.modules() if hasattr(m, "weight"))
+    prune.random_unstructured(layer, "weight", 0.5)
+    with torch.no_grad():
+        layer.weight_orig.mul_(3)
+    inputs = torch.randn(3, 7)
+    found = decoder.datafit(inputs).value(codes)
+    torch.testing.assert_close(found, (decoder(codes) - inputs).square().mean(1))
 
 
 def test_parametrised_layers_keep_the_fast_data_fit():
