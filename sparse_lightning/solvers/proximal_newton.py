@@ -169,7 +169,7 @@ def lasso(
     linear = samples.codes @ hessian - samples.gradient / samples.scale
     steps = samples.scale.new_full((len(linear),), 1 / lipschitz)
     thresholds = steps * (objective.sparsity_weight / samples.scale.squeeze(1))
-    momenta = fista_momenta(LASSO_ITERATIONS)
+    momenta = fista_momenta(LASSO_ITERATIONS, torch.float64, linear.device).numpy()
     return gram_numba.minimise(
         hessian, linear, samples.codes, steps, thresholds, tolerance, momenta, restarts=True
     ).codes

@@ -47,22 +47,23 @@ def test_finished_trainings_are_skipped_and_failures_named(tmp_path: Path, mnist
 
 
 CHILD = """
-import signal, sys, time
+import os, signal, sys, time
 def end(*_):
-    print("saved", flush=True)
+    os.write(1, b"saved\\n")
     sys.exit(143)
 signal.signal(signal.SIGTERM, end)
-print("begun", flush=True)
+os.write(1, b"begun\\n")
 time.sleep(60)
 """
-# On a busy machine a child may begin before its parent waits for it.
+# On a busy machine a child may begin before its parent waits for it. Each line is one write, since
+# both have one pipe.
 PARENT = """
-import subprocess, sys
+import os, subprocess, sys
 from sparse_lightning.experiments.sweep_commands import exit_code
 from sparse_lightning.signals import terminated_in_order
 wait = subprocess.Popen.wait
 def told(*given):
-    print("waiting", flush=True)
+    os.write(1, b"waiting\\n")
     return wait(*given)
 subprocess.Popen.wait = told
 with terminated_in_order():
