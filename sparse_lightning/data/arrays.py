@@ -325,7 +325,7 @@ class Arrays(SplitDataModule):
             return {}
         name = str(self.labels)
         values = [values_of_rows("data.labels", name, own) for own in self.sources.values()]
-        numbers, _ = numbered(f"data.labels={name}", values)
+        numbers = numbered(f"data.labels={name}", values)
         return dict(zip(self.sources, map(torch.from_numpy, numbers)))
 
     def keep_whole(self) -> None:

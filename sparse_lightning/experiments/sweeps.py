@@ -309,9 +309,7 @@ class _Rounds:
 
     def is_open(self, job: Job) -> bool:
         """Whether a job is still to be launched; one launched in vain too often has failed."""
-        if job.run.folder in self.again and job.state in FAILED:
-            return True
-        if job.state not in LEFT:
+        if not _is_left(job, self.again):
             return False
         if self.vain[job.run.folder] < ATTEMPTS:
             return True
@@ -362,6 +360,11 @@ def _output_size(job: Job) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _is_left(job: Job, again: set[Path]) -> bool:
+    """Whether a job has not ended, or has failed earlier and is to be tried again."""
+    return job.state in LEFT or (job.state in FAILED and job.run.folder in again)
+
+
 def _any_running(jobs: Iterable[Job]) -> bool:
     return any(job.state is State.RUNNING for job in jobs)
 
@@ -370,8 +373,7 @@ def _record_failures_outside_training(
     jobs: list[Job], results: Sequence[JobReturn], again: set[Path]
 ) -> None:
     for job, result in zip(jobs, results):
-        is_left = job.state in LEFT or job.run.folder in again
-        if result.status is JobStatus.FAILED and is_left and job.state is not State.RUNNING:
+        if result.status is JobStatus.FAILED and _is_left(job, again):
             job.run.folder.mkdir(parents=True, exist_ok=True)
             try:
                 _ = result.return_value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 import pandas as pd
@@ -66,12 +67,12 @@ def error_curves(summary: pd.DataFrame, data: str, arm: str) -> Figure:
             _curve(axes, summary[summary["method"] == method], error, label=label, **style)
         _label(axes, summary, f"test error, top-{error[-1]} (%)")
     legend_below(figure, 2 * len(errors))
-    figure.suptitle(
-        f"Classification with few labels, {data}, {arm}\n"
-        f"bars: one standard deviation over model seeds{ON_INPUTS[arm]}"
-        f"{'; no point: no error' if (summary[errors] == 0).any(axis=None) else ''}",
-        fontsize=10,
-    )
+    told = f"bars: one standard deviation over model seeds{ON_INPUTS[arm]}"
+    title = [f"Classification with few labels, {data}, {arm}"]
+    title += textwrap.wrap(told, 62 * len(errors))
+    if (summary[errors] == 0).any(axis=None):
+        title.append("no point: no error")
+    figure.suptitle("\n".join(title), fontsize=10)
     return figure
 
 

@@ -349,6 +349,8 @@ def test_of_few_classes_top_3_is_not_drawn():
     few, more = (error_curves(table, "tiny", VALIDATED) for table in (rows, rows.assign(top3=0.1)))
     assert [len(figure.axes) for figure in (few, more)] == [1, 2]
     assert few.axes[0].get_ylabel() == "test error, top-1 (%)"
+    # In half the width.
+    assert max(map(len, few.get_suptitle().splitlines())) <= 62
     assert "no point: no error" not in few.get_suptitle()
     assert (
         "no point: no error"

@@ -41,7 +41,7 @@ def values_of_rows(setting: str, name: str, source: Source) -> np.ndarray:
     return values
 
 
-def numbered(setting: str, values: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+def numbered(setting: str, values: list[np.ndarray]) -> list[np.ndarray]:
     """Classes by number, from 0, in place of their names or values.
 
     Args:
@@ -49,10 +49,10 @@ def numbered(setting: str, values: list[np.ndarray]) -> tuple[list[np.ndarray], 
         values: of the rows of each source, (n,).
 
     Returns:
-        The number (n,) of each row's class in each source, int64; and the classes, sorted.
+        The number (n,) of each row's class in each source, int64, in the order of the classes.
 
     Raises:
-        DataError: values that are no classes: fractions, or a single one.
+        DataError: values that are no classes: fractions, a single one, or of two kinds.
     """
     for found in values:
         if found.dtype.kind == "f" and (found != np.round(found)).any():
@@ -62,12 +62,14 @@ def numbered(setting: str, values: list[np.ndarray]) -> tuple[list[np.ndarray], 
                 "texts."
             )
     if len({found.dtype.kind in "US" for found in values}) > 1:
-        raise DataError(f"{setting} has texts for one split, and numbers for another.")
+        raise DataError(
+            f"{setting} has texts for one split, and numbers for another: give one kind."
+        )
     classes, numbers = np.unique(np.concatenate(values), return_inverse=True)
     if len(classes) < 2:
         raise DataError(f"{setting} has a single class, {classes[0]}: give two or more.")
     ends = np.cumsum([len(found) for found in values])[:-1]
-    return np.split(numbers.astype(np.int64), ends), classes
+    return np.split(numbers.astype(np.int64), ends)
 
 
 def _read_column(told: str, path: Path, name: str) -> np.ndarray:
