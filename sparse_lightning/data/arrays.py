@@ -277,17 +277,17 @@ class Arrays(SplitDataModule):
             self.sources, rows, of_training, self.cache_dir, self.contents
         )
         mean, std = self.given or mean_and_std(self._named, self.standardise, statistics)
-        pixels: tuple[Tensor, ...] = ()
+        scale = shift = None
         if self.image_shape is not None:
             sources = self.sources.values()
-            pixels = scale_and_shift(
+            scale, shift = scale_and_shift(
                 self.image_shape, self.pixel_range, sources, statistics, mean, std
             )
         labels = self._labels()
         for split, order in orders.items():
             source = split if split in rows else "train"
             self.splits[split] = ArrayRows(
-                rows[source], order, mean, std, *(pixels or (None, None)), labels.get(source)
+                rows[source], order, mean, std, scale, shift, labels.get(source)
             )
         self.positions = orders
         self.mean, self.std = mean, std
