@@ -23,7 +23,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,21 @@ from sparse_lightning.studies.trained_models import TrainedModel
 
 VALIDATED, UNVALIDATED = "validation labels", "no validation labels"
 AUTHORS = "authors' protocol"
+
+
+class Arm(NamedTuple):
+    """One way to compare methods.
+
+    Attributes:
+        labelled: which samples are.
+        on_codes: from a model's digest, and a function that gives its codes, to the method that
+            classifies them.
+        baselines: methods that see the inputs, by name.
+    """
+
+    labelled: Labelled
+    on_codes: Callable[[str, Callable[[], dict[str, np.ndarray]]], Method]
+    baselines: dict[str, Method]
 
 
 def low_data(
@@ -126,46 +141,48 @@ def low_data(
     draws = {str(count): number for count, number in zip(labels_per_class, num_draws)}
     labels = {split: all_labels(data, split) for split in SPLITS}
     require_enough(labels["train"], draws)
-    ours = Labelled(labels, draws, chosen)
     samples = digest([fingerprint(data), *(found.tolist() for found in labels.values())])
-    arms = {
+    inputs = {split: all_inputs(data, split) for split in SPLITS}
+    scratch, protocol = ScratchSettings(**(lista or {})), AdamProtocol(**(authors or {}))
+    penalties = {
         VALIDATED: Penalties(tuple(inverse_penalties), patience),
         UNVALIDATED: Penalties((fixed_inverse_penalty,), None),
     }
-    settings, protocol = ScratchSettings(**(lista or {})), AdamProtocol(**(authors or {}))
-    if has_authors_split(data):
-        first = Labelled(
-            in_authors_order(labels, data.positions), dict.fromkeys(draws, 1), first_chosen
+    ours = Labelled(labels, draws, chosen)
+    arms = {
+        name: Arm(
+            ours,
+            functools.partial(_linear_on, penalties=penalties[name]),
+            linear_baselines(inputs, penalties[name], pca_dim),
         )
+        for name in penalties
+    }
+    arms[VALIDATED].baselines.update(
+        other_baselines(inputs, tuple(num_neighbours), scratch, scratch_draws)
+    )
+    if has_authors_split(data):
+        arms[AUTHORS] = _authors_arm(inputs, labels, draws, data, protocol, scratch, scratch_draws)
+
     rows = []
     codes = functools.partial(_codes, data=data, samples=samples, cache=cache)
-    of_codes = functools.partial(_classify_codes, cache=cache, samples=samples, draws=change_draws)
     for trained in tqdm(trained_models, desc="codes classified", unit="model"):
         known = trained.columns | {"method": trained.columns["family"]}
-        known["zeros"] = _zeros(trained, data, samples, cache)
-        for arm, penalties in arms.items():
-            method_of = functools.partial(_linear_on, codes=codes, penalties=penalties)
-            rows += [known | {"arm": arm} | row for row in of_codes(trained, method_of, ours)]
-        if has_authors_split(data):
-            method_of = functools.partial(_by_authors_on, codes=codes, protocol=protocol, data=data)
-            rows += [known | {"arm": AUTHORS} | row for row in of_codes(trained, method_of, first)]
-    inputs = {split: all_inputs(data, split) for split in SPLITS}
-    of_arm = {arm: linear_baselines(inputs, penalties, pca_dim) for arm, penalties in arms.items()}
-    of_arm[VALIDATED] |= other_baselines(inputs, tuple(num_neighbours), settings, scratch_draws)
-    if has_authors_split(data):
-        of_arm[AUTHORS] = _by_authors_on_pixels(inputs, data, protocol, settings, scratch_draws)
-    methods = [(arm, *named) for arm, found in of_arm.items() for named in found.items()]
-    for arm, name, method in tqdm(methods, desc="inputs classified", unit="method"):
-        found = classify(method, first if arm == AUTHORS else ours, cache, samples)
-        rows += [{"data": data.title, "arm": arm, "method": name} | row for row in found]
+        known["zeros"] = _zeros(trained, codes, samples, cache)
+        for name, arm in arms.items():
+            found = _classify_codes(trained, arm, codes, cache, samples, change_draws)
+            rows += [known | {"arm": name} | row for row in found]
+    methods = [(name, arm, *named) for name, arm in arms.items() for named in arm.baselines.items()]
+    for arm_name, arm, name, method in tqdm(methods, desc="inputs classified", unit="method"):
+        found = classify(method, arm.labelled, cache, samples)
+        rows += [{"data": data.title, "arm": arm_name, "method": name} | row for row in found]
     table = pd.DataFrame(rows)
     return StudyResult(table, {"summary": summary(table, fixed_zeros)})
 
 
 def _classify_codes(
     trained: TrainedModel,
-    method_of: Callable[[TrainedModel], Method],
-    labelled: Labelled,
+    arm: Arm,
+    codes: Callable[[TrainedModel], dict[str, np.ndarray]],
     cache: ResultCache,
     samples: str,
     draws: int,
@@ -175,11 +192,15 @@ def _classify_codes(
     Of the first few draws they have ``top1_before``, the error with the codes of the model after
     half of the epochs.
     """
-    method = method_of(trained)
-    few = {count: min(number, draws) for count, number in labelled.draws.items() if count != ALL}
+
+    def method_of(model: TrainedModel) -> Method:
+        return arm.on_codes(model.digest, functools.partial(codes, model))
+
+    method, of_arm = method_of(trained), arm.labelled
+    few = {count: min(number, draws) for count, number in of_arm.draws.items() if count != ALL}
 
     def measure(half: TrainedModel) -> list[dict]:
-        return classify(method_of(half), labelled._replace(draws=few), cache, samples)
+        return classify(method_of(half), of_arm._replace(draws=few), cache, samples)
 
     key = ["low_data after half of the epochs", method.settings, samples, few]
     key += [trained.columns["epochs"]]
@@ -189,57 +210,55 @@ def _classify_codes(
     }
     return [
         row | {"top1_before": before.get((row["labels_per_class"], row["label_seed"]), math.nan)}
-        for row in classify(method, labelled, cache, samples)
+        for row in classify(method, of_arm, cache, samples)
     ]
 
 
-def _linear_on(trained: TrainedModel, codes: Callable, penalties: Penalties) -> Method:
-    classifier = functools.partial(linear, penalties=penalties)
-    return Method(classifier, lambda: scaled(codes(trained)), [trained.digest, *penalties])
-
-
-def _by_authors_on(
-    trained: TrainedModel, codes: Callable, protocol: AdamProtocol, data: SplitDataModule
+def _linear_on(
+    digest_of_model: str, codes: Callable[[], dict[str, np.ndarray]], penalties: Penalties
 ) -> Method:
-    return Method(
-        functools.partial(linear_by_adam, settings=protocol),
-        lambda: in_authors_order(codes(trained), data.positions),
-        [trained.digest, AUTHORS, asdict(protocol)],
-    )
+    classifier = functools.partial(linear, penalties=penalties)
+    return Method(classifier, lambda: scaled(codes()), [digest_of_model, *penalties])
 
 
-def _by_authors_on_pixels(
+def _authors_arm(
     inputs: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    draws: dict[str, int],
     data: SplitDataModule,
     protocol: AdamProtocol,
     scratch: ScratchSettings,
     scratch_draws: int,
-) -> dict[str, Method]:
-    """The authors' classifiers of pixels, by name."""
+) -> Arm:
+    """The protocol of the paper's authors, with one draw of each number of labels."""
+    ordered = functools.partial(in_authors_order, positions=data.positions)
     dims = {"code_dim": scratch.code_dim, "num_layers": scratch.num_layers}
-    pixels = functools.cache(lambda: in_authors_order(inputs, data.positions))
+    pixels = functools.cache(lambda: ordered(inputs))
     own = [AUTHORS, asdict(protocol)]
-    return {
-        "linear on raw": Method(
-            functools.partial(linear_by_adam, settings=protocol),
-            pixels,
-            ["raw", *own],
-            own_draws=scratch_draws,
-        ),
-        "LISTA + linear on raw": Method(
-            functools.partial(lista_by_adam, settings=protocol, **dims),
-            pixels,
-            ["LISTA", *own, dims],
-            own_draws=scratch_draws,
-        ),
-    }
+    by_adam = functools.partial(linear_by_adam, settings=protocol)
+    lista = functools.partial(lista_by_adam, settings=protocol, **dims)
+    return Arm(
+        Labelled(ordered(labels), dict.fromkeys(draws, 1), first_chosen),
+        lambda model, codes: Method(by_adam, lambda: ordered(codes()), [model, *own]),
+        {
+            "linear on raw": Method(by_adam, pixels, ["raw", *own], own_draws=scratch_draws),
+            "LISTA + linear on raw": Method(
+                lista, pixels, ["LISTA", *own, dims], own_draws=scratch_draws
+            ),
+        },
+    )
 
 
-def _zeros(trained: TrainedModel, data: SplitDataModule, samples: str, cache: ResultCache) -> float:
+def _zeros(
+    trained: TrainedModel,
+    codes: Callable[[TrainedModel], dict[str, np.ndarray]],
+    samples: str,
+    cache: ResultCache,
+) -> float:
     """Share of zeros of a model's validation codes."""
 
     def measure() -> list[dict]:
-        return [{"zeros": float((_codes(trained, data, samples, cache)["val"] == 0).mean())}]
+        return [{"zeros": float((codes(trained)["val"] == 0).mean())}]
 
     return cache.rows(["zeros of validation codes", trained.digest, samples], measure)[0]["zeros"]
 
