@@ -40,6 +40,8 @@ MOST_CODE_DIM = 1024
 # The grids of a family, and what is taken from them.
 GRIDS = {"sparsity_weights": "model.energy.sparsity_weight", "active_counts": "model.encoder.k"}
 
+METRIC = "val/energy"
+
 # What symbols and other programs' names stand for.
 MEANT = {
     **dict.fromkeys(("lambda", "lam", "alpha", "l1"), "model.energy.sparsity_weight (λ)"),
@@ -57,6 +59,18 @@ def level_of(
     if level is None or grid is None:
         return otherwise
     return _at(level, name, grid)
+
+
+def metric_of(rule: str) -> str:
+    """Resolver of the metric by which a training rule keeps the best model.
+
+    A rule of another package names its own, once its module is imported. A recorded setting is
+    resolved too, and imports nothing.
+    """
+    module, _, name = rule.rpartition(".")
+    if module.partition(".")[0] == PACKAGE.name:
+        return METRIC
+    return getattr(getattr(sys.modules.get(module), name, None), "metric", METRIC)
 
 
 def target_of(
@@ -213,6 +227,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("image_shape", image_shape, replace=True)
     OmegaConf.register_new_resolver("code_dim_of", code_dim, replace=True)
     OmegaConf.register_new_resolver("level_of", level_of, replace=True)
+    OmegaConf.register_new_resolver("metric_of", metric_of, replace=True)
     OmegaConf.register_new_resolver("target_of", target_of, replace=True)
     OmegaConf.register_new_resolver("from", from_on, replace=True)
     OmegaConf.register_new_resolver("over_input_dim", over_input_dim, replace=True)

@@ -103,7 +103,7 @@ def _require_possible(coding: SparseCoding, config: DictConfig) -> None:
 def made(config: DictConfig) -> SparseAutoencoder:
     """The model of settings, or the error that a part has against them."""
     try:
-        return instantiate(config)
+        return instantiate(config, _convert_="all")
     except InstantiationException as error:  # Hydra's, round what a part has against its settings.
         raise error.__cause__ or error from None
 

@@ -18,7 +18,7 @@ from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.penalties import NonNegativeL0, NonNegativeLogSum
-from sparse_lightning.registry import build, describe
+from sparse_lightning.registry import build, describe, register
 from sparse_lightning.solvers import FISTA
 from sparse_lightning.sparse_encoders import (
     BatchTopKEncoder,
@@ -26,6 +26,7 @@ from sparse_lightning.sparse_encoders import (
     ReLUEncoder,
     TopKEncoder,
 )
+from sparse_lightning.training.preparation import made_model, require_metric
 from sparse_lightning.training_rules import (
     AuxK,
     EndToEnd,
@@ -282,7 +283,7 @@ def test_gradients_along_unit_columns_are_taken_off(inputs):
 class Regress(TrainingRule):
     """A rule of a user's own."""
 
-    metric = "val/psnr"
+    metric = "val/reconstruction"
 
     def forward(self, model, batch):
         codes = model.predict_codes(batch.inputs).detach()
@@ -379,3 +380,38 @@ def test_a_warm_up_without_a_trainer_is_refused(inputs):
     model = model_of(ReLUEncoder(D, L), training_rule=EndToEnd(sparsity_warmup_steps=5))
     with pytest.raises(SettingError, match="sparsity_warmup_steps=5 counts the steps of a Trainer"):
         model.training_step(batch_of(inputs), 0)
+
+
+def test_a_rule_of_ones_own_names_the_metric_of_the_best_model(compose_small):
+    rule = f"model.training_rule._target_={__name__}.Regress"
+    config = compose_small("model=sdl", rule)
+    assert config.callbacks.checkpoint.monitor == Regress.metric
+    model = made_model(config)
+    require_metric(config, model)
+    assert model.training_rule.metric == Regress.metric
+    other = compose_small("model=sdl", rule, "model.training_rule.metric=val/energy")
+    with pytest.raises(SettingError, match=f"metric=val/energy is not {Regress.metric}.*imports="):
+        require_metric(other, made_model(other))
+
+
+@pytest.mark.parametrize("metric", ["val/psnr", "val/r2", "val/enrgy", "train/energy"])
+def test_a_metric_that_does_not_tell_the_best_model_is_refused(compose_small, metric):
+    config = compose_small("model=l1_sae", f"model.training_rule.metric={metric}")
+    with pytest.raises(SettingError, match=rf"metric={metric}.*take val/ and one of .*energy"):
+        require_metric(config, made_model(config))
+
+
+@register
+class Listed(LinearDecoder):
+    def __init__(self, code_dim: int, input_dim: int, widths: list) -> None:
+        super().__init__(code_dim, input_dim)
+        self.widths = widths
+
+
+def test_a_part_of_ones_own_may_take_a_list(compose_small):
+    settings = (
+        "model=sdl",
+        f"model.decoder._target_={__name__}.Listed",
+        "+model.decoder.widths=[3,4]",
+    )
+    assert made_model(compose_small(*settings)).descriptions["decoder"]["widths"] == [3, 4]

@@ -41,8 +41,10 @@ from sparse_lightning.signals import exit_codes_of_signals, terminated_behind_a_
 from sparse_lightning.training.epoch_in_progress import EpochInProgress
 from sparse_lightning.training.loggers import MetricsTable, record_config, wandb_finished
 from sparse_lightning.training.preparation import (
+    made_model,
     quieten,
     require_fit,
+    require_metric,
     require_objective,
     require_trainable,
     usable_accelerator,
@@ -75,9 +77,10 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     require_trainable(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data = data_of(config.data)
-    model = instantiate(config.model)
+    model = made_model(config)
     require_fit(model, data)
     require_registered({f"model.{name}": part for name, part in model.descriptions.items()})
+    require_metric(config, model)
     require_objective(config, model)
     beginning = find_beginning(config, model, data)
     if not beginning.is_own:

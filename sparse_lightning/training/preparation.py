@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import logging
 import warnings
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.errors import SettingError
 from sparse_lightning.model import SparseAutoencoder
+
+# Among what is measured in validation.
+HIGHER_IS_BETTER = ("psnr", "r2", "converged")
+
+
+def made_model(config: DictConfig) -> SparseAutoencoder:
+    """The model of settings; lists in them are plain lists."""
+    settings = copy.deepcopy(config.model)
+    rule = settings.get("training_rule")
+    # One that has a metric of its own need not take another.
+    if rule is not None and not _takes(rule._target_, "metric"):
+        with read_write(settings), open_dict(settings):
+            del rule.metric
+    return instantiate(settings, _convert_="all")
+
+
+def _takes(target: str, argument: str) -> bool:
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except Exception:  # What is wrong with it shows when it is made.
+        return True
+    return argument in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
 def require_fit(model: SparseAutoencoder, data: SplitDataModule) -> None:
@@ -99,19 +124,46 @@ def require_objective(config: DictConfig, model: SparseAutoencoder) -> None:
     name = config.get("objective")
     if name is None:
         return
-    meters = dict(model.meters["val_meters"])
-    if model.encoder is not None:  # Whose codes take no inference.
-        del meters["effort"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Nothing has been measured yet.
-        measured = {key for meter in meters.values() for key in meter.compute()}
-    for meter in meters.values():
-        meter.reset()
+    measured = _measured(model)
     phase, _, metric = str(name).partition("/")
     if phase not in ("val", "test") or metric not in measured:
         raise SettingError(
             f"objective={name} must be val/ or test/ and one of {', '.join(sorted(measured))}."
         )
+
+
+def require_metric(config: DictConfig, model: SparseAutoencoder) -> None:
+    """Raise `SettingError` unless the best model can be told by the metric of the training rule."""
+    name, measured = model.training_rule.metric, _measured(model)
+    if (chosen := config.model.training_rule.metric) != name:
+        kind = type(model.training_rule)
+        raise SettingError(
+            f"model.training_rule.metric={chosen} is not {name}, which {kind.__name__} keeps the "
+            f"best model by: leave the setting out, and add imports=[{kind.__module__}]."
+        )
+    phase, _, metric = str(name).partition("/")
+    possible = sorted(key for key, is_higher_better in measured.items() if not is_higher_better)
+    if phase != "val" or metric not in possible:
+        reason = ", the higher the better," if measured.get(metric) else ""
+        raise SettingError(
+            f"model.training_rule.metric={name}{reason} does not tell the best model, which has "
+            f"the lowest: take val/ and one of {', '.join(possible)}."
+        )
+
+
+def _measured(model: SparseAutoencoder) -> dict[str, bool]:
+    """What is measured of a model in validation, and whether higher is better."""
+    meters = dict(model.meters["val_meters"])
+    if model.encoder is not None:  # Whose codes take no inference.
+        del meters["effort"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Nothing has been measured yet.
+        found = {
+            key: key in HIGHER_IS_BETTER for meter in meters.values() for key in meter.compute()
+        }
+    for meter in meters.values():
+        meter.reset()
+    return found
 
 
 def quieten() -> None:
