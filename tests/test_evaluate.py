@@ -116,8 +116,10 @@ def test_every_study_leaves_tables_and_figures(study, compose_study, sweep: Path
     [
         ("at_zeros=0.9", r"at_zeros=0\.9 must be a list, such as \[0\.9\]"),
         ("num_components=4", r"num_components=4 must be a list"),
-        ("at_zeros=[0.9,95]", r"at_zeros=\[0\.9, 95\] must be shares of zeros"),
-        ("at_zeros=[1.0]", r"must be shares of zeros from 0 to below 1"),
+        ("at_zeros=[0.9,95]", r"at_zeros=\[0\.9,95\] must each be a share from 0 to below 1"),
+        ("at_zeros=[1.0]", r"must each be a share from 0 to below 1"),
+        ("num_components=[]", r"num_components=\[\] must not be empty"),
+        ("num_images=0", r"num_images=0 must be a whole number of at least 1"),
     ],
 )
 def test_settings_that_are_no_shares_or_no_list_are_named(compose_study, sweep: Path, given, told):

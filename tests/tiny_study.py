@@ -73,6 +73,7 @@ class TinyModel:
             family=family,
         ).eval()
         self.run = SimpleNamespace(folder=Path(columns.get("run", "run")), results=None)
+        self.settings: dict[str, object] = {}
         self.digest, self.has_weights, self.metric = f"{family}{seed}", True, "val/energy"
         self.columns = {
             "data": "tiny", "family": family, "sparsity_weight": 0.05, "seed": seed, "run": "run",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 CHANNELS = (1, 3)
@@ -18,6 +20,11 @@ def as_pictures(vectors: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray
     if len(image_shape) == 3 and image_shape[-1] not in CHANNELS:
         images = np.moveaxis(images, 1, -1)
     return images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
+
+
+def picture_shape(image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(height, width) of grey images, (height, width, 3) of colours."""
+    return as_pictures(np.empty((1, math.prod(image_shape))), image_shape).shape[1:]
 
 
 def grey(tiles: np.ndarray) -> np.ndarray:

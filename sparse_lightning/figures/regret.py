@@ -195,9 +195,14 @@ def amortisation(table: pd.DataFrame, data: str) -> Figure:
 
 
 def pursuit(table: pd.DataFrame, pursued: pd.DataFrame, data: str) -> Figure:
-    """Each linear family twice: inference, and pursuit with as many atoms as its own codes have."""
-    ways = {"inference": table[table["codes"] == "inference"], "OMP, same dictionary": pursued}
-    title = f"Inference and matching pursuit, same dictionary, test {_samples(table)} of {data}"
+    """Each linear family twice: its codes, and pursuit with as many atoms as its own codes have.
+
+    Its codes are those by inference, but of sparse autoencoders, which have none.
+    """
+    inferred = table.groupby("family")["codes"].transform(lambda ways: "inference" in set(ways))
+    codes = table[~inferred | (table["codes"] == "inference")]
+    ways = {"codes of the model": codes, "OMP, same dictionary": pursued}
+    title = f"Codes and matching pursuit, same dictionary, test {_samples(table)} of {data}"
     return _two_ways(families_in_order(pursued["family"]), ways, title)
 
 

@@ -17,7 +17,13 @@ from tqdm import tqdm
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.pictures import as_pictures
 from sparse_lightning.errors import SettingError
-from sparse_lightning.studies.coding import all_codes, batches, fingerprint, require_images
+from sparse_lightning.studies.coding import (
+    all_codes,
+    batches,
+    fingerprint,
+    largest_codes,
+    require_images,
+)
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 from sparse_lightning.studies.trained_models import TrainedModel
@@ -51,18 +57,16 @@ def activating(
         ``active``, the fraction of images for which the component is active. A component that is
         active for fewer images has fewer rows, and one that never is has none. ``summary``: one row
         per model, with its number of ``units``, how many are ``dead``, and, where there are
-        labels, the ``purity``: the mean over components of the share of their images that has the
-        commonest label. Pictures of the atoms and the images.
+        labels, the ``purity`` and the ``purity_by_chance``: the mean over components with
+        ``num_shown`` images of the share of these that has the commonest label, and the same mean
+        for labels in a random order. Pictures of the atoms and the images.
 
     Raises:
         SettingError: data that are no images, or a split that they do not have.
     """
     require_images(data, "activating")
-    if split not in data.splits or num_shown < 1:
-        raise SettingError(
-            f"study.compute.split={split} must be one of {', '.join(data.splits)}, and "
-            f"study.compute.num_shown={num_shown} at least 1."
-        )
+    if split not in data.splits:
+        raise SettingError(f"study.compute.split={split} must be one of {', '.join(data.splits)}.")
     images, labels = _images_and_labels(data, split, num_images)
     samples = fingerprint(data)
     rows: list[dict] = []
@@ -78,13 +82,14 @@ def activating(
         shown = found["image"].to_numpy(dtype=np.int64)
         found["label"] = None if labels is None else labels[shown]
         rows += [trained.columns | row for row in found.to_dict("records")]
-        atoms = trained.model.decoder.atoms(_scales(codes)).numpy()
+        atoms = trained.model.decoder.atoms(largest_codes(codes)).numpy()
         index += [trained.columns | {"kind": ATOM, "unit": j, "rank": 0} for j in range(len(atoms))]
         places = found[["unit", "rank"]].to_dict("records")
         index += [trained.columns | {"kind": INPUT} | place for place in places]
         tiles += [as_pictures(atoms, data.image_shape), images[shown]]
         dead = int((codes == 0).all(0).sum())
-        counts.append(trained.columns | {"units": codes.shape[1], "dead": dead} | _purity(found))
+        counts.append(trained.columns | {"units": codes.shape[1], "dead": dead})
+        counts[-1] |= _purity(found, labels, num_shown)
     pictures = Pictures(pd.DataFrame(index), np.concatenate(tiles))
     return StudyResult(_table(rows, trained_models), {"summary": pd.DataFrame(counts)}, pictures)
 
@@ -128,18 +133,26 @@ def _images_and_labels(
     return images, None if labels[0] is None else torch.cat(labels).numpy()
 
 
-def _scales(codes: np.ndarray) -> torch.Tensor:
-    """The code of each component that is largest in magnitude, 1 where it is never active."""
-    largest = codes[np.abs(codes).argmax(0), np.arange(codes.shape[1])]
-    return torch.from_numpy(np.where(largest != 0, largest, 1.0).astype(codes.dtype))
+def _purity(found: pd.DataFrame, labels: np.ndarray | None, count: int) -> dict[str, float]:
+    """The mean over components of the share of their images that has the commonest label.
 
-
-def _purity(found: pd.DataFrame) -> dict[str, float]:
-    """The mean over components of the share of their images that has the commonest label."""
-    if found["label"].isna().all():
+    Those count that have all ``count`` images: one image alone has one label. Beside it stands what
+    chance gives, by labels in a random order.
+    """
+    if labels is None:
         return {}
-    shares = found.groupby("unit")["label"].agg(lambda own: own.value_counts(normalize=True).max())
-    return {"purity": float(shares.mean())}
+    whole = found.groupby("unit").filter(lambda own: len(own) == count)
+    rows = whole["image"].to_numpy(dtype=np.int64)
+    orders = {"purity": labels, "purity_by_chance": np.random.default_rng(0).permutation(labels)}
+    return {
+        name: float(
+            pd.Series(order[rows])
+            .groupby(whole["unit"].to_numpy())
+            .agg(lambda own: own.value_counts(normalize=True).max())
+            .mean()
+        )
+        for name, order in orders.items()
+    }
 
 
 def _table(rows: list[dict], trained_models: Sequence[TrainedModel]) -> pd.DataFrame:

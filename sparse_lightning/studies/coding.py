@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import SettingError
+from sparse_lightning.data.pictures import picture_shape
+from sparse_lightning.errors import CheckpointError, SettingError
 from sparse_lightning.inputs import at_least_float32
 from sparse_lightning.metrics import ExplainedVariance, ImagePSNR
 from sparse_lightning.model import SparseAutoencoder
@@ -32,8 +33,18 @@ def batches(data: SplitDataModule, split: str, count: int | None = None) -> Iter
 
 @torch.no_grad()
 def codes_of(model: SparseAutoencoder, inputs: Tensor) -> Tensor:
-    """The family's own codes (n, l) of inputs (n, d)."""
-    return at_least_float32(model.encode(inputs))
+    """The family's own codes (n, l) of inputs (n, d).
+
+    Raises:
+        CheckpointError: codes that are NaN or infinite, as those of a model that diverged.
+    """
+    codes = at_least_float32(model.encode(inputs))
+    if not torch.isfinite(codes).all():
+        raise CheckpointError(
+            f"A model of the family {model.family} gives codes that are NaN or infinite, as one "
+            "that diverged does: leave it out by checkpoint=, runs= or where."
+        )
+    return codes
 
 
 def all_codes(
@@ -45,12 +56,13 @@ def all_codes(
 
 
 def largest_codes(codes: np.ndarray) -> Tensor:
-    """The largest magnitude that each component takes in codes (n, l), at which atoms are drawn.
+    """The code of each component that is largest in magnitude among (n, l), (l,).
 
-    A component that is never active is drawn at a scale of 1, to see what it would draw.
+    Atoms are drawn at it. A component that is never active is drawn at 1, to see what it would
+    draw.
     """
-    largest = torch.from_numpy(codes).abs().amax(0)
-    return torch.where(largest > 0, largest, 1.0)
+    largest = torch.from_numpy(codes[np.abs(codes).argmax(0), np.arange(codes.shape[1])])
+    return torch.where(largest != 0, largest, 1.0)
 
 
 def all_inputs(data: SplitDataModule, split: str, count: int | None = None) -> np.ndarray:
@@ -111,7 +123,7 @@ def _mean(data: SplitDataModule) -> Tensor:
 
 def require_images(data: SplitDataModule, study: str, grey: bool = False) -> None:
     """Raise `SettingError` unless a study's data are images, or grey images."""
-    if grey and data.image_shape is not None and len(data.image_shape) > 2:
+    if grey and data.image_shape is not None and len(picture_shape(data.image_shape)) > 2:
         raise SettingError(
             f"study={study} needs grey images, and those of {data.title} have the shape "
             f"{data.image_shape}: train on grey ones, as with data.channels=grey."
@@ -125,13 +137,16 @@ def require_images(data: SplitDataModule, study: str, grey: bool = False) -> Non
 
 def fingerprint(data: SplitDataModule) -> str:
     """Stands for the samples of a data set: sizes, and the first, middle and last of each split."""
-    content = hashlib.sha256()
+    content, scales = hashlib.sha256(), []
     for split, samples in data.splits.items():
         size = len(samples)
-        some = samples.__getitems__([0, size // 2, size - 1]).inputs
+        some = samples.__getitems__([0, size // 2, size - 1])
         content.update(f"{split} {size} {data.batch_size}".encode())
-        content.update(some.contiguous().numpy().tobytes())
+        content.update(some.inputs.contiguous().numpy().tobytes())
+        scales += [None if t is None else t.tolist() for t in (some.scale, some.shift)]
     # Of files of one's own all that stands for their contents, and how they are measured.
     if hasattr(data, "contents"):
         content.update(str([data.contents, data.pixel_range, data.image_shape]).encode())
+    elif not type(data).__module__.startswith("sparse_lightning."):
+        content.update(f"{data.fingerprint()} {scales}".encode())
     return content.hexdigest()

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from sparse_lightning.data.batch import Batch
 from sparse_lightning.data.module import SplitDataModule
+from sparse_lightning.data.pictures import picture_shape
 from sparse_lightning.metrics import image_psnr
 from sparse_lightning.studies.coding import batches, codes_of, fingerprint, require_images
 from sparse_lightning.studies.denoisers import BASELINES, PATCHES, choose_setting, denoise
@@ -171,12 +172,6 @@ def _of_batch(trained: TrainedModel, batch: Batch, noisy: Tensor) -> dict[str, T
     }
 
 
-@torch.no_grad()
-def rebuild(trained: TrainedModel, inputs: Tensor) -> Tensor:
-    """Reconstructions (n, d) from the family's own codes."""
-    return trained.model.decode(codes_of(trained.model, inputs))
-
-
 def _psnr(batch: Batch, inputs: Tensor) -> Tensor:
     return image_psnr(batch.to_pixels(inputs), batch.to_pixels(batch.inputs))
 
@@ -212,11 +207,11 @@ def _measure_baselines(
     for level in noise_levels:
         validation = list(_noisy(data, "val", level, seed, num_validation))
         for name in tqdm(BASELINES, desc=f"baselines at noise {level:g}", unit="baseline"):
-            setting = choose_setting(name, validation, level, data.image_shape)
+            setting = choose_setting(name, validation, level, picture_shape(data.image_shape))
             before, after = [], []
             for batch, noisy in _noisy(data, "test", level, seed, count):
                 before.append(_psnr(batch, noisy))
-                cleaned = denoise(name, noisy, level, setting, data.image_shape)
+                cleaned = denoise(name, noisy, level, setting, picture_shape(data.image_shape))
                 after.append(_psnr(batch, cleaned))
             row = {"baseline": name, "noise": level, "split": "test", "setting": setting}
             means = {
@@ -260,6 +255,7 @@ def best_denoisers(table: pd.DataFrame) -> pd.DataFrame:
     return best.assign(at_end=is_end)
 
 
+@torch.no_grad()
 def _pictures(
     trained_models: Sequence[TrainedModel],
     best: pd.DataFrame,
@@ -281,12 +277,12 @@ def _pictures(
         batch, noisy = next(iter(_noisy(data, "test", row["noise"], seed, count)))
         shown = {
             CLEAN: batch.inputs,
-            RECONSTRUCTION: rebuild(trained, batch.inputs),
+            RECONSTRUCTION: trained.model(batch.inputs),
             NOISY: noisy,
-            DENOISED: rebuild(trained, noisy),
+            DENOISED: trained.model(noisy),
         }
         for name, inputs in shown.items():
             caption = {"noise": row["noise"], **kind}
             index += [caption | {"row": name, "image": i} for i in range(len(inputs))]
-            pixels.append(batch.to_pixels(inputs).reshape(-1, *data.image_shape))
+            pixels.append(batch.to_pixels(inputs).reshape(-1, *picture_shape(data.image_shape)))
     return Pictures.of(index, [tiles.numpy() for tiles in pixels])

@@ -6,12 +6,11 @@ The same command with the same ``hydra.run.dir`` goes on where it was stopped.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich.console import Console
 
-from sparse_lightning.errors import NoModelsError, SettingError
+from sparse_lightning.errors import NoModelsError
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.files import require_writable, write_figure, write_json
+from sparse_lightning.studies.arguments import require_possible
 from sparse_lightning.studies.result_cache import ResultCache
 from sparse_lightning.studies.shared_data import shared_data
 from sparse_lightning.studies.study_result import StudyResult
@@ -51,7 +51,7 @@ def evaluate(config: DictConfig) -> StudyResult:
 
 def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
     compute = instantiate(config.study.compute)
-    _require_lists(compute)
+    require_possible(compute)
     result = _computed(compute, _what_it_needs(compute, config, run_dir))
     console = Console()
     for path in result.write(run_dir):
@@ -66,17 +66,6 @@ def _evaluate_in_held_folder(config: DictConfig, run_dir: Path) -> StudyResult:
         loggers = [instantiate(logger) for logger in chosen if logger is not None]
         _log(loggers, config.study.name, result, pictures)
     return result
-
-
-def _require_lists(compute: functools.partial) -> None:
-    """Raise `SettingError` unless each setting that is to be a list is one."""
-    asked = inspect.signature(compute.func).parameters
-    for name, value in compute.keywords.items():
-        # A name, since annotations may be texts.
-        kind = str(asked[name].annotation).partition("[")[0] if name in asked else ""
-        is_list = isinstance(value, Sequence) and not isinstance(value, str)
-        if kind.endswith("Sequence") and not is_list:
-            raise SettingError(f"study.compute.{name}={value} must be a list, such as [{value}].")
 
 
 def _computed(compute: Callable[..., StudyResult], given: dict[str, Any]) -> StudyResult:

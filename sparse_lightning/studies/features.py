@@ -1,7 +1,8 @@
 r"""What the code components stand for (Figs. 2 to 5 and 11 to 14 of the paper).
 
-The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the largest magnitude that
-the component takes on validation images: the response of a non-linear decoder depends on it.
+The atom of component j is :math:`D(s_j e_j) - D(0)`, with :math:`s_j` the code of the component
+that is largest in magnitude on validation images: the response of a non-linear decoder depends on
+it.
 Encoder filters are the rows of U. Each atom's orientation, frequency and size are those of the
 Gabor function nearest to it. Atoms of colour images are shown in colour, and measured by their mean
 over channels.
@@ -78,9 +79,9 @@ def features(
             measured of it says nothing.
 
     Returns:
-        ``table``: one row per atom: ``scale`` (s_j), ``active`` (fraction of images), ``used``,
-        ``orientation_share``, ``mean_frequency`` (cycles per pixel), ``extent``, ``likeness`` (to
-        the nearest image), the fields of `GaborFit`, also of the scrambled atom, and
+        ``table``: one row per atom: ``scale`` (the magnitude of s_j), ``active`` (fraction of
+        images), ``used``, ``orientation_share``, ``mean_frequency`` (cycles per pixel), ``extent``,
+        ``likeness`` (to the nearest image), the fields of `GaborFit`, also of the scrambled atom,
         ``gabor_like`` and ``gabor_like_scrambled``;
         ``summary``: one row per model, see `summary` and `with_changes`; pictures of atoms and
         filters.
@@ -90,7 +91,7 @@ def features(
     images = grey(as_pictures(all_inputs(data, "val", num_images), data.image_shape))
     rows, earlier, index, pixels = [], [], [], []
     setting = [samples, num_images, scramble_seed if gabors else None, smoothing, part_level]
-    rule = [min(images.shape[1:]), gabor_threshold, envelope_width, least_cycles]
+    rule = [images.shape[1:], gabor_threshold, envelope_width, least_cycles]
 
     def drawn_by(trained: TrainedModel) -> _Drawn:
         return _drawn(trained, data, samples, num_images, cache)
@@ -108,7 +109,7 @@ def features(
         found = cache.rows(["atoms and filters", trained.digest, *setting], own)
         rows += [trained.columns | row for row in found]
         key = ["atoms after half of the epochs", trained.digest, trained.columns["epochs"]]
-        key += [*setting, *rule, least_active]
+        key += [*setting, min(images.shape[1:]), *rule[1:], least_active]
         half = cache.rows(key, of_half(trained, in_short))
         earlier += [trained.columns | row for row in half]
         if trained.has_weights:
@@ -121,7 +122,7 @@ def features(
     return StudyResult(table, {"summary": models}, Pictures.of(index, pixels))
 
 
-def _flagged(rows: Rows, least_active: float, gabor_rule: Sequence[float] | None) -> pd.DataFrame:
+def _flagged(rows: Rows, least_active: float, gabor_rule: Sequence | None) -> pd.DataFrame:
     """Atoms with what is judged of each: whether it is used, and whether it is Gabor-like."""
     table = pd.DataFrame(rows)
     table["used"] = table["active"] >= least_active

@@ -52,13 +52,17 @@ class GaborFit:
 
 
 def are_gabor_like(
-    fits: pd.DataFrame, side: int, threshold: float, envelope_width: float, least_cycles: float
+    fits: pd.DataFrame,
+    shape: tuple[int, int],
+    threshold: float,
+    envelope_width: float,
+    least_cycles: float,
 ) -> pd.Series:
     """Which fits make an atom Gabor-like.
 
     Args:
         fits: with the columns of `GaborFit`.
-        side: of the tile, in pixels.
+        shape: height and width of the tile, in pixels.
         threshold: share of the energy that the fit must explain.
         envelope_width: of the envelope, in its standard deviations.
         least_cycles: of the wave, within that width.
@@ -66,7 +70,9 @@ def are_gabor_like(
     Returns:
         Booleans, one for each row.
     """
-    inside = fits["row"].between(-0.5, side - 0.5) & fits["column"].between(-0.5, side - 0.5)
+    height, width = shape
+    inside = fits["row"].between(-0.5, height - 0.5) & fits["column"].between(-0.5, width - 0.5)
+    side = min(shape)
     narrow = envelope_width * fits[["size_along", "size_across"]].min(axis=1) <= side
     cycles = envelope_width * fits["size_along"].clip(upper=side / envelope_width)
     oscillates = cycles * fits["frequency"] >= least_cycles

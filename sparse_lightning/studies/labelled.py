@@ -116,7 +116,7 @@ def classify(method: Method, labelled: Labelled, cache: ResultCache, samples: st
 
     rows = []
     for per_class, number in draws.items():
-        number = method.own_draws or number
+        number = number if method.own_draws is None else method.own_draws
         key = ["low_data, draws", method.settings, samples, per_class, number]
         found = cache.rows(key, functools.partial(outcomes, per_class, number))
         rows += [{"labels_per_class": per_class} | row for row in found]

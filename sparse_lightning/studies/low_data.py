@@ -30,7 +30,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import SettingError, require_positive
+from sparse_lightning.errors import SettingError
 from sparse_lightning.files import digest
 from sparse_lightning.studies.authors_protocol import (
     AdamProtocol,
@@ -129,10 +129,8 @@ def low_data(
 
     Raises:
         SettingError: data without labels, fewer samples of a class than are to be drawn, not one
-            number of draws for each number of labels, or a patience below 1.
+            number of draws for each number of labels.
     """
-    if patience is not None:
-        require_positive("study.compute.patience", patience)
     if len(labels_per_class) != len(num_draws):
         raise SettingError(
             f"study.compute.num_draws={list(num_draws)} must have one number for each of "
@@ -318,5 +316,5 @@ def summary(table: pd.DataFrame, fixed_zeros: float) -> pd.DataFrame:
     active = np.log((1 - result["zeros"]).clip(lower=np.finfo(float).tiny))
     distance = (active - np.log(1 - fixed_zeros)).abs().fillna(0.0)
     rank = result["val_error"].where(result["arm"] != UNVALIDATED, distance)
-    best = rank.groupby([result[name] for name in ("arm", "method", "labels")]).idxmin()
+    best = rank.groupby([result[name] for name in ("arm", "method", "labels_per_class")]).idxmin()
     return result.loc[best].sort_values(["arm", "labels", "method"]).reset_index(drop=True)

@@ -114,6 +114,8 @@ def of_models(
         if not 1 <= number <= most_active:
             continue
         key = ["pursuit", trained.digest, fingerprint(data), num_images, number]
+        if trained.settings.get("model.decoder.has_bias"):
+            key += ["less the bias"]
         measured = cache.rows(
             key, lambda t=trained, k=number: _points_of(t.model.decoder, k, data, num_images)
         )
@@ -127,17 +129,23 @@ def _points_of(
     """The one point of a dictionary, and none of a decoder that has no dictionary."""
     if not isinstance(decoder, LinearDecoder):
         return []
-    return [_point(decoder.atoms().numpy(), num_active, data, num_images)]
+    with torch.no_grad():
+        bias = decoder(torch.zeros(1, decoder.code_dim, dtype=decoder.weight.dtype)).numpy()
+    return [_point(decoder.atoms().numpy(), num_active, data, num_images, bias)]
 
 
 def _point(
-    atoms: np.ndarray, num_active: int, data: SplitDataModule, num_images: int | None
+    atoms: np.ndarray,
+    num_active: int,
+    data: SplitDataModule,
+    num_images: int | None,
+    bias: np.ndarray | float = 0.0,
 ) -> dict:
-    """What pursuit with k of the atoms (l, d) makes of the test images."""
+    """What pursuit with k of the atoms (l, d), beside a bias (1, d), makes of the test images."""
     quality, zeros = ReconstructionQuality(data), []
     for batch in batches(data, "test", num_images):
-        codes = pursued(batch.inputs.numpy(), atoms, num_active)
-        rebuilt = torch.from_numpy(codes @ atoms).to(batch.inputs.dtype)
+        codes = pursued(batch.inputs.numpy() - bias, atoms, num_active)
+        rebuilt = torch.from_numpy(codes @ atoms + bias).to(batch.inputs.dtype)
         quality.update(batch, rebuilt)
         zeros.append((codes == 0).mean(1))
     return {

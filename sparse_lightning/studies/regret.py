@@ -20,7 +20,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import SettingError
 from sparse_lightning.quality import quality_of
 from sparse_lightning.studies.classics import ClassicSettings
 from sparse_lightning.studies.coding import (
@@ -86,15 +85,7 @@ def regret(
         ``references``: PSNR of principal components; ``classics``: PSNR and zeros of each other
         method and number of active atoms; ``pursuit``: one row per model, with PSNR and zeros of
         orthogonal matching pursuit with as many atoms as its own codes have on average.
-
-    Raises:
-        SettingError: a share of zeros that is none.
     """
-    if not all(0 <= at < 1 for at in at_zeros):
-        raise SettingError(
-            f"study.compute.at_zeros={list(at_zeros)} must be shares of zeros from 0 to below 1, "
-            "such as [0.9]."
-        )
     samples = fingerprint(data)
     rows = []
     for trained in tqdm(trained_models, desc="regret", unit="model"):

@@ -88,11 +88,7 @@ class StudyResult:
     @classmethod
     def read(cls, folder: Path) -> StudyResult:
         """What `write` left in a folder."""
-        tables = {
-            path.stem: pd.read_csv(path)
-            for path in sorted(folder.glob("*.csv"))
-            if path.stem != "pictures"
-        }
+        tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
         pictures = None
         if (folder / "pictures.npy").is_file():
             pixels = np.load(folder / "pictures.npy", allow_pickle=False)

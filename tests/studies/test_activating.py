@@ -43,10 +43,13 @@ def test_images_are_those_of_the_data(tmp_path):
         torch.testing.assert_close(torch.from_numpy(atom).flatten(), expected)
     row = result.more["summary"].iloc[0]
     assert (row["units"], row["dead"]) == (12, int((codes == 0).all(0).sum()))
-    shares = [
-        own["label"].value_counts().max() / len(own) for _, own in result.table.groupby("unit")
-    ]
+    whole = [own for _, own in result.table.groupby("unit") if len(own) == 4]
+    assert 0 < len(whole) < result.table["unit"].nunique(), "a unit has fewer images"
+    shares = [own["label"].value_counts().max() / 4 for own in whole]
     assert row["purity"] == pytest.approx(np.mean(shares))
+    labels = np.random.default_rng(0).permutation(np.arange(len(codes)) % 3)
+    by_chance = [np.bincount(labels[own["image"]]).max() / 4 for own in whole]
+    assert row["purity_by_chance"] == pytest.approx(np.mean(by_chance))
     result.write(tmp_path)
     ((name, figure),) = draw(StudyResult.read(tmp_path))
     assert name == "activating_sdl_lambda0.05_seed0"

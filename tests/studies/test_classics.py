@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from skimage.metrics import peak_signal_noise_ratio
 from tiny_study import TinyData, TinyModel
 
+from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.errors import SettingError
 from sparse_lightning.figures.regret import draw
 from sparse_lightning.studies import pursuit
@@ -20,6 +23,7 @@ from sparse_lightning.studies.classics import (
     pursued,
 )
 from sparse_lightning.studies.coding import all_inputs
+from sparse_lightning.studies.pursuit import of_models
 from sparse_lightning.studies.regret import regret
 from sparse_lightning.studies.result_cache import ResultCache
 
@@ -148,3 +152,25 @@ def test_regret_has_other_dictionaries_and_pursuit_of_its_own():
     labels = figures["regret"].axes[0].get_legend_handles_labels()[1]
     assert f"{ONLINE}, OMP" in labels
     assert "pursuit" in figures
+
+
+def test_pursuit_leaves_the_bias_of_a_decoder_to_it():
+    data, models = TinyData(), []
+    for has_bias in (False, True):
+        trained = TinyModel(seed=has_bias)
+        decoder = LinearDecoder(12, data.input_dim, has_bias=has_bias)
+        decoder.weight.data = torch.randn(decoder.weight.shape, generator=torch.manual_seed(0))
+        if has_bias:
+            decoder.bias.data += 3.0
+            trained.settings["model.decoder.has_bias"] = True
+        trained.model.decoder, trained.columns["run"] = decoder.requires_grad_(False), str(has_bias)
+        models.append(trained)
+    moved = TinyData()
+    for split in moved.splits.values():
+        split.tensors = split.tensors._replace(inputs=split.tensors.inputs + 3.0)
+    own = pd.DataFrame({"family": "sdl", "run": ["False", "True"], "zeros": 0.75, "code_dim": 12})
+    plain, biased = (
+        of_models([trained], own, given, ResultCache(), None, 32)["psnr"].item()
+        for trained, given in zip(models, (data, moved))
+    )
+    assert biased == pytest.approx(plain, abs=1e-3)

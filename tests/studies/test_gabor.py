@@ -65,7 +65,7 @@ def test_noise_is_no_gabor_function_and_a_constant_nothing():
 
 def alike(*tiles: np.ndarray) -> list[bool]:
     fits = pd.DataFrame([asdict(fit_gabor(tile)) for tile in tiles])
-    return are_gabor_like(fits, 28, 0.5, 4.0, 1.0).to_list()
+    return are_gabor_like(fits, (28, 28), 0.5, 4.0, 1.0).to_list()
 
 
 def grating(orientation: float, frequency: float) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_a_wave_has_no_more_cycles_than_fit_into_the_tile():
     fit = {"explained": 1.0, "row": 14.0, "column": 14.0, "size_across": 2.0}
     waves = pd.DataFrame({"size_along": [20.0, 20.0, 3.0], "frequency": [0.02, 0.04, 0.04]})
     # By the envelope alone the first has 4 · 20 · 0.02 = 1.6 cycles, in 28 pixels 0.56.
-    found = are_gabor_like(waves.assign(**fit), 28, 0.5, 4.0, 1.0)
+    found = are_gabor_like(waves.assign(**fit), (28, 28), 0.5, 4.0, 1.0)
     assert found.to_list() == [False, True, False]
 
 
@@ -131,3 +131,15 @@ def test_the_study_of_features_flags_gabor_functions_and_not_gratings(monkeypatc
     spectra = (np.abs(np.fft.fft2(found)) for found in (atoms, scrambled))
     np.testing.assert_allclose(*spectra, atol=1e-5 * np.abs(atoms).max())
     assert (np.abs(scrambled - atoms).max((1, 2)) > 0.1 * np.abs(atoms).max((1, 2))).all()
+
+
+def test_a_gabor_function_counts_wherever_it_is_in_a_wide_tile():
+    rows, columns = np.mgrid[:20, :60]
+    fits = []
+    for centre in (10, 45):
+        envelope = np.exp(-((rows - 10) ** 2 + (columns - centre) ** 2) / 18)
+        fits.append(asdict(fit_gabor(envelope * np.cos(2 * np.pi * 0.15 * (columns - centre)))))
+    found = pd.DataFrame(fits)
+    assert (found["explained"] > 0.99).all()
+    assert are_gabor_like(found, (20, 60), 0.5, 4.0, 1.0).all()
+    assert are_gabor_like(found, (20, 40), 0.5, 4.0, 1.0).tolist() == [True, False]

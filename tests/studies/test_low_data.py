@@ -129,12 +129,6 @@ def test_each_number_of_labels_needs_its_number_of_draws():
         low_data([], TinyData(), ResultCache(), labels_per_class=[1, 2], num_draws=[3])
 
 
-@pytest.mark.parametrize("patience", [0, -1])
-def test_a_search_without_patience_is_refused(patience):
-    with pytest.raises(SettingError, match=f"patience={patience} must be"):
-        low_data([], TinyData(), ResultCache(), patience=patience)
-
-
 def test_lista_from_scratch_learns(splits):
     settings = ScratchSettings(code_dim=16, steps=200, learning_rates=[1e-2])
     found = lista_from_scratch(blobs(0), splits, settings, seed=0)
@@ -400,3 +394,13 @@ def test_what_the_last_half_of_training_changed(monkeypatch):
     changes = (rows["top1"] - rows["top1_before"])[VALIDATED, "1"]
     assert summarised[VALIDATED, "sdl", "1"] == pytest.approx(changes.mean())
     assert np.isnan(summarised[VALIDATED, "sdl", "all"])
+
+
+def test_a_summary_has_each_number_of_labels_even_where_two_are_all():
+    rows = [
+        {"arm": VALIDATED, "method": "sdl", "sparsity_weight": 0.1, "seed": 0, "epochs": 9,
+         "labels": 200, "labels_per_class": count, "label_seed": 0, "val_error": 0.1, "top1": 0.2,
+         "top3": 0.1, "zeros": 0.9}
+        for count in ("20", "all")
+    ]  # fmt: skip
+    assert summary(pd.DataFrame(rows), 0.9)["labels_per_class"].to_list() == ["20", "all"]

@@ -15,12 +15,19 @@ from tiny_study import SIZE, FlatValidation, TinyData, TinyModel
 
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.energy import Energy
-from sparse_lightning.errors import DataError
+from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.figures.denoising import draw as draw_denoising
 from sparse_lightning.figures.features import draw as draw_features
 from sparse_lightning.studies import ablation as ablation_study
 from sparse_lightning.studies.ablation import ablation
-from sparse_lightning.studies.coding import all_inputs, batches, largest_codes
+from sparse_lightning.studies.coding import (
+    all_codes,
+    all_inputs,
+    batches,
+    fingerprint,
+    largest_codes,
+    require_images,
+)
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
 from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
 from sparse_lightning.studies.epochs import halfway, validation_history
@@ -240,9 +247,9 @@ def test_atoms_are_scaled_by_the_largest_code():
     assert (table["scrambled_explained"] != table["explained"]).all()
 
 
-def test_atoms_are_drawn_at_the_largest_magnitude_of_signed_codes():
+def test_atoms_are_drawn_at_the_signed_code_of_largest_magnitude():
     codes = np.array([[-3.0, 1.0, 0.0, -0.2], [2.0, -0.5, 0.0, -0.1]])
-    assert largest_codes(codes).tolist() == [3.0, 1.0, 1.0, 0.2]
+    assert largest_codes(codes).tolist() == pytest.approx([-3.0, 1.0, 1.0, -0.2])
 
 
 def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
@@ -390,3 +397,40 @@ def test_what_the_last_half_of_training_changed_in_atoms(monkeypatch):
         assert found[f"change_{name}"] == pytest.approx(found[name] - earlier[name])
     assert models(trained)["change_mean_extent"] == 0
     assert math.isnan(models(None)["change_mean_extent"])
+
+
+def test_codes_that_are_no_numbers_are_told():
+    trained = TinyModel()
+    with torch.no_grad():
+        trained.model.encoder.input.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="family sdl gives codes that are NaN"):
+        all_codes(trained.model, TinyData(), "val")
+
+
+def test_what_another_packages_data_hold_tells_them_from_others():
+    def changed(change) -> str:
+        data = TinyData()
+        for split in data.splits.values():
+            change(split)
+        return fingerprint(data)
+
+    def one_row(split) -> None:
+        split.tensors.inputs[7] += 1
+
+    def scale(split) -> None:
+        split.tensors = split.tensors._replace(scale=torch.tensor(0.4))
+
+    found = [changed(change) for change in (lambda split: None, one_row, scale)]
+    assert len(set(found)) == 3
+    assert found[0] == fingerprint(TinyData())
+
+
+def test_images_of_one_channel_are_grey():
+    data = TinyData()
+    for shape in ((SIZE, SIZE, 1), (1, SIZE, SIZE)):
+        data.image_shape = shape
+        require_images(data, "denoising", grey=True)
+    for shape in ((SIZE, SIZE, 3), (3, SIZE, SIZE)):
+        data.image_shape = shape
+        with pytest.raises(SettingError, match="needs grey images"):
+            require_images(data, "denoising", grey=True)

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import pandas as pd
-
 from sparse_lightning.paper.judges.evidence import ABSENT, lacks_of_choice, least_epochs, solvers
 from sparse_lightning.paper.statistics import Rules, Sample
 from sparse_lightning.paper.verdicts import Finding, above, together
@@ -74,7 +72,7 @@ def _in_arm(methods: Sequence[str], arm: str, rules: Rules) -> list[str]:
 
 def _accuracies(result: StudyResult, rules: Rules, arm: str, count: int) -> dict[str, Sample]:
     """By method, in %."""
-    summary: pd.DataFrame = result.more["summary"].astype({"labels_per_class": str})
+    summary = result.more["summary"]
     rows = summary[(summary["arm"] == arm) & (summary["labels_per_class"] == str(count))]
     solvers_of = solvers(result)
     lacks = {} if arm == UNVALIDATED else lacks_of_choice(result, rules)

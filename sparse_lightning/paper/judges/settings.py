@@ -19,7 +19,8 @@ def alike_by_solver(result: StudyResult, rules: Rules) -> Finding:
     if "psnr" not in table:
         return together([])
     for family, models in table.groupby("family"):
-        first, *others = models["solver"].value_counts().index
+        # The curve is of the solver with most models, and of equals the first by name.
+        first, *others = models["solver"].sort_values().value_counts().index
         for solver in others:
             control = models[models["solver"] == solver]
             differences = _differences(control, models[models["solver"] == first], rules)
