@@ -9,10 +9,11 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_study import TinyData, TinyModel
+from tiny_study import FlatValidation, TinyData, TinyModel
 
 from sparse_lightning.errors import NoModelsError
 from sparse_lightning.figures.filters import draw
+from sparse_lightning.studies.coding import all_codes
 from sparse_lightning.studies.filters import filters, summary
 from sparse_lightning.studies.noise import noise_share
 from sparse_lightning.studies.result_cache import ResultCache
@@ -97,3 +98,11 @@ def test_filters_of_models_with_an_encoder_and_what_the_last_half_changed(monkey
         assert math.isnan(row["change_noise"]) == (half is None)
     with pytest.raises(NoModelsError, match="encoder filters"):
         filters([decoder_only], data, ResultCache())
+
+
+def test_units_in_use_are_those_of_validation_samples():
+    data, trained = FlatValidation(), TinyModel()
+    found = filters([trained], data, ResultCache()).table["active"].to_numpy()
+    val, test = ((all_codes(trained.model, data, split) != 0).mean(0) for split in ("val", "test"))
+    np.testing.assert_allclose(found, val)
+    assert np.abs(val - test).max() > 0.1

@@ -24,7 +24,7 @@ from sparse_lightning.studies.classifiers import (
 from sparse_lightning.studies.coding import all_codes
 from sparse_lightning.studies.labelled import draw_labels
 from sparse_lightning.studies.low_data import AUTHORS, UNVALIDATED, VALIDATED, low_data, summary
-from sparse_lightning.studies.pixel_classifiers import Penalties, linear_baselines
+from sparse_lightning.studies.pixel_classifiers import Penalties, linear_baselines, scaled
 from sparse_lightning.studies.result_cache import ResultCache
 
 SCRATCH = {"code_dim": 8, "steps": 40, "check_every": 10, "learning_rates": [1e-2]}
@@ -404,3 +404,10 @@ def test_a_summary_has_each_number_of_labels_even_where_two_are_all():
         for count in ("20", "all")
     ]  # fmt: skip
     assert summary(pd.DataFrame(rows), 0.9)["labels_per_class"].to_list() == ["20", "all"]
+
+
+def test_features_are_scaled_by_their_size_in_training():
+    features = {"train": np.full((4, 2), 2.0), "val": np.full((4, 2), 5.0), "test": np.ones((4, 2))}
+    assert {split: values[0, 0] for split, values in scaled(features).items()} == {
+        "train": 1.0, "val": 2.5, "test": 0.5,
+    }  # fmt: skip

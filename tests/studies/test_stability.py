@@ -157,3 +157,17 @@ def test_the_null_pairs_no_unit_with_its_own_partner(count):
         partners = deranged(count, np.random.default_rng(seed))
         assert sorted(partners) == (list(range(count)) if count > 1 else [])
         assert (partners != np.arange(len(partners))).all()
+
+
+def test_random_atoms_have_the_covariance_of_training_inputs():
+    def null(*splits: str) -> float:
+        data = TinyData()
+        for split in splits:
+            noisy = data.splits[split]
+            white = torch.randn(60, 64, generator=torch.manual_seed(1))
+            noisy.tensors = noisy.tensors._replace(inputs=white)
+        models = [TinyModel(seed=seed) for seed in (0, 1)]
+        return stability(models, data, ResultCache()).table["null_coloured"].item()
+
+    assert null("test") == pytest.approx(null())
+    assert null("train") < null() - 0.1

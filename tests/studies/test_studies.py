@@ -29,7 +29,7 @@ from sparse_lightning.studies.coding import (
     require_images,
 )
 from sparse_lightning.studies.denoisers import BASELINES, choose_setting, denoise
-from sparse_lightning.studies.denoising import best_denoisers, denoising, noise_like
+from sparse_lightning.studies.denoising import _noisy, best_denoisers, denoising, noise_like
 from sparse_lightning.studies.epochs import halfway, validation_history
 from sparse_lightning.studies.features import features, summary
 from sparse_lightning.studies.hinge_surface import hinge_surface
@@ -434,3 +434,10 @@ def test_images_of_one_channel_are_grey():
         data.image_shape = shape
         with pytest.raises(SettingError, match="needs grey images"):
             require_images(data, "denoising", grey=True)
+
+
+def test_splits_do_not_share_their_noise():
+    data = TinyData()
+    test, val = (next(iter(_noisy(data, split, 1.0, 0, None))) for split in ("test", "val"))
+    noises = [noisy - batch.inputs for batch, noisy in (test, val)]
+    assert abs(torch.corrcoef(torch.stack([n.flatten() for n in noises]))[0, 1]) < 0.1
