@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.serialization import set_default_mmap_options
 
 from sparse_lightning.data.array_pipeline.parquet import read_columns
-from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.errors import DataError, SettingError, first_line
 
 BYTES_IN_PIECE = 2**25
 SAFETENSORS_TYPES = {
@@ -112,10 +112,6 @@ def _readable(path: Path) -> Iterator[None]:
 def rows_in_piece(bytes_of_row: int) -> int:
     """How many rows are converted at a time: as many as a piece has room for."""
     return max(1, BYTES_IN_PIECE // max(1, bytes_of_row))
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0].strip(" .")
 
 
 def _npy(path: Path, choice: Choice) -> FileArray:
