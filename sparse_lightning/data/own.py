@@ -96,9 +96,13 @@ def input_dim_of(settings: DictConfig) -> int:
 
 def state_of_files(path: str | Path | None) -> list:
     """What changes with a file, or with one directly in a folder: its size and its time."""
-    if path is None or not Path(path).exists():
+    if path is None:
         return []
-    files = sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
+    place = Path(path).expanduser()
+    try:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+    except OSError:  # Told by whoever reads it.
+        return []
     states = [(file.name, file.stat()) for file in files if file.exists()]
     return [[name, state.st_ino, state.st_size, state.st_mtime_ns] for name, state in states]
 
