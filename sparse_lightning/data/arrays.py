@@ -6,6 +6,7 @@ memory. Each epoch is a full shuffle. See `array_pipeline` for formats, splits a
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -165,7 +166,8 @@ class Arrays(SplitDataModule):
             raise SettingError(
                 f"data.standardise={self.standardise} must be {FEATURE}, {GLOBAL} or {NONE}."
             )
-        is_table = self.path.is_dir() or self.path.suffix.lower() == ".parquet"
+        # A folder that may not be read is told of when it is opened.
+        is_table = os.path.isdir(self.path) or self.path.suffix.lower() == ".parquet"
         if self.choice.columns is not None and not is_table:
             raise SettingError(
                 f"data.columns={self.choice.columns} names columns of a .parquet file, and "

@@ -101,9 +101,9 @@ def state_of_files(path: str | Path | None) -> list:
     place = Path(path).expanduser()
     try:
         files = sorted(place.iterdir()) if place.is_dir() else [place]
+        states = [(file.name, file.stat()) for file in files if file.exists()]
     except OSError:  # Told by whoever reads it.
         return []
-    states = [(file.name, file.stat()) for file in files if file.exists()]
     return [[name, state.st_ino, state.st_size, state.st_mtime_ns] for name, state in states]
 
 

@@ -862,7 +862,7 @@ def test_only_shares_that_are_used_are_checked(values, tmp_path: Path):
         data_of(tmp_path / "x.npy", val_share=0)
 
 
-@pytest.mark.parametrize("place", ["folder", "file", "values"])
+@pytest.mark.parametrize("place", ["parent", "folder", "file", "values"])
 def test_what_may_not_be_read_is_told_with_its_setting(place, values, tmp_path: Path, monkeypatch):
     np.save(tmp_path / "x.npy", values)
 
@@ -871,16 +871,18 @@ def test_what_may_not_be_read_is_told_with_its_setting(place, values, tmp_path: 
 
     if place == "folder":
         monkeypatch.setattr(Path, "iterdir", refused)
+    elif place == "parent":
+        monkeypatch.setattr(Path, "stat", refused)
     elif place == "file":
         monkeypatch.setattr(np, "load", refused)
     else:
         monkeypatch.setattr(module_of_rows, "_hash_of_blocks", refused)
     data = data_of(tmp_path if place == "folder" else tmp_path / "x.npy")
-    with pytest.raises(
-        DataError, match=r"cannot be read \(Permission denied\).*data\.path|^data\.path"
-    ):
+    refusal = r"cannot be read \(Permission denied\): allow reading"
+    with pytest.raises(DataError, match=rf"^data\.path=\S+ {refusal}|{refusal}, or let data\.path"):
         _ = data.contents
-    assert state_of_files(tmp_path) == [] or place != "folder"
+    if place in ("parent", "folder"):
+        assert state_of_files(tmp_path) == []
 
 
 def test_a_key_for_files_without_names_is_refused(values, tmp_path: Path):
