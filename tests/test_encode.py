@@ -376,16 +376,38 @@ def test_files_that_have_changed_since_training_are_refused(
     encode(composed(f"checkpoint={run_on_rows}", *settings, *others))
 
 
-def test_contents_of_any_data_are_those_of_training(composed, checkpoint, tmp_path: Path):
-    data = shared_data(find_trained_models(checkpoint=str(checkpoint)))
+class TinyFiles(TinyData):
+    """As from the files of a folder."""
+
+    def __init__(self, root: str | None, count: int) -> None:
+        super().__init__(count)
+
+
+@pytest.mark.parametrize("root", ["photographs", None])
+def test_contents_of_any_files_are_those_of_training(
+    root, composed, checkpoint, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setitem(registry.REGISTRY, "TinyFiles", TinyFiles)
+    shutil.copytree(checkpoint.parents[1], tmp_path / "run")
+    config = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    config.data = {"_target_": "test_encode.TinyFiles", "root": root, "count": 70}
+    OmegaConf.save(config, tmp_path / "run" / "config.yaml")
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    contents = torch.load(path, weights_only=True)
+    torch.save(contents | {"TinyFiles": {"fingerprint": TinyFiles(root, 70).fingerprint()}}, path)
+    encode(composed(f"checkpoint={path}"))
+    torch.save(contents | {"TinyFiles": {"fingerprint": "another"}}, path)
+    told = rf"was trained on other contents of data\.root={root or 'null'} than are there now"
+    with pytest.raises(SettingError, match=told):
+        encode(composed(f"checkpoint={path}", f"output={tmp_path / 'other'}"))
+
+
+def test_last_bits_of_data_that_are_computed_do_not_count(composed, checkpoint, tmp_path: Path):
     shutil.copytree(checkpoint.parents[1], tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "best.ckpt"
     contents = torch.load(path, weights_only=True)
-    torch.save(contents | {"TinyData": {"fingerprint": data.fingerprint()}}, path)
+    torch.save(contents | {"TinyData": {"fingerprint": "of another machine"}}, path)
     encode(composed(f"checkpoint={path}"))
-    torch.save(contents | {"TinyData": {"fingerprint": "another"}}, path)
-    with pytest.raises(SettingError, match="was trained on other contents of its data than"):
-        encode(composed(f"checkpoint={path}", f"output={tmp_path / 'other'}"))
 
 
 @pytest.mark.parametrize("named", ["run", "shared"])

@@ -6,6 +6,7 @@ import filecmp
 import inspect
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from sparse_lightning.studies.trained_models import TrainedModel
 IMMATERIAL = {
     *("cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers", "sorted_by_class")
 }
+# Settings that say where the files of data are.
+PLACES = ("path", "root")
 # Settings of files of one's own by which a sample is in one split or another.
 SPLITTING = (
     *("path_val", "path_test", "groups", "val_share", "test_share"),
@@ -127,7 +130,7 @@ def _require_equal_splits(trained: TrainedModel, data: SplitDataModule, config: 
     own = trained.run.config.get("data")
     if data.is_the_same_everywhere or own is None or own.get("_target_") != config.get("_target_"):
         return
-    place = next((name for name in ("path", "root") if config.get(name)), None)
+    place = next((name for name in PLACES if config.get(name)), None)
     if place is None or not own.get(place) or not _hold_the_same(own[place], config[place]):
         return
     arguments = inspect.signature(type(data)).parameters
@@ -163,19 +166,17 @@ def _require_same_contents(trained_models: Sequence[TrainedModel], data: SplitDa
 
     Another content is split anew, and rows that were trained on would be tested on.
     """
-    recorded = {trained.checkpoint: _recorded_fingerprint(trained) for trained in trained_models}
-    if not any(recorded.values()):
-        return
-    ours = data.fingerprint()
+    ours = cache(data.fingerprint)
     for trained in trained_models:
-        if recorded[trained.checkpoint] in (None, ours):
-            continue
         settings = trained.run.config.data
-        named = [f"data.{name}={settings[name]}" for name in ("path", "root") if settings.get(name)]
+        place = next((name for name in PLACES if name in settings), None)
+        # Data without files are computed, and their last bits depend on the machine.
+        if place is None or _recorded_fingerprint(trained) in (None, ours()):
+            continue
+        told = "null" if settings[place] is None else settings[place]
         raise SettingError(
-            f"{trained.checkpoint} was trained on other contents of "
-            f"{named[0] if named else 'its data'} than are there now: restore them, or set data= "
-            "to use what is there all the same."
+            f"{trained.checkpoint} was trained on other contents of data.{place}={told} than are "
+            "there now: restore them, or set data= to use what is there all the same."
         )
 
 
