@@ -36,6 +36,7 @@ from sparse_lightning.data.own import SPLITS, data_of
 from sparse_lightning.errors import SettingError, require_count
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.experiments.runs import Run
+from sparse_lightning.experiments.settings import convert_data
 from sparse_lightning.files import require_writable
 from sparse_lightning.imports import import_parts
 from sparse_lightning.inputs import at_least_float32
@@ -114,6 +115,7 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
 
 def _data_that_fit(config: DictConfig, model: SparseAutoencoder) -> SplitDataModule:
     """The data that the settings name, ready to use, for a model that tells of no statistics."""
+    convert_data(config.data)
     data = data_of(config.data)
     if model.decoder.input_dim != data.input_dim:
         raise SettingError(

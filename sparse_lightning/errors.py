@@ -62,8 +62,11 @@ FOR_THE_USER = (
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
-    while error is not None:
+    """An error, what it was raised from, and so on, each once."""
+    # Errors may be raised from each other.
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -71,6 +74,11 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
 def told_to_the_user(error: BaseException) -> Exception | None:
     """The first error in a chain whose message is one sentence, None where there is none."""
     return next((cause for cause in causes_of(error) if isinstance(cause, FOR_THE_USER)), None)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message, without its full stop, to be told within a sentence."""
+    return (str(error).splitlines() or [""])[0].strip(" .")
 
 
 def require_non_negative(setting: str, value: float) -> None:

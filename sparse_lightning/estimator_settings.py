@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import hydra
 import numpy as np
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_lightning.config import CONFIG_DIR
 from sparse_lightning.errors import SettingError, require_count, require_non_negative
 from sparse_lightning.experiments.settings import known_image_shape
+from sparse_lightning.instantiation import instantiated
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.sparsity_target import SparsityController
 
@@ -102,10 +101,7 @@ def _require_possible(coding: SparseCoding, config: DictConfig) -> None:
 
 def made(config: DictConfig) -> SparseAutoencoder:
     """The model of settings, or the error that a part has against them."""
-    try:
-        return instantiate(config, _convert_="all")
-    except InstantiationException as error:  # Hydra's, round what a part has against its settings.
-        raise error.__cause__ or error from None
+    return instantiated(config, _convert_="all")
 
 
 def fewest_rows(config: DictConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -373,6 +374,54 @@ def test_files_that_have_changed_since_training_are_refused(
     settings = ["data=arrays", f"data.path={tmp_path / 'x.npy'}", f"data.cache_dir={tmp_path}"]
     others = ["data.batch_size=50", f"output={tmp_path / 'other'}"]
     encode(composed(f"checkpoint={run_on_rows}", *settings, *others))
+
+
+class TinyFiles(TinyData):
+    """As from the files of a folder."""
+
+    def __init__(self, root: str | None, count: int) -> None:
+        super().__init__(count)
+
+
+@pytest.mark.parametrize("root", ["photographs", None])
+def test_contents_of_any_files_are_those_of_training(
+    root, composed, checkpoint, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setitem(registry.REGISTRY, "TinyFiles", TinyFiles)
+    shutil.copytree(checkpoint.parents[1], tmp_path / "run")
+    config = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    config.data = {"_target_": "test_encode.TinyFiles", "root": root, "count": 70}
+    OmegaConf.save(config, tmp_path / "run" / "config.yaml")
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    contents = torch.load(path, weights_only=True)
+    torch.save(contents | {"TinyFiles": {"fingerprint": TinyFiles(root, 70).fingerprint()}}, path)
+    encode(composed(f"checkpoint={path}"))
+    torch.save(contents | {"TinyFiles": {"fingerprint": "another"}}, path)
+    told = rf"was trained on other contents of data\.root={root or 'null'} than are there now"
+    with pytest.raises(SettingError, match=told):
+        encode(composed(f"checkpoint={path}", f"output={tmp_path / 'other'}"))
+
+
+def test_last_bits_of_data_that_are_computed_do_not_count(composed, checkpoint, tmp_path: Path):
+    shutil.copytree(checkpoint.parents[1], tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    contents = torch.load(path, weights_only=True)
+    torch.save(contents | {"TinyData": {"fingerprint": "of another machine"}}, path)
+    encode(composed(f"checkpoint={path}"))
+
+
+@pytest.mark.parametrize("named", ["run", "shared"])
+def test_settings_of_data_get_the_kinds_that_they_want(
+    named, run_on_rows: Path, composed, tmp_path: Path
+):
+    path = run_on_rows
+    if named == "shared":
+        path = tmp_path / "shared"
+        find_trained_models(checkpoint=str(run_on_rows))[0].model.save_pretrained(path)
+    rows = ["data=arrays", f"data.path={tmp_path / 'x.npy'}", f"data.cache_dir={tmp_path}"]
+    with pytest.raises(SettingError, match=r"data\.image_shape=4 must be a list, as in \[64,32\]"):
+        encode(composed(f"checkpoint={path}", *rows, "data.image_shape=4"))
+    assert encode(composed(f"checkpoint={path}", *rows, "data.batch_size=5e1"))
 
 
 @pytest.mark.parametrize("shard_size", [69, 34])

@@ -6,8 +6,10 @@ memory. Each epoch is a full shuffle. See `array_pipeline` for formats, splits a
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
@@ -22,10 +24,11 @@ from torch.utils.data import DataLoader
 from sparse_lightning.data.array_pipeline.fit import (
     require_files_once,
     require_one_scale,
+    require_range_used,
     require_shape,
     same_layout,
 )
-from sparse_lightning.data.array_pipeline.formats import Choice
+from sparse_lightning.data.array_pipeline.formats import Choice, require_names
 from sparse_lightning.data.array_pipeline.row_values import numbered, values_of_rows
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row, shuffled
@@ -77,6 +80,8 @@ class Arrays(SplitDataModule):
     """
 
     setting = "data.path"
+    # Whether rows are as they are in the user's own files, and settings tell what they are.
+    are_given = True
 
     def __init__(
         self,
@@ -104,12 +109,15 @@ class Arrays(SplitDataModule):
         super().__init__({}, batch_size, shuffle_seed, drop_last)
         if path is None:
             raise SettingError("data.path=null: set data.path to a file of numbers, or a folder.")
-        self.path, self.cache_dir = Path(path), Path(cache_dir)
+        self.path, self.cache_dir = Path(path).expanduser(), Path(cache_dir)
         beside = tuple(str(name) for name in (groups, labels) if name is not None)
         names = None if columns is None else [str(column) for column in columns]
         # Keys of a dictionary of tensors may be numbers.
         self.choice = Choice(None if key is None else str(key), names, beside)
-        self.paths = {"val": path_val, "test": path_test}
+        self.paths = {
+            split: None if own is None else Path(own).expanduser()
+            for split, own in (("val", path_val), ("test", path_test))
+        }
         self.groups, self.labels, self.split_seed = groups, labels, split_seed
         self.shares = {"val": val_share, "test": test_share}
         self.most = {"train": num_train, "val": num_val, "test": num_test}
@@ -126,10 +134,10 @@ class Arrays(SplitDataModule):
         for split, most in self.most.items():
             if most is not None:
                 require_count(f"data.num_{split}", most)
-        for split, share in self.shares.items():
+        for split, share in self._used_shares.items():
             if not 0 < share < 1:
                 raise SettingError(f"data.{split}_share={share} must lie between 0 and 1.")
-        if sum(self.shares.values()) >= 1:
+        if sum(self._used_shares.values()) >= 1:
             raise SettingError(
                 f"data.val_share={self.shares['val']} and data.test_share={self.shares['test']} "
                 "leave nothing to train on: their sum must be below 1."
@@ -143,6 +151,11 @@ class Arrays(SplitDataModule):
                 "data.path_test are given already. Leave data.groups out."
             )
 
+    @property
+    def _used_shares(self) -> dict[str, float]:
+        """The shares of the splits without files of their own."""
+        return {split: self.shares[split] for split, own in self.paths.items() if own is None}
+
     def _require_rows(self) -> None:
         """Raise `SettingError` for settings that say of no rows what they are."""
         if self.pixel_range is not None and len(self.pixel_range) != 2:
@@ -153,7 +166,8 @@ class Arrays(SplitDataModule):
             raise SettingError(
                 f"data.standardise={self.standardise} must be {FEATURE}, {GLOBAL} or {NONE}."
             )
-        is_table = self.path.is_dir() or self.path.suffix.lower() == ".parquet"
+        # A folder that may not be read is told of when it is opened.
+        is_table = os.path.isdir(self.path) or self.path.suffix.lower() == ".parquet"
         if self.choice.columns is not None and not is_table:
             raise SettingError(
                 f"data.columns={self.choice.columns} names columns of a .parquet file, and "
@@ -183,6 +197,7 @@ class Arrays(SplitDataModule):
     def source(self) -> Source:
         """The rows of ``path``, looked at."""
         source = Source.open("data.path", self.path, self.choice)
+        require_names(source.arrays, self.choice.key)
         if self.image_shape is not None:
             require_shape(source, self.image_shape)
         return source
@@ -193,7 +208,7 @@ class Arrays(SplitDataModule):
         found = {"train": self.source}
         for split, path in self.paths.items():
             if path is not None and not self.is_whole:
-                source = Source.open(f"data.path_{split}", Path(path), self.source.choice)
+                source = Source.open(f"data.path_{split}", path, self.source.choice)
                 self._require_equal_rows(source)
                 found[split] = source
         require_files_once(found.values())
@@ -257,8 +272,20 @@ class Arrays(SplitDataModule):
             raise SettingError(
                 f"{self._named} gives {count} rows for the split train, fewer than "
                 f"data.batch_size={self.batch_size}: give more rows, or set a smaller "
-                "data.batch_size or other shares."
+                f"data.batch_size{self._or_another_split('train', count)}."
             )
+
+    def _or_another_split(self, split: str, count: int) -> str:
+        """The settings that could give a split another number of rows, and their values."""
+        if self.most[split] == count:
+            return f", or a larger data.num_{split} than {count}"
+        if self.paths.get(split) is not None or (split == "train" and not self._used_shares):
+            return ""
+        shares = self._used_shares if split == "train" else {split: self.shares[split]}
+        told = [f"data.{name}_share than {share}" for name, share in shares.items()]
+        if self.groups is not None and self.are_given:
+            told.append(f"data.groups than {self.groups}")
+        return f", or another {' or '.join(told)}"
 
     def _split(self) -> None:
         if self.splits:
@@ -276,10 +303,16 @@ class Arrays(SplitDataModule):
         statistics = training_statistics(
             self.sources, rows, of_training, self.cache_dir, self.contents
         )
-        mean, std = self.given or mean_and_std(self._named, self.standardise, statistics)
+        mean, std = self.given or mean_and_std(
+            self._named, self.standardise, statistics, self.column_names
+        )
         scale = shift = None
         if self.image_shape is not None:
             sources = self.sources.values()
+            if self.are_given and self.pixel_range is None:
+                require_range_used(
+                    self._named, self.source.arrays[0].dtype, statistics.highest.max()
+                )
             scale, shift = scale_and_shift(
                 self.image_shape, self.pixel_range, sources, statistics, mean, std
             )
@@ -297,8 +330,7 @@ class Arrays(SplitDataModule):
         """Numbers of the rows of each split, in the order of its samples."""
         if self.is_whole:
             return {ALL: np.arange(self.source.count)}
-        taken = [split for split, path in self.paths.items() if path is None]
-        shares = [self.shares[split] for split in taken]
+        taken, shares = [*self._used_shares], [*self._used_shares.values()]
         if self.groups is None:
             parts = by_row(self.source.count, shares, self.split_seed)
         else:
@@ -309,15 +341,34 @@ class Arrays(SplitDataModule):
                 orders[split] = shuffled(source.count, self.split_seed)
         orders = {split: orders[split][: self.most[split]] for split in ("train", "val", "test")}
         for split, order in orders.items():
-            if len(order) < 2:
+            if (count := len(order)) < 2:
+                own = self.paths.get(split)
+                named = self._named if own is None else f"data.path_{split}={own}"
                 raise SettingError(
-                    f"{self._named} gives {len(order)} rows for the split {split}, too few: give "
-                    "more rows, or set other shares."
+                    f"{named} gives {count} rows for the split {split}, too few: give more rows"
+                    f"{self._or_another_split(split, count)}."
                 )
         return orders
 
     def _groups(self) -> np.ndarray:
-        return values_of_rows("data.groups", str(self.groups), self.source)
+        groups = values_of_rows("data.groups", str(self.groups), self.source)
+        for source in self.sources.values():
+            if source is not self.source:
+                self._require_other_groups(groups, source)
+        return groups
+
+    def _require_other_groups(self, groups: np.ndarray, source: Source) -> None:
+        """Raise `SettingError` for a group of ``path`` that a file of another split has as well."""
+        others = np.empty(0)
+        # A file that does not tell of groups is taken for one of others.
+        if not Path(self.groups).is_file():
+            with suppress(SettingError):
+                others = values_of_rows("data.groups", str(self.groups), source)
+        if len(shared := np.intersect1d(groups, others)):
+            raise SettingError(
+                f"data.groups={self.groups} has the group {shared[0]} in {self._named} and in "
+                f"{source.setting}={source.path}: let each group be in one of them."
+            )
 
     def _labels(self) -> dict[str, Tensor]:
         """The number of the class of each row of `sources`, (n,); empty where none are given."""

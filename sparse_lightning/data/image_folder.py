@@ -60,6 +60,7 @@ class ImageFolder(Arrays):
     """
 
     setting = "data.root"
+    are_given = False
 
     def __init__(
         self,
@@ -105,7 +106,8 @@ class ImageFolder(Arrays):
             # Patches of one image go to one split.
             groups="images" if crop == PATCH else None,
         )  # fmt: skip
-        self.root, self.size, self.mode, self.shorter_side = Path(root), size, MODES[channels], side
+        self.root, self.size = Path(root).expanduser(), size
+        self.mode, self.shorter_side = MODES[channels], side
         self.crops = crops_per_image if crop == PATCH else None
         self.num_workers = num_workers
         self._folder: Path | None = None
@@ -157,7 +159,8 @@ class ImageFolder(Arrays):
         # Whole images are those of any seed, and are called as those of the seed 0.
         seed = 0 if self.crops is None else self.split_seed
         recipe = [self.mode, self.size, self.shorter_side, self.crops, seed]
-        return digest([VERSION, recipe, versions, files])
+        # Files of two folders may have equal names, sizes and times.
+        return digest([VERSION, recipe, versions, str(self.root.resolve()), files])
 
     def _build(self, photographs: list[Photograph], folder: Path) -> None:
         """Write ``images.npy`` (n, c, h, w), ``image_of_row.npy`` (n,) and ``images.json``."""

@@ -17,6 +17,8 @@ from sparse_lightning.errors import SettingError, require_count
 
 FINGERPRINT = "fingerprint"
 FINGERPRINT_SAMPLES = 2000
+# So many are in memory at a time.
+FINGERPRINT_PIECE = 50
 
 
 class SplitDataModule(lightning.LightningDataModule):
@@ -76,9 +78,10 @@ class SplitDataModule(lightning.LightningDataModule):
             # In single precision numbers above 2²⁴ are rounded, the last one perhaps past the end.
             rows = torch.linspace(0, last, min(len(split), FINGERPRINT_SAMPLES)).long()
             rows = rows.clamp_max(last)
-            inputs = split.__getitems__(rows.tolist()).inputs
             content.update(f"{name} {len(split)}".encode())
-            content.update(inputs.float().contiguous().numpy().tobytes())
+            for piece in rows.split(FINGERPRINT_PIECE):
+                inputs = split.__getitems__(piece.tolist()).inputs
+                content.update(inputs.float().contiguous().numpy().tobytes())
         return content.hexdigest()[:20]
 
     def state_dict(self) -> dict[str, str]:

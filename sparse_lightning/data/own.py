@@ -17,15 +17,15 @@ from typing import Any
 
 import lightning
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sparse_lightning.data.batch import Batch, TensorSlices
 from sparse_lightning.data.module import SplitDataModule
-from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.errors import FOR_THE_USER, DataError, SettingError, first_line
 from sparse_lightning.files import digest
+from sparse_lightning.instantiation import instantiated
 
 SPLITS = ("train", "val", "test")
 # Sizes of an input, by the settings and the state of the files that make them.
@@ -36,9 +36,9 @@ def data_of(settings: DictConfig) -> SplitDataModule:
     """The data that settings name, a module of another package as `OwnData`.
 
     Raises:
-        SettingError: what is named is no LightningDataModule.
+        SettingError: what is named cannot be made, or is no LightningDataModule.
     """
-    made = instantiate(settings)
+    made = _made(settings)
     if isinstance(made, SplitDataModule):
         return made
     if isinstance(made, lightning.LightningDataModule):
@@ -47,6 +47,22 @@ def data_of(settings: DictConfig) -> SplitDataModule:
         f"data._target_={settings.get('_target_')} gives a {type(made).__name__}, which is no "
         "LightningDataModule: name a subclass of it."
     )
+
+
+def _made(settings: DictConfig) -> Any:
+    """What settings name, or one sentence for whatever its class raises."""
+    try:
+        return instantiated(settings)
+    except FOR_THE_USER:
+        raise
+    except Exception as error:  # A class of the user's own may fail in any way.
+        named = OmegaConf.to_container(settings)
+        given = ", ".join(f"data.{key}={value}" for key, value in named.items() if key[0] != "_")
+        raise SettingError(
+            f"data._target_={settings.get('_target_')} cannot be made "
+            f"({type(error).__name__}: {first_line(error)}): mend the class, or its settings "
+            f"({given or 'there are none'})."
+        ) from error
 
 
 def input_dim_of(settings: DictConfig) -> int:
@@ -73,20 +89,21 @@ def input_dim_of(settings: DictConfig) -> int:
     resolved = OmegaConf.to_container(settings, resolve=True)
     path = resolved.get("path") if is_ours else None
     name = json.dumps([resolved, state_of_files(path)], sort_keys=True, default=str)
-    try:
-        if (is_ours and path is None) or name not in _INPUT_DIMS:
-            _INPUT_DIMS[name] = data_of(settings).input_dim
-    except InstantiationException as error:
-        raise error.__cause__ or error from None
+    if (is_ours and path is None) or name not in _INPUT_DIMS:
+        _INPUT_DIMS[name] = data_of(settings).input_dim
     return _INPUT_DIMS[name]
 
 
 def state_of_files(path: str | Path | None) -> list:
     """What changes with a file, or with one directly in a folder: its size and its time."""
-    if path is None or not Path(path).exists():
+    if path is None:
         return []
-    files = sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
-    states = [(file.name, file.stat()) for file in files if file.exists()]
+    place = Path(path).expanduser()
+    try:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        states = [(file.name, file.stat()) for file in files if file.exists()]
+    except OSError:  # Told by whoever reads it.
+        return []
     return [[name, state.st_ino, state.st_size, state.st_mtime_ns] for name, state in states]
 
 

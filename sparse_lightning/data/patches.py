@@ -113,7 +113,7 @@ class ImagePatches(SplitDataModule):
             num_train, num_val, num_test, patch_size, crops_per_image, threshold, shorter_side,
             grey_mean, grey_std, kernel_size, kernel_sigma, split_seed,
         )  # fmt: skip
-        self.root = Path(root) if root else None
+        self.root = Path(root).expanduser() if root else None
         self.cache_dir = Path(cache_dir)
         self.num_workers = num_workers
         self._folder: Path | None = None
@@ -166,7 +166,9 @@ class ImagePatches(SplitDataModule):
         """A name for the patches that these files and settings give."""
         files = [(photo.name, photo.size, photo.changed) for photo in photographs]
         versions = {name: version(name) for name in ("torch", "pillow")}
-        return digest([PIPELINE_VERSION, asdict(self.recipe), versions, files])
+        # Files of two folders may have equal names, sizes and times.
+        place = None if self.root is None else str(self.root.resolve())
+        return digest([PIPELINE_VERSION, asdict(self.recipe), versions, place, files])
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:

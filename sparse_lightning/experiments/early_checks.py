@@ -41,8 +41,9 @@ def check_training(config: DictConfig) -> None:
     Raises:
         SettingError, DataError, CheckpointError: for what cannot work.
     """
-    OmegaConf.to_container(config, resolve=True)
+    # Sizes follow from the data, which must have settings of the right kinds before.
     convert_top_level(config)
+    OmegaConf.to_container(config, resolve=True)
     require_weights(config)
     require_beginning(config)
     check_data(config)
@@ -104,7 +105,7 @@ def check_data(config: DictConfig) -> None:
     data = config.get("data") or {}
     root = data.get("root")
     if root is not None and data.get("_target_") in OF_PHOTOGRAPHS:
-        require_folder(Path(root))
+        require_folder(Path(root).expanduser())
 
 
 def require_beginning(config: DictConfig) -> None:

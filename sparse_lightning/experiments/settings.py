@@ -83,6 +83,12 @@ def convert_top_level(config: DictConfig) -> None:
             raise SettingError(f"seed={config.seed} must be at most {MOST_SEED}.")
 
 
+def convert_data(data: DictConfig) -> None:
+    """`convert_settings` of those of data alone."""
+    with read_write(data), open_dict(data):
+        _convert_arguments(data, "data")
+
+
 def known_image_shape(data: DictConfig | None) -> tuple[int, int] | None:
     """The shape of an image, where settings of data tell it without the import of torch."""
     target = None if data is None else data.get("_target_")
@@ -202,7 +208,7 @@ def _as_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
 
 def _as_list(value: Any, *kinds: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise _WrongKindError("a list, as in [64,32]")
+        raise _WrongKindError(f"a list, as in {'[a,b]' if kinds[:1] == (str,) else '[64,32]'}")
     if not kinds or (len(kinds) > 1 and kinds[1] is not Ellipsis):
         return value
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
+import inspect
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,20 @@ from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import SettingError
 from sparse_lightning.experiments.fingerprint import effective_settings
 from sparse_lightning.experiments.runs import Run
+from sparse_lightning.experiments.settings import convert_data
 from sparse_lightning.studies.trained_models import TrainedModel
 
 # Settings of a data set that change neither the samples of a split nor their order in it.
 IMMATERIAL = {
     *("cache_dir", "batch_size", "shuffle_seed", "drop_last", "num_workers", "sorted_by_class")
 }
+# Settings that say where the files of data are.
+PLACES = ("path", "root")
+# Settings of files of one's own by which a sample is in one split or another.
+SPLITTING = (
+    *("path_val", "path_test", "groups", "val_share", "test_share"),
+    *("num_train", "num_val", "num_test", "split_seed"),
+)
 
 
 def shared_data(
@@ -38,7 +49,8 @@ def shared_data(
 
     Raises:
         SettingError: the models were trained on different data, on other contents than the files
-            have now, or do not fit ``config``; or data that are no rows of a file are to be whole.
+            have now, or do not fit ``config``; ``config`` splits their own files otherwise; or data
+            that are no rows of a file are to be whole.
     """
     if config is None:
         first, *others = trained_models
@@ -46,11 +58,15 @@ def shared_data(
             _require_same_data(first, other)
         data = first.run.data()
     else:
+        convert_data(config)
         data = data_of(config)
         for trained in trained_models:  # Tables and titles name what was measured.
             trained.columns["data"] = data.title
     if whole:
         keep_whole(data)
+    elif config is not None:
+        for trained in trained_models:
+            _require_equal_splits(trained, data, config)
     is_split_anew = whole or config is not None
     if is_split_anew and isinstance(data, Arrays):
         _take_as_in_training(data, trained_models)
@@ -62,10 +78,8 @@ def shared_data(
             )
     data.prepare_data()
     data.setup("test")
-    if not is_split_anew and isinstance(data, Arrays):
-        ours = data.fingerprint()
-        for trained in trained_models:
-            _require_same_contents(trained, ours)
+    if not is_split_anew:
+        _require_same_contents(trained_models, data)
     return data
 
 
@@ -108,20 +122,62 @@ def _take_as_in_training(data: Arrays, trained_models: Sequence[TrainedModel]) -
         )
 
 
-def _require_same_contents(trained: TrainedModel, fingerprint: str) -> None:
+def _require_equal_splits(trained: TrainedModel, data: SplitDataModule, config: DictConfig) -> None:
+    """Raise `SettingError` where settings split a run's own files otherwise than its training did.
+
+    Rows that were trained on would be tested on.
+    """
+    own = trained.run.config.get("data")
+    if data.is_the_same_everywhere or own is None or own.get("_target_") != config.get("_target_"):
+        return
+    place = next((name for name in PLACES if config.get(name)), None)
+    if place is None or not own.get(place) or not _hold_the_same(own[place], config[place]):
+        return
+    arguments = inspect.signature(type(data)).parameters
+    differing = {}
+    for name in (name for name in SPLITTING if name in arguments):
+        theirs, ours = (of.get(name, arguments[name].default) for of in (own, config))
+        if theirs != ours and not (theirs and ours and _hold_the_same(theirs, ours)):
+            differing[name] = theirs, ours
+    if differing:
+        theirs, ours = (
+            ", ".join(f"data.{name}={told[side]}" for name, told in differing.items())
+            for side in (0, 1)
+        )
+        raise SettingError(
+            f"{ours.replace('=None', '=null')} would split data.{place}={config[place]} otherwise "
+            f"than the training of {trained.checkpoint} did, and rows that were trained on would "
+            f"be tested on: set {theirs.replace('=None', '=null')} as in training."
+        )
+
+
+def _hold_the_same(path: object, other: object) -> bool:
+    """Whether two settings name one file or folder, or files of equal contents."""
+    first, second = (Path(str(named)).expanduser() for named in (path, other))
+    if not (first.exists() and second.exists()):
+        return first == second
+    if first.samefile(second):
+        return True
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+def _require_same_contents(trained_models: Sequence[TrainedModel], data: SplitDataModule) -> None:
     """Raise `SettingError` where a run's files hold something else than they did in training.
 
     Another content is split anew, and rows that were trained on would be tested on.
     """
-    if _recorded_fingerprint(trained) in (None, fingerprint):
-        return
-    settings = trained.run.config.data
-    named = [f"data.{name}={settings[name]}" for name in ("path", "root") if settings.get(name)]
-    raise SettingError(
-        f"{trained.checkpoint} was trained on other contents of "
-        f"{named[0] if named else 'its data'} than are there now: restore them, or set data= to "
-        "use what is there all the same."
-    )
+    ours = cache(data.fingerprint)
+    for trained in trained_models:
+        settings = trained.run.config.data
+        place = next((name for name in PLACES if name in settings), None)
+        # Data without files are computed, and their last bits depend on the machine.
+        if place is None or _recorded_fingerprint(trained) in (None, ours()):
+            continue
+        told = "null" if settings[place] is None else settings[place]
+        raise SettingError(
+            f"{trained.checkpoint} was trained on other contents of data.{place}={told} than are "
+            "there now: restore them, or set data= to use what is there all the same."
+        )
 
 
 def _recorded_fingerprint(trained: TrainedModel) -> str | None:

@@ -15,18 +15,24 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+import scipy.sparse
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch.serialization import get_default_mmap_options
 
-from sparse_lightning.data import cache
+from sparse_lightning.data import cache, module
 from sparse_lightning.data.array_pipeline import formats, statistics
 from sparse_lightning.data.array_pipeline import rows as module_of_rows
 from sparse_lightning.data.array_pipeline.rows import Source
 from sparse_lightning.data.array_pipeline.split import by_group, by_row
 from sparse_lightning.data.arrays import Arrays
 from sparse_lightning.data.batch import Batch
+from sparse_lightning.data.image_folder import ImageFolder
+from sparse_lightning.data.own import state_of_files
+from sparse_lightning.data.patches import ImagePatches
 from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.experiments.early_checks import check_data
 from sparse_lightning.studies.coding import fingerprint as of_study
 
 COUNT, DIM = 60, 4
@@ -779,6 +785,217 @@ def test_places_are_told_by_file(values, tmp_path: Path):
     assert source.place(COUNT + 3) == "row 3 of b.npy"
     with pytest.raises(DataError, match=r"the first in row 17 of b\.npy, column 2"):
         data_of(folder).setup()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most", "told"),
+    [
+        ("uint8", 1, r"takes 255 for white, .* is 1: .*such as \[0,1\]"),
+        ("uint16", 4095, r"takes 65535 for white, .* is 4095: .*such as \[0,4095\]"),
+        ("uint8", 16, None),
+        ("float32", 1, None),
+        ("bool", 1, None),
+    ],
+)
+def test_images_that_are_black_on_the_range_of_their_type_need_one(
+    dtype, most, told, tmp_path: Path
+):
+    pixels = np.random.default_rng(0).integers(0, most, (COUNT, 4), endpoint=True)
+    pixels[:, 0] = most
+    np.save(tmp_path / "x.npy", pixels.astype(dtype))
+    if told is not None:
+        with pytest.raises(SettingError, match=rf"^data\.pixel_range=null {told}"):
+            data_of(tmp_path / "x.npy", image_shape=[2, 2]).setup()
+    given = None if told is None else [0, most]
+    data_of(tmp_path / "x.npy", image_shape=[2, 2], pixel_range=given).setup()
+
+
+def test_a_group_of_two_files_is_refused(values, tmp_path: Path):
+    groups = {"x": np.repeat(["a", "b", "c"], 20), "test": np.repeat(["d", "b"], 30)}
+    for name, own in groups.items():
+        table_of(tmp_path / f"{name}.parquet", a=values[:, 0], who=own)
+    settings = {"groups": "who", "path_test": tmp_path / "test.parquet"}
+    told = r"data\.groups=who has the group b in data\.path=.* and in data\.path_test=.*"
+    with pytest.raises(SettingError, match=told):
+        data_of(tmp_path / "x.parquet", **settings).setup()
+    for own in (np.repeat("d", COUNT), None):
+        columns = {"a": values[:, 0]} | ({} if own is None else {"who": own})
+        table_of(tmp_path / "test.parquet", **columns)
+        data_of(tmp_path / "x.parquet", **settings).setup()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"num_train": 3}, "data.path={x} gives 3 rows .*, or a larger data.num_train than 3"),
+        ({"num_val": 1}, "data.path={x} gives 1 rows .*, or a larger data.num_val than 1"),
+        ({"path_test": "one"}, "data.path_test={one} gives 1 rows .* too few: give more rows"),
+        (
+            {"val_share": 0.8},
+            "data.batch_size, or another data.val_share than 0.8 or data.test_share than 0.1",
+        ),
+        (
+            {"groups": "groups", "batch_size": 55},
+            "data.val_share than 0.1 or data.test_share than 0.1 or data.groups than {groups}",
+        ),
+    ],
+)
+def test_too_few_rows_are_told_with_what_made_them_few(settings, told, values, tmp_path: Path):
+    paths = {name: tmp_path / f"{name}.npy" for name in ("x", "one", "groups")}
+    np.save(paths["x"], values)
+    np.save(paths["one"], values[:1])
+    np.save(paths["groups"], np.arange(COUNT) // 5)
+    given = {name: paths.get(value, value) for name, value in settings.items()}
+    with pytest.raises(SettingError, match=rf"{told.format(**paths)}\.$"):
+        data_of(paths["x"], **given).setup()
+
+
+def test_only_shares_that_are_used_are_checked(values, tmp_path: Path):
+    for name in ("x", "v"):
+        np.save(tmp_path / f"{name}.npy", values)
+    data = data_of(tmp_path / "x.npy", path_val=tmp_path / "v.npy", val_share=0, test_share=0.5)
+    data.setup()
+    assert {name: len(rows) for name, rows in data.splits.items()} == {
+        "train": 30, "val": 60, "test": 30,
+    }  # fmt: skip
+    with pytest.raises(SettingError, match=r"data\.val_share=0 must lie"):
+        data_of(tmp_path / "x.npy", val_share=0)
+
+
+@pytest.mark.parametrize("place", ["parent", "folder", "file", "values"])
+def test_what_may_not_be_read_is_told_with_its_setting(place, values, tmp_path: Path, monkeypatch):
+    np.save(tmp_path / "x.npy", values)
+
+    def refused(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", tmp_path)
+
+    if place == "folder":
+        monkeypatch.setattr(Path, "iterdir", refused)
+    elif place == "parent":
+        monkeypatch.setattr(Path, "stat", refused)
+    elif place == "file":
+        monkeypatch.setattr(np, "load", refused)
+    else:
+        monkeypatch.setattr(module_of_rows, "_hash_of_blocks", refused)
+    data = data_of(tmp_path if place == "folder" else tmp_path / "x.npy")
+    refusal = r"cannot be read \(Permission denied\): allow reading"
+    with pytest.raises(DataError, match=rf"^data\.path=\S+ {refusal}|{refusal}, or let data\.path"):
+        _ = data.contents
+    if place in ("parent", "folder"):
+        assert state_of_files(tmp_path) == []
+
+
+def test_a_key_for_files_without_names_is_refused(values, tmp_path: Path):
+    np.save(tmp_path / "x.npy", values)
+    torch.save(torch.from_numpy(values), tmp_path / "x.pt")
+    table_of(tmp_path / "x.parquet", a=values[:, 0])
+    for name in ("x.npy", "x.pt", "x.parquet"):
+        with pytest.raises(
+            SettingError, match=rf"data\.key=a names .* {tmp_path / name} has no nam"
+        ):
+            _ = data_of(tmp_path / name, key="a").source
+
+
+@pytest.mark.parametrize("kind", ["csr_array", "coo_array"])
+def test_a_sparse_matrix_is_refused_with_what_to_do(kind, values, tmp_path: Path):
+    scipy.sparse.save_npz(tmp_path / "x.npz", getattr(scipy.sparse, kind)(values))
+    for key in (None, "data"):
+        with pytest.raises(DataError, match=r"a sparse matrix of scipy: save its \.toarray\(\)"):
+            data_of(tmp_path / "x.npz", key=key).setup()
+
+
+def test_columns_that_are_constant_but_for_rounding_are_scaled_by_1(values, tmp_path: Path):
+    values = values.astype(np.float64)
+    values[:, 1] = 0.1 + 0.2 * (np.arange(COUNT) % 2 * 1e-16)
+    values[::2, 1] = 0.1 * 3 - 0.2
+    assert len(set(values[:, 1])) == 2
+    np.save(tmp_path / "x.npy", values)
+    data = data_of(tmp_path / "x.npy")
+    with pytest.warns(UserWarning, match=r"has 1 columns that are constant .* 1 \(from 0\)"):
+        data.setup()
+    assert data.std[1] == 1
+    # A small deviation round a small mean is one.
+    values[:, 1] = values[:, 0] * 1e-12
+    np.save(tmp_path / "x.npy", values)
+    data = data_of(tmp_path / "x.npy")
+    data.setup()
+    assert data.std[1] == pytest.approx(1e-12 * data.std[0])
+
+
+@pytest.mark.parametrize("standardise", ["feature", "global"])
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_columns_beyond_the_range_of_squares_are_refused_by_name(
+    scale, standardise, values, tmp_path: Path
+):
+    values = values.astype(np.float64)
+    columns = {"a": values[:, 0] * scale, "b": values[:, 1] * scale}
+    table_of(tmp_path / "x.parquet", **columns)
+    with pytest.raises(DataError, match=r"in column a, whose squares are beyond the range of flo"):
+        data_of(tmp_path / "x.parquet", standardise=standardise).setup()
+    columns = {"a": values[:, 0], "b": values[:, 1] * scale}
+    table_of(tmp_path / "x.parquet", **columns)
+    if (scale, standardise) == (1e-200, "global"):
+        data_of(tmp_path / "x.parquet", standardise=standardise).setup()
+        return
+    with pytest.raises(DataError, match="in column b, whose squares"):
+        data_of(tmp_path / "x.parquet", standardise=standardise).setup()
+
+
+def test_the_fingerprint_needs_few_rows_at_a_time(values, tmp_path: Path, monkeypatch):
+    np.save(tmp_path / "x.npy", values)
+    data, most = data_of(tmp_path / "x.npy"), []
+    data.setup()
+    expected, gather = data.fingerprint(), data.splits["train"].rows.gather
+    monkeypatch.setattr(module, "FINGERPRINT_PIECE", 7)
+    rows = type(data.splits["train"].rows)
+    monkeypatch.setattr(rows, "gather", lambda self, n: most.append(len(n)) or gather(n))
+    assert data.fingerprint() == expected
+    assert max(most) == 7
+
+
+def test_folders_in_a_folder_of_shards_are_told(values, tmp_path: Path):
+    folder = tmp_path / "shards"
+    for name in ("deep", "other", ".hidden"):
+        (folder / name).mkdir(parents=True)
+    np.save(folder / "deep" / "a.npy", values)
+    np.save(folder / ".hidden" / "a.npy", values)
+    with pytest.raises(SettingError, match=r"no file of numbers .*; its folders deep do: name one"):
+        _ = data_of(folder).source
+    np.save(folder / "a.npy", values)
+    with pytest.warns(UserWarning, match=r"files of numbers in the folders deep, which are not"):
+        assert data_of(folder).source.count == COUNT
+
+
+def test_an_empty_shard_is_left_out_with_a_warning(values, tmp_path: Path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    np.save(folder / "a.npy", values[:0])
+    with pytest.raises(DataError, match="which is empty"):
+        _ = data_of(folder).source
+    np.save(folder / "b.npy", values)
+    with pytest.warns(UserWarning, match=r"shards: a\.npy without a row left out"):
+        assert data_of(folder).source.count == COUNT
+
+
+def test_a_tilde_is_the_home_of_the_user(values, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("x", "v", "t"):
+        np.save(tmp_path / f"{name}.npy", values)
+    data = data_of(Path("~/x.npy"), cache_dir=tmp_path, path_val="~/v.npy", path_test="~/t.npy")
+    data.setup()
+    assert len(data.splits["test"]) == COUNT
+    assert ImageFolder("~", tmp_path).root == ImagePatches("~", tmp_path).root == tmp_path
+    assert state_of_files("~/x.npy") == state_of_files(tmp_path / "x.npy") != []
+    images = "sparse_lightning.data.image_folder.ImageFolder"
+    check_data(OmegaConf.create({"data": {"_target_": images, "root": "~"}}))
+
+
+def test_values_just_beyond_white_are_told_to_their_last_digit(values, tmp_path: Path):
+    pixels = np.random.default_rng(0).random((COUNT, 4))
+    pixels[0, 0] = 1 + 2**-52
+    np.save(tmp_path / "x.npy", pixels)
+    with pytest.raises(SettingError, match=r"and 1\.0000000000000002, not 0 and 1: set"):
+        data_of(tmp_path / "x.npy", image_shape=[2, 2]).setup()
 
 
 ANONYMOUS = """

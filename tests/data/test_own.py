@@ -13,9 +13,11 @@ import torch
 from conftest import FAMILIES, Compose
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from sparse_lightning.config import user_message
 from sparse_lightning.data import cache, own
 from sparse_lightning.data.arrays import Arrays
 from sparse_lightning.data.image_folder import ImageFolder
@@ -96,6 +98,13 @@ class LateToKnow(OwnModule):
 
     def setup(self, stage: str) -> None:
         self.image_shape, self.training_mean = (2, 3), torch.ones(DIM)
+
+
+class WithoutItsFile(OwnModule):
+    """Opens a file that is not there."""
+
+    def __init__(self, path: str) -> None:
+        Path(path).read_bytes()
 
 
 class WithoutTest(OwnModule):
@@ -313,6 +322,22 @@ def test_what_cannot_be_data_is_refused():
                 {"_target_": "sparse_lightning.data.arrays.Arrays", "path": None, "cache_dir": "x"}
             )
         )
+
+
+def test_what_a_module_raises_while_it_is_made_is_told_in_a_sentence():
+    config = OmegaConf.create(
+        {
+            "data": {"_target_": "test_own.WithoutItsFile", "path": "gone"},
+            "input_dim": "${input_dim:}",
+        }
+    )
+    told = r"data\._target_=test_own\.WithoutItsFile cannot be made \(FileNotFoundError: .*'gone'\)"
+    for made in (data_of, input_dim_of):
+        with pytest.raises(SettingError, match=rf"{told}: .*\(data\.path=gone\)"):
+            made(config.data)
+    with pytest.raises(OmegaConfBaseException) as refused:
+        OmegaConf.to_container(config, resolve=True)
+    assert re.fullmatch(rf"{told}: .*\.", user_message(refused.value, "train"))
 
 
 def test_a_module_without_a_loader_is_refused_before_it_is_used():

@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from sparse_lightning.data import cache
+from sparse_lightning.data.image_folder import ImageFolder
 from sparse_lightning.data.patch_pipeline import build, crops, decode, shards
 from sparse_lightning.data.patch_pipeline import photographs as photographs_module
 from sparse_lightning.data.patch_pipeline.contrast import local_contrast_normalize
@@ -270,6 +271,50 @@ def test_changed_files_renew_the_cache(root, tmp_path):
     (copy / "class0" / "0.PNG").rename(copy / "class0" / "zero.PNG")
     keys.append(data.key(find_photographs(copy)))
     assert len(set(keys)) == 3
+
+
+def with_equal_listings(tmp_path: Path) -> list[Path]:
+    """Two folders whose files differ, and have equal names, sizes and times."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        for index in range(9):
+            path = folder / f"{index}.bmp"
+            textured(10 * number + index).save(path)
+            os.utime(path, (1, 1))
+    listings = [[(p.name, p.size, p.changed) for p in find_photographs(f)] for f in folders]
+    assert listings[0] == listings[1]
+    return folders
+
+
+def test_folders_with_equal_listings_have_caches_of_their_own(tmp_path):
+    one, two = with_equal_listings(tmp_path)
+    first, second = (prepared(folder, tmp_path / "cache") for folder in (one, two))
+    assert first.fingerprint() != second.fingerprint()
+    # A folder that has moved holds what it held.
+    one.rename(tmp_path / "moved")
+    assert prepared(tmp_path / "moved", tmp_path / "cache").fingerprint() == first.fingerprint()
+
+
+def test_images_of_folders_with_equal_listings_are_kept_apart(tmp_path):
+    def fingerprint(root: Path) -> str:
+        data = ImageFolder(root, tmp_path / "cache", size=8, batch_size=4)
+        data.setup()
+        return data.fingerprint()
+
+    one, two = with_equal_listings(tmp_path)
+    first = fingerprint(one)
+    assert fingerprint(two) != first
+    one.rename(tmp_path / "moved")
+    assert fingerprint(tmp_path / "moved") == first
+
+
+def test_folders_that_begin_with_a_dot_are_left_out(root, tmp_path):
+    copy = tmp_path / "root"
+    shutil.copytree(root, copy)
+    for name in (".Trash-1000", "class0/.thumbnails"):
+        shutil.copytree(root / "class1", copy / name)
+    assert [p.name for p in find_photographs(copy)] == [p.name for p in find_photographs(root)]
 
 
 # Interruptions and company.
@@ -636,7 +681,8 @@ def test_what_is_passed_over_is_counted_and_named(root, tmp_path, capsys, monkey
 def test_a_folder_of_other_kinds_says_which(tmp_path):
     for name in ("a.heic", "b.heic", "c.txt"):
         (tmp_path / name).write_text("")
-    with pytest.raises(DataError, match=r"no image files .*: 2 \.heic files .*1 \.txt file"):
+    told = r"no image files .*: 2 \.heic files .*1 \.txt file.* With data=imagenet_patches"
+    with pytest.raises(DataError, match=told):
         find_photographs(tmp_path)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from conftest import Compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_lightning.config import CONFIG_DIR, user_message
 from sparse_lightning.errors import NoModelsError, SettingError
-from sparse_lightning.experiments.early_checks import check_study
+from sparse_lightning.experiments.early_checks import check_study, check_training
 from sparse_lightning.paper import reproduction
 from sparse_lightning.studies import trained_models
 from sparse_lightning.studies.trained_models import find_trained_models
@@ -55,6 +57,28 @@ def test_a_mistyped_interpolation_is_told_in_a_sentence(settings, told):
     with pytest.raises(OmegaConfBaseException) as refused:
         OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
     assert user_message(refused.value, "train") == told
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("columns=price", r"data\.columns=price must be a list, as in \[a,b\] or null, not text"),
+        ("image_shape=4", r"data\.image_shape=4 must be a list, as in \[64,32\]"),
+        ("val_share=abc", r"data\.val_share=abc must be a number, not text"),
+        ("batch_size=1e1", None),
+    ],
+)
+def test_settings_of_data_have_their_kinds_before_sizes_follow_from_them(
+    setting, told, compose: Compose, tmp_path: Path
+):
+    np.save(tmp_path / "x.npy", np.zeros((4, 3)))
+    config = compose("data=arrays", f"data.path={tmp_path / 'x.npy'}", f"data.{setting}")
+    if told is None:
+        check_training(config)
+        assert type(config.data.batch_size) is int
+        return
+    with pytest.raises(SettingError, match=told):
+        check_training(config)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.decoders import LinearDecoder
 from sparse_lightning.encoders import LISTA
@@ -91,6 +93,35 @@ def test_a_study_refuses_contents_that_training_did_not_see(known_by, run: Path,
         return
     with pytest.raises(SettingError, match=r"other contents of data\.path"):
         shared_data(find_trained_models(runs=str(run)))
+
+
+@pytest.mark.parametrize("place", ["same", "copy", "link"])
+def test_a_runs_own_rows_are_not_split_otherwise(place, run: Path, tmp_path: Path):
+    path = tmp_path / ("x.npy" if place == "same" else "other.npy")
+    if place == "copy":
+        shutil.copy(tmp_path / "x.npy", path)
+    if place == "link":
+        path.symlink_to(tmp_path / "x.npy")
+    np.save(tmp_path / "y.npy", np.arange(60) % 2)
+
+    def shared(whole: bool = False, **settings) -> SplitDataModule:
+        config = OmegaConf.create(settings_of(path) | settings)
+        return shared_data(find_trained_models(runs=str(run)), config, whole)
+
+    shared(labels=str(tmp_path / "y.npy"), val_share=0.1, num_train=None)
+    shared(whole=True, split_seed=1)
+    for other, told in (
+        ({"split_seed": 1}, r"data\.split_seed=1 would split data\.path=\S+ otherwise .* set "
+         r"data\.split_seed=0 as in training"),
+        ({"val_share": 0.2, "num_train": 20}, r"data\.val_share=0\.2, data\.num_train=20 would .* "
+         r"set data\.val_share=0\.1, data\.num_train=null as"),
+        ({"groups": str(tmp_path / "y.npy")}, r"data\.groups=\S+ would split"),
+    ):  # fmt: skip
+        with pytest.raises(SettingError, match=told):
+            shared(**other)
+    np.save(tmp_path / "new.npy", rows(3))
+    path = tmp_path / "new.npy"
+    shared(split_seed=1)
 
 
 def test_columns_of_another_table_are_taken_by_the_names_of_training(tmp_path: Path):

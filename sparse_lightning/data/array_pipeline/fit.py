@@ -61,6 +61,26 @@ def white_of(dtype: np.dtype) -> int:
     return np.iinfo(dtype).max if dtype.kind == "u" and dtype.itemsize <= 2 else 1
 
 
+def require_range_used(told: str, dtype: np.dtype, brightest: float) -> None:
+    """Raise `SettingError` where images are all but black on the range of their type.
+
+    Their PSNR, which is relative to white, would be too high.
+
+    Args:
+        told: the setting that names the rows, and its value.
+        dtype: of the rows.
+        brightest: the largest value of the training rows.
+    """
+    white = white_of(dtype)
+    if white > 1 and brightest <= white / 16:
+        likely = 2 ** max(1, int(brightest).bit_length()) - 1
+        raise SettingError(
+            f"data.pixel_range=null takes {white} for white, as the type {dtype} of {told} has it, "
+            f"and the largest value of the training rows is {brightest:g}: set data.pixel_range to "
+            f"black and white, such as [0,{likely}], or [0,{white}] where images are that dark."
+        )
+
+
 def same_layout(rows: Sequence[int], others: Sequence[int]) -> bool:
     """Whether axes are in one order; of a row that is flat nobody can tell."""
     ours, theirs = ([side for side in shape if side > 1] for shape in (rows, others))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,8 +24,12 @@ from torch import Tensor
 from torch.serialization import set_default_mmap_options
 
 from sparse_lightning.data.array_pipeline.parquet import read_columns
-from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.errors import DataError, SettingError, first_line
 
+# Of one array alone, and of columns.
+WITHOUT_NAMES = (".npy", ".parquet")
+# Arrays that are in every file of scipy.sparse.save_npz.
+SCIPY = {"format", "shape", "data"}
 BYTES_IN_PIECE = 2**25
 SAFETENSORS_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -101,6 +106,11 @@ def _readable(path: Path) -> Iterator[None]:
     except (SettingError, DataError, MemoryError):
         raise
     except Exception as error:  # A damaged file may fail in any way.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(
+                f"{path} cannot be read ({os.strerror(error.errno)}): allow reading, or let "
+                "data.path name other files."
+            ) from error
         size = path.stat().st_size if path.is_file() else 0
         reason = "is empty" if size == 0 else f"cannot be read as {path.suffix}"
         raise DataError(
@@ -114,8 +124,18 @@ def rows_in_piece(bytes_of_row: int) -> int:
     return max(1, BYTES_IN_PIECE // max(1, bytes_of_row))
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0].strip(" .")
+def require_names(arrays: Sequence[FileArray], key: str | None) -> None:
+    """Raise `SettingError` where a key is given for files that have no names."""
+    nameless = [a.path for a in arrays if a.path.suffix.lower() in WITHOUT_NAMES]
+    if key is not None and len(nameless) == len(arrays):
+        raise SettingError(_without_names(nameless[0], key))
+
+
+def _without_names(path: Path, key: str) -> str:
+    return (
+        f"data.key={key} names an array of a file that holds several, and {path} has no names: "
+        "leave data.key out."
+    )
 
 
 def _npy(path: Path, choice: Choice) -> FileArray:
@@ -138,6 +158,10 @@ def _of_array(path: Path, array: np.ndarray) -> FileArray:
 def _npz(path: Path, choice: Choice) -> FileArray:
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if set(names) >= SCIPY:
+            raise DataError(
+                f"{path} holds a sparse matrix of scipy: save its .toarray() by numpy.save."
+            )
         chosen = _the_key(path, choice, names)
         with archive.open(f"{chosen}.npy") as member:
             shape, is_fortran, dtype = _npy_header(member)
@@ -186,6 +210,8 @@ def _pt(path: Path, choice: Choice) -> FileArray:
     if isinstance(content, dict):
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
         content = tensors[_the_key(path, choice, list(tensors))]
+    elif choice.key is not None:
+        raise SettingError(_without_names(path, choice.key))
     if not isinstance(content, Tensor):
         raise DataError(
             f"{path} holds a {type(content).__name__}, not a tensor or a dictionary of tensors: "

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.compute
 import pyarrow.parquet
 
-from sparse_lightning.data.array_pipeline.formats import Choice, first_line, open_array
+from sparse_lightning.data.array_pipeline.formats import Choice, open_array
 from sparse_lightning.data.array_pipeline.rows import Source
-from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.errors import DataError, SettingError, first_line
 
 
 def values_of_rows(setting: str, name: str, source: Source) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from sparse_lightning.data.array_pipeline.formats import (
 )
 from sparse_lightning.data.cache import built_once, read_from, require_room
 from sparse_lightning.data.npy_writer import write_npy
-from sparse_lightning.errors import DataError, SettingError
+from sparse_lightning.errors import DataError, SettingError, first_line
 from sparse_lightning.files import digest
 
 KINDS = "biuf"  # of numpy: truth values, integers, floating-point numbers
@@ -34,9 +36,15 @@ def files_of(setting: str, path: Path) -> list[Path]:
     known = ", ".join(FORMATS)
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if _is_shard(p))
+        deeper = ", ".join(_folders_of_shards(path))
         if not found:
-            raise SettingError(
-                f"{setting}={path} holds no file of numbers ({known}): check the path."
+            told = f"; its folders {deeper} do: name one of them" if deeper else ": check the path"
+            raise SettingError(f"{setting}={path} holds no file of numbers ({known}){told}.")
+        if deeper:
+            warnings.warn(
+                f"{setting}={path} has files of numbers in the folders {deeper}, which are not "
+                "used: move them beside the others, or out of the folder.",
+                stacklevel=2,
             )
         if broken := [p.name for p in found if not p.exists()]:
             raise DataError(
@@ -57,6 +65,27 @@ def files_of(setting: str, path: Path) -> list[Path]:
 def _is_shard(path: Path) -> bool:
     # No `is_file`, by which a link that is broken would be left out and nobody told.
     return path.suffix.lower() in FORMATS and not (path.name.startswith(".") or path.is_dir())
+
+
+def _folders_of_shards(path: Path) -> list[str]:
+    folders = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(folder.name for folder in folders if any(map(_is_shard, folder.iterdir())))
+
+
+@contextmanager
+def _reading(setting: str, path: Path) -> Iterator[None]:
+    """Name the setting where the operating system refuses to read.
+
+    Raises:
+        DataError: in place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{setting}={path} cannot be read ({error.strerror or first_line(error)}): allow "
+            "reading, or check the path."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -82,9 +111,19 @@ class Source:
         Raises:
             SettingError, DataError: what cannot be rows of numbers.
         """
+        with _reading(setting, path):
+            return cls._open(setting, path, choice)
+
+    @classmethod
+    def _open(cls, setting: str, path: Path, choice: Choice) -> Source:
         arrays: list[FileArray] = []
+        empty: list[FileArray] = []
         for file in files_of(setting, path):
-            arrays.append(array := open_array(file, choice))
+            array = open_array(file, choice)
+            if array.shape[:1] == (0,):
+                empty.append(array)
+                continue
+            arrays.append(array)
             _require_rows(array)
             if choice.columns is None and array.columns is not None:
                 # By place, features of a table with another order would change places.
@@ -95,6 +134,14 @@ class Source:
                     f"{array.path.name} and {arrays[0].shape[1:]} in {arrays[0].path.name}: give "
                     "files of equal rows."
                 )
+        if not arrays:
+            _require_rows(empty[0])
+        if empty:
+            warnings.warn(
+                f"{setting}={path}: {', '.join(array.path.name for array in empty)} without a row "
+                "left out.",
+                stacklevel=3,
+            )
         return cls(setting, path, arrays, choice)
 
     @property
@@ -118,14 +165,16 @@ class Source:
         A file of up to 4 MiB counts whole. Of a larger one 64 blocks of 64 KiB count, evenly
         spaced, the first and the last among them: a change between these does not show.
         """
-        return [
-            [list(a.shape), str(a.dtype), a.path.stat().st_size, _hash_of_blocks(a.path)]
-            for a in self.arrays
-        ]
+        with _reading(self.setting, self.path):
+            return [
+                [list(a.shape), str(a.dtype), a.path.stat().st_size, _hash_of_blocks(a.path)]
+                for a in self.arrays
+            ]
 
     def rows(self, cache_dir: Path) -> Rows:
         """The rows, of converted copies where files cannot be mapped into memory."""
-        return Rows([_mapped(array, cache_dir) for array in self.arrays])
+        with _reading(self.setting, self.path):
+            return Rows([_mapped(array, cache_dir) for array in self.arrays])
 
     def place(self, row: int) -> str:
         """Where a row is, in words."""

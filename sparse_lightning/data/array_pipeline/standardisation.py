@@ -57,7 +57,10 @@ class ArrayRows(TensorSlices):
 
 
 def mean_and_std(
-    told: str, standardise: str, statistics: ColumnStatistics
+    told: str,
+    standardise: str,
+    statistics: ColumnStatistics,
+    names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What rows are standardised by: one number each, (1,), or one for each column, (d,).
 
@@ -65,9 +68,10 @@ def mean_and_std(
         told: the setting that names the rows, and its value.
         standardise: ``feature``, ``global`` or ``none``.
         statistics: of the training rows.
+        names: of the columns, where they have names.
 
     Raises:
-        DataError: every training row is the same.
+        DataError: every training row is the same, or a column has no deviation in float64.
     """
     constant = np.flatnonzero(statistics.is_constant)
     if len(constant) == len(statistics.mean):
@@ -79,7 +83,11 @@ def mean_and_std(
         return np.zeros(1), np.ones(1)
     if standardise == GLOBAL:
         mean, std = statistics.overall
+        if not 0 < std < np.inf:
+            raise _out_of_range(told, statistics, names)
         return np.array([mean]), np.array([std])
+    if statistics.is_out_of_range.any():
+        raise _out_of_range(told, statistics, names)
     if len(constant):
         warnings.warn(
             f"{told} has {len(constant)} columns that are constant in all training rows, the first "
@@ -87,6 +95,20 @@ def mean_and_std(
             stacklevel=2,
         )
     return statistics.mean, np.where(statistics.is_constant, 1.0, statistics.deviation)
+
+
+def _out_of_range(
+    told: str, statistics: ColumnStatistics, names: Sequence[str] | None
+) -> DataError:
+    """What is said of a standard deviation that float64 cannot hold."""
+    wrong = statistics.is_out_of_range
+    column = int(wrong.argmax() if wrong.any() else np.abs(statistics.mean).argmax())
+    name = f"{column} (from 0)" if names is None else names[column]
+    lowest, highest = statistics.lowest[column], statistics.highest[column]
+    return DataError(
+        f"{told} has values between {lowest:g} and {highest:g} in column {name}, whose squares "
+        "are beyond the range of float64: give the column in another unit, or leave it out."
+    )
 
 
 def scale_and_shift(
@@ -116,10 +138,15 @@ def scale_and_shift(
         named = " and ".join(f"{source.setting}={source.path}" for source in sources)
         raise SettingError(
             f"data.image_shape={list(image_shape)} makes rows images, whose values must lie "
-            f"between black and white, and those of {named} lie between {least:g} and {most:g}, "
-            f"not {black:g} and {white:g}: set data.pixel_range=[black,white], or leave "
-            "data.image_shape out."
+            f"between black and white, and those of {named} lie between {_told(least)} and "
+            f"{_told(most)}, not {_told(black)} and {_told(white)}: set "
+            "data.pixel_range=[black,white], or leave data.image_shape out."
         )
     scale = torch.from_numpy(std / (white - black)).float()
     shift = torch.from_numpy((mean - black) / (white - black)).float()
     return (scale[0], shift[0]) if len(mean) == 1 else (scale[None], shift[None])
+
+
+def _told(value: float) -> str:
+    """A number in a message: to six digits where these are all that it has, else to its last."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))

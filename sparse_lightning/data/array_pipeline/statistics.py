@@ -56,20 +56,38 @@ class ColumnStatistics:
         if not len(rows):
             return
         rows = rows.astype(np.float64)
-        mean = rows.mean(0)
-        squares = np.square(rows - mean).sum(0)
         count = self.count + len(rows)
-        shift = mean - self.mean
-        self.mean = self.mean + shift * len(rows) / count
-        self.squares = self.squares + squares + shift**2 * (self.count * len(rows) / count)
+        # What is too large for a sum or a square is told of by `is_out_of_range`.
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = rows.mean(0)
+            squares = np.square(rows - mean).sum(0)
+            shift = mean - self.mean
+            self.mean = self.mean + shift * len(rows) / count
+            self.squares = self.squares + squares + shift**2 * (self.count * len(rows) / count)
         self.count = count
         self.lowest = np.minimum(self.lowest, rows.min(0))
         self.highest = np.maximum(self.highest, rows.max(0))
 
     @property
     def is_constant(self) -> np.ndarray:
-        """Which columns have one value alone, (d,)."""
-        return self.lowest == self.highest
+        """Which columns have one value, but for errors of rounding, (d,).
+
+        The criterion for these is that of scikit-learn's `StandardScaler`, with n rows:
+        variance ≤ n ε variance + (n ε mean)², where ε is the precision of float64.
+        """
+        noise = self.count * np.finfo(np.float64).eps
+        with np.errstate(over="ignore", invalid="ignore"):
+            variance = self.squares / self.count
+            is_noise = variance <= noise * variance + np.square(noise * self.mean)
+        return (self.lowest == self.highest) | (is_noise & ~self.is_out_of_range)
+
+    @property
+    def is_out_of_range(self) -> np.ndarray:
+        """Which columns have values whose squares are too large or too small for float64, (d,)."""
+        noise = self.count * np.finfo(np.float64).eps
+        spread = self.highest / 2 - self.lowest / 2
+        is_lost = (self.squares == 0) & (spread > noise * np.abs(self.mean))
+        return ~np.isfinite(self.squares) | is_lost
 
     @property
     def deviation(self) -> np.ndarray:
@@ -79,8 +97,9 @@ class ColumnStatistics:
     @property
     def overall(self) -> tuple[float, float]:
         """Mean and standard deviation of all values together."""
-        mean = self.mean.mean()
-        variance = (self.squares / self.count + np.square(self.mean - mean)).mean()
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = self.mean.mean()
+            variance = (self.squares / self.count + np.square(self.mean - mean)).mean()
         return float(mean), float(np.sqrt(variance))
 
     def save(self, path: Path) -> None:

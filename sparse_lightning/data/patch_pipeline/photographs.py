@@ -40,6 +40,10 @@ SAMPLE_PHOTOGRAPHS = (
 )
 
 
+# Images of a folder have no samples.
+OR_SAMPLES = "With data=imagenet_patches data.root=null takes sample photographs."
+
+
 class Photograph(NamedTuple):
     """An image file: its name within the collection, its path, size in bytes and time of change."""
 
@@ -51,6 +55,9 @@ class Photograph(NamedTuple):
 
 def find_photographs(root: Path) -> list[Photograph]:
     """Every image file under a folder, at any depth, sorted by name.
+
+    Files and folders whose names begin with a dot are left out: they are those of other programs,
+    such as thumbnails and what was deleted.
 
     Symbolic links are followed. What two names lead to is taken under the first of them, so that
     no image is in two splits and loops of links end.
@@ -65,8 +72,8 @@ def find_photographs(root: Path) -> list[Photograph]:
         told = passed_over.report(everything=True)
         raise DataError(
             f"data.root={root} holds no image files ({', '.join(sorted(EXTENSIONS))})"
-            f"{f': {told}' if told else ''}. Set data.root to a folder that does, or "
-            "data.root=null for the sample photographs."
+            f"{f': {told}' if told else ''}. Set data.root to a folder that "
+            f"does. {OR_SAMPLES}"
         )
     if told := passed_over.report():
         _tell_once(f"data.root={root}: {told}.")
@@ -87,7 +94,7 @@ def require_folder(root: Path) -> None:
     except OSError as error:
         raise DataError(
             f"data.root={root} cannot be read ({error.strerror or error}): set data.root to a "
-            "folder of images. With data=imagenet_patches data.root=null takes sample photographs."
+            f"folder of images. {OR_SAMPLES}"
         ) from error
 
 
@@ -105,32 +112,24 @@ def _walk(
         return
     seen.add((status.st_dev, status.st_ino))
     for name in names:
+        # A leading dot marks what other systems leave beside images, under the images' own names.
+        if name.startswith("."):
+            continue
         path = os.path.join(folder, name)
         try:
             status = os.stat(path)
         except OSError as error:
-            if not name.startswith("."):
-                passed_over.add_unreadable(f"{prefix}{name}", error)
+            passed_over.add_unreadable(f"{prefix}{name}", error)
             continue
         if stat.S_ISDIR(status.st_mode):
             yield from _walk(path, f"{prefix}{name}/", seen, passed_over)
-        elif _is_image(name, status) and (status.st_dev, status.st_ino) not in seen:
+        elif not stat.S_ISREG(status.st_mode):
+            continue
+        elif os.path.splitext(name)[1].lower() not in EXTENSIONS:
+            passed_over.add_other(f"{prefix}{name}")
+        elif (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
             yield Photograph(f"{prefix}{name}", Path(path), status.st_size, status.st_mtime_ns)
-        elif _is_other(name, status):
-            passed_over.add_other(f"{prefix}{name}")
-
-
-def _is_image(name: str, status: os.stat_result) -> bool:
-    # A leading dot marks what other systems leave beside images, under the images' own names.
-    if name.startswith(".") or not stat.S_ISREG(status.st_mode):
-        return False
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def _is_other(name: str, status: os.stat_result) -> bool:
-    is_named = os.path.splitext(name)[1].lower() in EXTENSIONS
-    return stat.S_ISREG(status.st_mode) and not name.startswith(".") and not is_named
 
 
 def sample_photographs() -> list[Photograph]:
