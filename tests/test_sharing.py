@@ -336,6 +336,30 @@ def test_what_is_pushed_is_what_is_pulled(monkeypatch, tmp_path: Path):
         SparseAutoencoder.from_pretrained("me/letters", revision="v1")
 
 
+@pytest.mark.parametrize("name", ["digits", "me/my/digits", "/digits", "me/", ""])
+def test_a_name_that_is_none_on_the_hub_is_refused_first(name: str, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(SettingError, match=rf"^push_to_hub\('{name}'\) .* give owner/model"):
+        made().push_to_hub(name)
+
+
+def test_whatever_the_hubs_client_raises_is_one_sentence(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    class ConnectError(Exception):
+        """As that of httpx, which is neither an OSError nor a ValueError."""
+
+    def fail(*args: Any, **settings: Any) -> None:
+        raise ConnectError("no route\nto host.")
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", fail)
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    with pytest.raises(SettingError, match=r"refused \(ConnectError: no route to host\): check"):
+        made().push_to_hub("me/digits")
+    with pytest.raises(CheckpointError, match=r"\(ConnectError\): check its name"):
+        SparseAutoencoder.from_pretrained("me/digits")
+
+
 def test_the_weights_are_a_plain_safetensors_file(folder: Path):
     weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
     expected = SparseAutoencoder.from_pretrained(folder).state_dict()
