@@ -72,7 +72,10 @@ def test_a_model_that_is_read_again_is_the_same(decoder, encoder, dtype, tmp_pat
 
 def with_checkpoint(model: SparseAutoencoder, path: Path, **changes: Any) -> Path:
     """A checkpoint as training writes it, as far as a model needs it."""
-    contents = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
+    contents = {
+        "hyper_parameters": dict(model.hparams), "state_dict": model.state_dict(),
+        "pytorch-lightning_version": "2.6.6",
+    }  # fmt: skip
     torch.save(contents | changes, path)
     return path
 
