@@ -156,9 +156,10 @@ class SharedModel:
             if key.partition(".")[0] in own or key.partition(".")[0] not in given
         }
         kinds = {key: value.dtype for key, value in weights.items() if _is_floating(value)}
-        for kind in [*kinds.values()][:1]:
-            # That of the decoder is also for what is in no file.
-            model.to(kind)
+        # A file has no order, and a model begins with its decoder. The decoder's type is also for
+        # buffers that no file has.
+        for key in [own_key for own_key in model.state_dict() if own_key in kinds][:1]:
+            model.to(kinds[key])
         for key, tensor in model.state_dict(keep_vars=True).items():
             if key in kinds and _is_floating(tensor):
                 tensor.data = tensor.data.to(kinds[key])
