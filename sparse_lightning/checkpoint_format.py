@@ -23,7 +23,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-        family = contents["hyper_parameters"]["family"]
+        family, _ = contents["hyper_parameters"]["family"], contents["state_dict"].items()
     except Exception as error:  # A damaged file may fail in any way.
         raise CheckpointError(
             f"{path} is not a checkpoint of sparse_lightning, or it is damaged "

@@ -62,9 +62,7 @@ def encode(config: DictConfig) -> CodeFiles:
     require_writable("output", folder)
     with held_alone("output", folder):
         model, data, digest = _model_and_data(config)
-        kind = config.codes or (INFERENCE if model.encoder is None else ENCODER)
-        if kind == ENCODER and model.encoder is None:
-            raise SettingError("codes=encoder, and the model has none: set codes=inference.")
+        kind = _kind_of_codes(config, model)
         files = _files(config, model, data, kind, digest)
         if _is_coupled(model, kind):
             _require_variance(files.about["counts"])
@@ -111,6 +109,18 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
     (trained,) = find_trained_models(checkpoint=str(path))
     data = shared_data([trained], config.get("data"), whole=ALL in config.splits)
     return trained.model, data, trained.digest
+
+
+def _kind_of_codes(config: DictConfig, model: SparseAutoencoder) -> str:
+    kind = config.codes or (INFERENCE if model.encoder is None else ENCODER)
+    if kind == ENCODER and model.encoder is None:
+        raise SettingError("codes=encoder, and the model has none: set codes=inference.")
+    if kind == INFERENCE and not model.training_rule.infers:
+        raise SettingError(
+            f"codes=inference, and the model has learned by {type(model.training_rule).__name__}, "
+            "whose codes are the encoder's alone: set codes=encoder."
+        )
+    return kind
 
 
 def _data_that_fit(config: DictConfig, model: SparseAutoencoder) -> SplitDataModule:

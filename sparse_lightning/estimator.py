@@ -32,6 +32,7 @@ from sparse_lightning.estimator_settings import (
     controller_of,
     fewest_rows,
     made,
+    require_algorithm,
     settings_of,
 )
 from sparse_lightning.learner import Learner, mini_batches
@@ -40,6 +41,9 @@ from sparse_lightning.training.sparsity_target import LEAST_EPOCHS, search_epoch
 DTYPES = (np.float64, np.float32)
 # Rows that are encoded at a time, and rows by whose codes a target is judged.
 CHUNK, JUDGED = 2_048, 2_000
+# Parameters of a model, and those that may change from one pass over the rows to the next.
+OF_THE_MODEL = ("n_components", "family", "target_zeros", "hidden_dim", "solver", "preset")
+OF_A_PASS = ("alpha", "batch_size")
 
 
 class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -67,7 +71,8 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         hidden_dim: width of the hidden layer; None for that of the preset.
         max_epochs: passes of `fit` over the rows; None for that of the preset.
         batch_size: rows of a mini-batch, at most all of them; None for that of the data
-            configuration. A single row that is left over joins the batch before.
+            configuration. A single row that is left over joins the batch before in families with
+            the variance hinge (``vdl``, ``vdl_nl``), and is a batch of its own in others.
         solver: ``paper`` (FISTA with the paper's step, safeguarded), ``adaptive`` or ``ista``. With
             a hidden layer ``adaptive`` uses one Hessian for the rows of a call, and ``paper``
             leaves rows to it for which the step is many times too long: codes of a part of the rows
@@ -164,9 +169,14 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from rows (n, d) in one pass, from where learning stands.
 
-        With ``target_zeros`` each call adjusts λ, unless `fit` has found it before.
+        With ``target_zeros`` each call adjusts λ, unless `fit` has found it before. Another
+        ``alpha`` or ``batch_size`` counts from the next call on.
+
+        Raises:
+            SettingError: a parameter that cannot work, or has changed and is of the model's making.
         """
         if hasattr(self, "_learner"):
+            self._take_changes()
             rows = validate_data(
                 self, X, dtype=DTYPES, reset=False, ensure_min_samples=fewest_rows(self._config)
             )
@@ -180,6 +190,7 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def transform(self, X: Any) -> np.ndarray:
         """Codes (n, l) of rows (n, d), in the floating type of the rows."""
         check_is_fitted(self)
+        require_algorithm(self, self.model_.encoder is not None)
         rows = validate_data(self, X, dtype=DTYPES, reset=False)
         codes = self._codes(self._tensor(rows, self._dtype))
         return codes.numpy().astype(rows.dtype, copy=False)
@@ -193,8 +204,9 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"Codes have {codes.shape[1]} components, and this SparseCoding has "
                 f"{self._n_features_out}."
             )
+        chunks = self._tensor(codes, self._dtype).split(CHUNK)
         with torch.no_grad():
-            rebuilt = self.model_.decoder(self._tensor(codes, self._dtype))
+            rebuilt = torch.cat([self.model_.decoder(chunk) for chunk in chunks])
         return rebuilt.numpy().astype(codes.dtype, copy=False)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -239,13 +251,39 @@ class SparseCoding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             torch.default_generator.manual_seed(seed)
             model = made(config.model).to(inputs.dtype)
         validate_data(self, X, skip_check_array=True)  # Notes names of features and their number.
-        self._config, self.model_ = config, model
+        self._config, self._chosen, self.model_ = config, self._choices, model
         self._learner = Learner(model, seed, controller)
         self._total, self._count = np.zeros(inputs.shape[1]), 0
         self.n_iter_ = self.n_steps_ = 0
         # Until something is learned it is not fitted.
         vars(self).pop("components_", None)
         return inputs
+
+    @property
+    def _choices(self) -> dict[str, Any]:
+        """The parameters by which a model is made and learns."""
+        return {name: getattr(self, name) for name in (*OF_THE_MODEL, *OF_A_PASS)}
+
+    def _take_changes(self) -> None:
+        """Go on with the parameters that were set since, as far as a model can."""
+        chosen = self._choices
+        changed = [name for name in chosen if chosen[name] != self._chosen[name]]
+        if not changed:
+            return
+        config = settings_of(self)
+        # A target's λ is sought from the first ``alpha``.
+        free = OF_A_PASS if self.target_zeros is None else ("batch_size",)
+        for name in changed:
+            if name not in free:
+                raise SettingError(
+                    f"{name}={chosen[name]!r} is for a new model, and this one has "
+                    f"{name}={self._chosen[name]!r}: call fit, or set it back for partial_fit."
+                )
+        with open_dict(config):
+            config.data.input_dim = self._config.data.input_dim
+        if "alpha" in changed:
+            self.model_.set_sparsity_weight(config.model.energy.sparsity_weight)
+        self._config, self._chosen = config, chosen
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "components_")

@@ -77,16 +77,7 @@ def _require_possible(coding: SparseCoding, config: DictConfig) -> None:
             f"family={coding.family!r} draws images, and preset={coding.preset!r} has no "
             "image_shape: take preset='mnist' for images of 28×28."
         )
-    algorithm, has_encoder = coding.transform_algorithm, config.model.encoder is not None
-    if algorithm not in ALGORITHMS:
-        raise SettingError(
-            f"transform_algorithm={algorithm!r} is not known: take {', '.join(ALGORITHMS)}."
-        )
-    if algorithm == "encoder" and not has_encoder:
-        raise SettingError(
-            f"transform_algorithm='encoder' needs an encoder, and family={coding.family!r} has "
-            "none: take 'inference' or 'auto'."
-        )
+    require_algorithm(coding, config.model.encoder is not None)
     if config.model.energy.variance_weight > 0 and config.data.batch_size < 2:
         raise SettingError(
             f"batch_size={coding.batch_size} leaves family={coding.family!r} no variance in a "
@@ -96,6 +87,20 @@ def _require_possible(coding: SparseCoding, config: DictConfig) -> None:
         raise SettingError(
             f"alpha={coding.alpha} is no start for target_zeros={coding.target_zeros}: take one "
             "above 0, or None."
+        )
+
+
+def require_algorithm(coding: SparseCoding, has_encoder: bool) -> None:
+    """Raise `SettingError` for a way to codes that is not known, or needs an encoder."""
+    algorithm = coding.transform_algorithm
+    if algorithm not in ALGORITHMS:
+        raise SettingError(
+            f"transform_algorithm={algorithm!r} is not known: take {', '.join(ALGORITHMS)}."
+        )
+    if algorithm == "encoder" and not has_encoder:
+        raise SettingError(
+            f"transform_algorithm='encoder' needs an encoder, and family={coding.family!r} has "
+            "none: take 'inference' or 'auto'."
         )
 
 

@@ -46,8 +46,7 @@ def located(name: str | Path, revision: str | None = None, token: str | None = N
         copy = hub.snapshot_download(
             text, revision=revision, token=token, allow_patterns=files, library_name=LIBRARY
         )
-    # Those of the network, of the Hub, and of its names.
-    except (OSError, ValueError, hub.errors.EntryNotFoundError) as error:
+    except Exception as error:  # Those of the network, of the Hub, and of its names.
         raise CheckpointError(
             f"There is no folder {name}, and no such model can be had from the Hugging Face Hub "
             f"({type(error).__name__}): check its name, the connection, and the token."
@@ -63,17 +62,23 @@ def push(
     Raises:
         SettingError: ``huggingface_hub`` is not installed, or the Hub refuses.
     """
+    if not all(name.split("/")) or name.count("/") != 1:
+        raise SettingError(
+            f"push_to_hub({name!r}) is no name on the Hub: give owner/model, where the owner is "
+            "you, by your name there, or an organisation of yours."
+        )
     hub = _hub()
-    api = hub.HfApi(token=token, library_name=LIBRARY)
     try:
+        api = hub.HfApi(token=token, library_name=LIBRARY)
         with TemporaryDirectory() as folder:
             model.write(Path(folder))
             (Path(folder) / PAGE_FILE).write_text(_page(model, name), encoding="utf-8")
             address = api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # The client's errors have no common base, as httpx.ConnectError.
+        told = " ".join(str(error).split())[:300].removesuffix(".")
         raise SettingError(
-            f"push_to_hub({name!r}) was refused ({type(error).__name__}: {error}): check the name, "
+            f"push_to_hub({name!r}) was refused ({type(error).__name__}: {told}): check the name, "
             "owner/model, the connection, and the token."
         ) from error
     return str(address)

@@ -43,6 +43,7 @@ from sparse_lightning.meters import Meters
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.parts_fit import require_parts_fit
 from sparse_lightning.registry import build, describe
+from sparse_lightning.shared_model import SharedModel
 from sparse_lightning.sharing import Shareable
 from sparse_lightning.solvers import Solution, Solver
 from sparse_lightning.training_rules import InferThenRegress, TrainingRule
@@ -393,15 +394,6 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_mean = checkpoint.get(TRAINING_MEAN, self.training_mean)
-        saved = checkpoint["state_dict"]
-        is_finer = any(
-            saved[name].dtype == torch.float64 != own.dtype
-            for name, own in self.state_dict().items()
-            if name in saved
-        )
-        # A trainer has a precision of its own.
-        if self._trainer is None and is_finer:
-            self.double()
 
     @classmethod
     def load_from_checkpoint(
@@ -412,15 +404,18 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
         Args:
             checkpoint_path: the file.
             map_location: as for ``torch.load``.
-            **kwargs: parts to use in place of those in the file.
+            **kwargs: parts to use in place of those in the file, as for `from_pretrained`.
 
         Raises:
             CheckpointError: the file cannot be read, or is not a checkpoint of this package.
+            SettingError: the given parts do not fit.
         """
         read_checkpoint(checkpoint_path)
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location=map_location, weights_only=True, **kwargs
-        )
+        contents = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
+        shared = SharedModel.of_checkpoint(contents)
+        model = shared.made(cls, kwargs, checkpoint_path)
+        model.on_load_checkpoint(contents)
+        return model.to(shared.device)
 
 
 TRAINING_MEAN = "training_mean"

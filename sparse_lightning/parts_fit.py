@@ -47,7 +47,7 @@ def require_parts_fit(model: SparseAutoencoder) -> None:
 
 
 def _require_bases(model: SparseAutoencoder) -> None:
-    """Raise `SettingError` unless parts inherit what all of the package relies on."""
+    """Raise `SettingError` unless parts inherit and tell what all of the package relies on."""
     for name, part, base in (
         ("decoder", model.decoder, Decoder),
         ("encoder", model.encoder, Encoder),
@@ -60,6 +60,13 @@ def _require_bases(model: SparseAutoencoder) -> None:
                 f"model.{name}={type(part).__name__} is no {base.__name__}: let the class inherit "
                 f"from {base.__module__}.{base.__name__}."
             )
+    for name, part in (("decoder", model.decoder), ("encoder", model.encoder)):
+        for size in ("code_dim", "input_dim"):
+            if part is not None and not hasattr(part, size):
+                raise SettingError(
+                    f"model.{name}={type(part).__name__} does not tell its {size}: set "
+                    f"self.{size} in its constructor."
+                )
 
 
 # Layers whose output is another at each call, or depends on the batch.

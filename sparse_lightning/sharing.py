@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from torch import nn
 
-from sparse_lightning.errors import CheckpointError
 from sparse_lightning.hub import located, push
 from sparse_lightning.shared_model import SharedModel
 
@@ -81,30 +80,8 @@ class Shareable(nn.Module):
 
         Raises:
             CheckpointError: there is no such model, or its files are damaged or of another kind.
-            SettingError: the Hub is asked for and ``huggingface_hub`` is not installed.
+            SettingError: the Hub is asked for and ``huggingface_hub`` is not installed, or
+                the given parts do not fit.
         """
         folder = located(name, revision, token)
-        shared = SharedModel.read(folder)
-        try:
-            shared.require_sizes(parts)
-            model = cls(**{**shared.parts, "family": shared.family, **parts})
-            # A given part takes the file's weights, and one that has none of its own leaves them.
-            own = {key.partition(".")[0] for key in model.state_dict()}
-            weights = {
-                key: value
-                for key, value in shared.weights.items()
-                if key.partition(".")[0] in own or key.partition(".")[0] not in parts
-            }
-            for key, weight in model.named_parameters():
-                if key in weights and weights[key].is_floating_point():
-                    weight.data = weight.data.to(weights[key].dtype)
-            model.load_state_dict(weights)
-        except CheckpointError:
-            raise
-        except Exception as error:  # What a file says may fail in any constructor.
-            told = " ".join(str(error).split())[:300].removesuffix(".")
-            raise CheckpointError(
-                f"{folder} holds no model that can be made ({type(error).__name__}: {told}): get "
-                "its files again, or train again."
-            ) from error
-        return model.eval()
+        return SharedModel.read(folder).made(cls, parts, folder).eval()

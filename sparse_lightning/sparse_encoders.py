@@ -154,8 +154,8 @@ class BatchTopKEncoder(SparseEncoder):
         # A moving average stands still in a half type, whose digits are too few for its steps.
         threshold = self.threshold
         super()._apply(fn, recurse)
-        if self.threshold.itemsize < threshold.itemsize:
-            self.threshold = threshold.to(self.threshold.device)
+        if self.threshold.itemsize < torch.float32.itemsize:
+            self.threshold = threshold.to(self.threshold.device, torch.float32)
         return self
 
     def activate(self, preactivations: Tensor) -> Tensor:

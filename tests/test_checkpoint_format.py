@@ -27,9 +27,10 @@ def test_checkpoints_of_others_are_refused(compose_small: Compose, tmp_path: Pat
         bad.write_bytes(content)
         with pytest.raises(CheckpointError, match="is not a checkpoint of sparse_lightning"):
             SparseAutoencoder.load_from_checkpoint(bad)
-    torch.save({"state_dict": {}}, bad)
-    with pytest.raises(CheckpointError, match="is not a checkpoint of sparse_lightning"):
-        SparseAutoencoder.load_from_checkpoint(bad)
+    for contents in ({"state_dict": {}}, {"hyper_parameters": {"family": "sdl"}}):
+        torch.save(contents, bad)
+        with pytest.raises(CheckpointError, match="is not a checkpoint of sparse_lightning"):
+            SparseAutoencoder.load_from_checkpoint(bad)
 
 
 def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path):

@@ -28,9 +28,11 @@ from sparse_lightning.errors import CheckpointError, DataError, SettingError
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.solvers import FISTA
+from sparse_lightning.sparse_encoders import TopKEncoder
 from sparse_lightning.studies.coding import all_inputs
 from sparse_lightning.studies.shared_data import shared_data
 from sparse_lightning.studies.trained_models import find_trained_models
+from sparse_lightning.training_rules import EndToEnd
 
 
 @pytest.fixture(autouse=True)
@@ -194,6 +196,16 @@ def test_a_shared_model_takes_data_that_are_named(composed, checkpoint, tmp_path
     np.testing.assert_array_equal(
         read_codes(tmp_path / "codes", "test").toarray(), expected(checkpoint, "test", 40, False)
     )
+
+
+def test_codes_by_inference_are_refused_where_the_model_has_none(composed, tmp_path: Path):
+    SparseAutoencoder(
+        LinearDecoder(12, SIZE**2), TopKEncoder(SIZE**2, 12, 2), Energy(0.0), FISTA(0.5),
+        AdamSettings(1e-3, 1e-3), training_rule=EndToEnd(),
+    ).save_pretrained(tmp_path / "shared")  # fmt: skip
+    of_shared = (f"checkpoint={tmp_path / 'shared'}", "+data._target_=tiny_study.TinyData")
+    with pytest.raises(SettingError, match=r"codes=inference, .* by EndToEnd, .*codes=encoder"):
+        encode(composed(*of_shared, "codes=inference"))
 
 
 class OwnModule(lightning.LightningDataModule):

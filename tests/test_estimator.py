@@ -149,11 +149,46 @@ def test_a_search_in_two_processes(digits):
         ({"target_zeros": 0.9, "alpha": 0.0}, r"alpha=0\.0 is no start for target_zeros=0\.9"),
         ({"target_zeros": 0.9, "max_epochs": 2}, r"max_epochs=2 is too short"),
         ({"target_zeros": 9}, r"target_zeros=9 must lie between 0 and 1"),
+        ({"target_zeros": "0.5"}, r"target_zeros='0\.5' must lie .* as the number 0\.9"),
     ],
 )
 def test_parameters_that_cannot_work_are_refused(parameters, told, digits):
     with pytest.raises(SettingError, match=told):
         SparseCoding(**({"hidden_dim": 4} | parameters)).fit(digits[:10])
+
+
+def test_another_way_to_codes_is_checked_after_learning_too(digits):
+    coding = SparseCoding(family="do", **TINY).fit(digits)
+    with pytest.raises(SettingError, match="transform_algorithm='lars' is not known"):
+        coding.set_params(transform_algorithm="lars").transform(digits)
+    with pytest.raises(SettingError, match="family='do' has none"):
+        coding.set_params(transform_algorithm="encoder").transform(digits)
+
+
+def test_learning_goes_on_with_parameters_that_were_set_since(digits):
+    coding = SparseCoding(family="sdl", batch_size=100, **TINY).fit(digits)
+    steps = coding.n_steps_
+    coding.set_params(alpha=0.5, batch_size=30).partial_fit(digits)
+    assert (coding.n_steps_ - steps, coding.alpha_) == (10, 0.5)
+    assert coding.set_params(max_epochs=9, verbose=False).partial_fit(digits).alpha_ == 0.5
+    for name, value in {"solver": "ista", "n_components": 5, "target_zeros": 0.9}.items():
+        before = getattr(coding, name)
+        with pytest.raises(SettingError, match=rf"^{name}={value!r} is for a new model, and this"):
+            coding.set_params(**{name: value}).partial_fit(digits)
+        coding.set_params(**{name: before})
+    with pytest.raises(SettingError, match="alpha=-1 must be"):
+        coding.set_params(alpha=-1).partial_fit(digits)
+
+
+def test_as_many_rows_are_rebuilt_at_a_time_as_are_encoded(digits, monkeypatch):
+    coding, sizes = SparseCoding(family="sdl", **TINY).fit(digits), []
+    expected = coding.inverse_transform(coding.transform(digits))
+    monkeypatch.setattr("sparse_lightning.estimator.CHUNK", 120)
+    coding.model_.decoder.register_forward_hook(lambda _, codes, __: sizes.append(len(codes[0])))
+    rebuilt = coding.inverse_transform(coding.transform(digits))
+    np.testing.assert_allclose(rebuilt, expected, atol=1e-5)
+    coding.score(digits)
+    assert sizes == 2 * [120, 120, 60]
 
 
 def test_presets_that_are_offered_work(digits):

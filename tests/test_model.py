@@ -18,7 +18,7 @@ from sparse_lightning.decoders import (
     LinearDecoder,
     MultiLayerDecoder,
 )
-from sparse_lightning.encoders import LISTA
+from sparse_lightning.encoders import LISTA, Encoder
 from sparse_lightning.energy import Energy, Objective
 from sparse_lightning.errors import DivergenceError, InputError, SettingError
 from sparse_lightning.learner import Learner
@@ -78,6 +78,29 @@ def test_parts_that_inherit_nothing_are_refused(name, base):
     told = rf"model\.{name}=Plain is no {base.split('.')[-1]}: .* from sparse_lightning\.{base}"
     with pytest.raises(SettingError, match=told):
         model_of(**{name.split(".")[0]: part})
+
+
+class SizelessDecoder(Decoder):
+    def forward(self, codes: Tensor) -> Tensor:
+        return codes
+
+
+class SizelessEncoder(Encoder):
+    code_dim = CODE_DIM
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs[:, :CODE_DIM].relu()
+
+
+@pytest.mark.parametrize(
+    ("part", "size"), [(SizelessDecoder(), "code_dim"), (SizelessEncoder(), "input_dim")]
+)
+@pytest.mark.parametrize("rule", [InferThenRegress(), EndToEnd()])
+def test_parts_that_do_not_tell_their_sizes_are_named(part, size, rule):
+    name = "decoder" if isinstance(part, Decoder) else "encoder"
+    told = rf"model\.{name}={type(part).__name__} does not tell its {size}: set self\.{size} in"
+    with pytest.raises(SettingError, match=told):
+        model_of(**{name: part}, training_rule=rule)
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.1), nn.BatchNorm1d(INPUT_DIM)])

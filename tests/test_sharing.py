@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import shutil
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder, UnitColumns
 from sparse_lightning.encoders import LISTA
@@ -22,7 +25,8 @@ from sparse_lightning.optimizers import AdamSettings
 from sparse_lightning.registry import REGISTRY
 from sparse_lightning.shared_model import SETTINGS_FILE, WEIGHTS_FILE, SharedModel
 from sparse_lightning.solvers import FISTA
-from sparse_lightning.sparse_encoders import ReLUEncoder
+from sparse_lightning.sparse_encoders import BatchTopKEncoder, ReLUEncoder, TopKEncoder
+from sparse_lightning.training_rules import AuxK, EndToEnd
 
 DECODERS = {
     "linear": lambda: LinearDecoder(6, 10),
@@ -30,15 +34,16 @@ DECODERS = {
 }
 
 
-def made(decoder: str = "linear", encoder: bool = True, **parts: Any) -> SparseAutoencoder:
-    return SparseAutoencoder(
-        DECODERS[decoder](),
-        LISTA(10, 6) if encoder else None,
-        Energy(0.05, encoder_weight=1.0 if encoder else 0.0),
-        FISTA(0.5),
-        AdamSettings(1e-3, 1e-3),
-        **{"constraint": UnitColumns(), "family": "mine"} | parts,
-    )
+def made(decoder: str = "linear", has_encoder: bool = True, **parts: Any) -> SparseAutoencoder:
+    usual = {
+        "encoder": LISTA(10, 6) if has_encoder else None,
+        "energy": Energy(0.05, encoder_weight=1.0 if has_encoder else 0.0),
+        "solver": FISTA(0.5),
+        "optimizer": AdamSettings(1e-3, 1e-3),
+        "constraint": UnitColumns(),
+        "family": "mine",
+    }
+    return SparseAutoencoder(DECODERS[decoder](), **usual | parts)
 
 
 @pytest.fixture
@@ -65,19 +70,122 @@ def test_a_model_that_is_read_again_is_the_same(decoder, encoder, dtype, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == [SETTINGS_FILE, WEIGHTS_FILE]
 
 
-def test_a_part_can_be_given_in_place_of_that_in_the_file(folder: Path):
+def with_checkpoint(model: SparseAutoencoder, path: Path, **changes: Any) -> Path:
+    """A checkpoint as training writes it, as far as a model needs it."""
+    contents = {
+        "hyper_parameters": dict(model.hparams), "state_dict": model.state_dict(),
+        "pytorch-lightning_version": "2.6.6",
+    }  # fmt: skip
+    torch.save(contents | changes, path)
+    return path
+
+
+@pytest.fixture(params=["folder", "checkpoint"])
+def read(request, folder: Path, tmp_path: Path) -> Callable[..., SparseAutoencoder]:
+    """Reads the model of `folder`, of its folder or of a checkpoint."""
+    if request.param == "folder":
+        return functools.partial(SparseAutoencoder.from_pretrained, folder)
+    model = SparseAutoencoder.from_pretrained(folder)
+    path = with_checkpoint(model, tmp_path / "last.ckpt")
+    return functools.partial(SparseAutoencoder.load_from_checkpoint, path)
+
+
+def test_a_part_can_be_given_in_place_of_that_in_the_file(read):
     energy = Energy(0.5, encoder_weight=1.0)
-    assert SparseAutoencoder.from_pretrained(folder, energy=energy).energy == energy
-    alone = SparseAutoencoder.from_pretrained(folder, energy=Energy(0.01), encoder=None)
-    assert torch.equal(
-        alone.decoder.weight, SparseAutoencoder.from_pretrained(folder).decoder.weight
-    )
+    assert read(energy=energy).energy == energy
+    alone = read(energy=Energy(0.01), encoder=None)
+    assert torch.equal(alone.decoder.weight, read().decoder.weight)
     assert alone.encoder is None
+    rule = EndToEnd()
+    assert read(training_rule=rule, energy=Energy(0.01)).training_rule is rule
     # Half of the weights is no model.
-    with pytest.raises(CheckpointError, match="holds no model that can be made"):
-        SparseAutoencoder.from_pretrained(folder, encoder=ReLUEncoder(10, 6))
-    with pytest.raises(CheckpointError, match="holds no model that can be made"):
-        SparseAutoencoder.from_pretrained(folder, decoder=LinearDecoder(6, 11))
+    told = r"no model that can be made .* check the given parts \(encoder\)"
+    with pytest.raises(CheckpointError, match=told):
+        read(encoder=ReLUEncoder(10, 6))
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"encoder": None}, r"^model\.energy\.encoder_weight=1\.0 needs an encoder"),
+        ({"decoder": LinearDecoder(6, 11)}, r"^model\.decoder\.input_dim=11 and model\.encoder"),
+    ],
+    ids=["no encoder", "another size"],
+)
+def test_given_parts_that_do_not_fit_are_no_damage_of_the_file(parts, told, read):
+    with pytest.raises(SettingError, match=told):
+        read(**parts)
+
+
+def test_counters_of_a_rule_stay_behind_with_the_rule(tmp_path: Path):
+    parts = {"encoder": TopKEncoder(10, 6, 2), "energy": Energy(0.0)}
+    model = made(**parts, training_rule=EndToEnd(AuxK(0.1, 2, 10)))
+    path = with_checkpoint(model, tmp_path / "last.ckpt")
+    assert SparseAutoencoder.load_from_checkpoint(path).training_rule.auxiliary is not None
+    again = SparseAutoencoder.load_from_checkpoint(path, training_rule=EndToEnd())
+    assert torch.equal(again.encoder.input.weight, model.encoder.input.weight)
+
+
+class Normalised(LinearDecoder):
+    """Codes are normalised over the batch."""
+
+    def __init__(self, code_dim: int, input_dim: int) -> None:
+        super().__init__(code_dim, input_dim)
+        self.norm = nn.BatchNorm1d(code_dim)
+        self.register_buffer("scale", torch.ones(input_dim, input_dim), persistent=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return super().forward(self.norm(codes)) @ self.scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_buffers_are_read_in_their_own_type(dtype, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "Normalised", Normalised)
+    monkeypatch.setitem(DECODERS, "normalised", lambda: Normalised(6, 10))
+    parts = {"encoder": BatchTopKEncoder(10, 6, 2), "energy": Energy(0.0)}
+    model = made("normalised", constraint=None, training_rule=EndToEnd(), **parts).to(dtype)
+    model.encoder.threshold.fill_(0.1)
+    model.save_pretrained(tmp_path)
+    models = {SparseAutoencoder.from_pretrained(tmp_path): dtype}
+    # Of a checkpoint weights in half precision are read in float32.
+    path = with_checkpoint(model, tmp_path / "last.ckpt")
+    wide = torch.promote_types(dtype, torch.float32)
+    models[SparseAutoencoder.load_from_checkpoint(path).eval()] = wide
+    for again, kind in models.items():
+        assert torch.equal(again.encoder.threshold, model.encoder.threshold)
+        assert {p.dtype for p in again.parameters()} == {kind}
+        inputs = torch.randn(5, 10, dtype=kind)
+        assert torch.equal(again(inputs), model.eval().to(kind)(inputs))
+        model.to(dtype)
+
+
+WRONG: dict[str, tuple[Callable[[dict, dict], Any], str]] = {
+    "no weights": (lambda parts, weights: weights.clear(), "weights of the decoder"),
+    "other sizes": (
+        lambda parts, weights: weights.update({k: v[:2] for k, v in weights.items()}),
+        "weights of the decoder",
+    ),
+    "a size that no memory has": (
+        lambda parts, weights: parts["decoder"].update(code_dim=10**13), "weights of the decoder"),
+    "layers without end": (
+        lambda parts, weights: parts["encoder"].update(num_layers=10**9), "num_layers=1000000000"),
+    "a missing part": (lambda parts, weights: parts.pop("solver"), "missing 1 required"),
+    "a part too many": (lambda parts, weights: parts.update(oil=1), "unexpected keyword"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_checkpoint_that_makes_no_model_gets_one_sentence(wrong: str, tmp_path: Path):
+    change, told = WRONG[wrong]
+    model = made()
+    parts, weights = copy.deepcopy(dict(model.hparams)), dict(model.state_dict())
+    change(parts, weights)
+    path = with_checkpoint(
+        model, tmp_path / "last.ckpt", hyper_parameters=parts, state_dict=weights
+    )
+    with pytest.raises(CheckpointError, match=told) as raised:
+        SparseAutoencoder.load_from_checkpoint(path)
+    assert "\n" not in str(raised.value)
 
 
 class Scaled(LinearDecoder):
@@ -148,6 +256,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         edited(lambda s: s["parts"].update(decoder={
             "name": "MultiLayerDecoder", "code_dim": 6, "hidden_dims": [3], "input_dim": 10})),
         r"hidden\.0\.bias",
+    ),
+    "layers without end": (
+        edited(lambda s: s["parts"]["encoder"].update(num_layers=10**9)),
+        r"num_layers=1000000000, and at most 1000 are read",
     ),
     "a size that is none": (
         edited(lambda s: s["parts"]["decoder"].update(code_dim="6")), "code_dim=6 must be"),
@@ -225,6 +337,30 @@ def test_what_is_pushed_is_what_is_pulled(monkeypatch, tmp_path: Path):
     assert torch.equal(again(inputs), model(inputs))
     with pytest.raises(CheckpointError, match=r"no such model can be had .*LocalEntryNotFound"):
         SparseAutoencoder.from_pretrained("me/letters", revision="v1")
+
+
+@pytest.mark.parametrize("name", ["digits", "me/my/digits", "/digits", "me/", ""])
+def test_a_name_that_is_none_on_the_hub_is_refused_first(name: str, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(SettingError, match=rf"^push_to_hub\('{name}'\) .* give owner/model"):
+        made().push_to_hub(name)
+
+
+def test_whatever_the_hubs_client_raises_is_one_sentence(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    class ConnectError(Exception):
+        """As that of httpx, which is neither an OSError nor a ValueError."""
+
+    def fail(*args: Any, **settings: Any) -> None:
+        raise ConnectError("no route\nto host.")
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", fail)
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    with pytest.raises(SettingError, match=r"refused \(ConnectError: no route to host\): check"):
+        made().push_to_hub("me/digits")
+    with pytest.raises(CheckpointError, match=r"\(ConnectError\): check its name"):
+        SparseAutoencoder.from_pretrained("me/digits")
 
 
 def test_the_weights_are_a_plain_safetensors_file(folder: Path):

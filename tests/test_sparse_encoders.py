@@ -126,6 +126,12 @@ def test_the_threshold_of_a_half_type_moves_by_small_steps(dtype):
     assert float(encoder.threshold) == pytest.approx(0.75, abs=0.01)
 
 
+def test_the_threshold_has_the_type_of_the_weights_and_float32_at_least():
+    encoder = BatchTopKEncoder(3, 3, 1).double().float()
+    assert encoder.threshold.dtype == torch.float32
+    assert encoder.double().half().threshold.dtype == torch.float32
+
+
 def test_reading_codes_does_not_move_the_threshold():
     encoder = BatchTopKEncoder(INPUT_DIM, CODE_DIM, 2)
     encoder.encode_with_preactivations(torch.randn(6, INPUT_DIM))

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparse_lightning.figures.style import family_name, sparsity_name
+from sparse_lightning.figures.pages import pages
 from sparse_lightning.figures.tiles import TILE_GAP
 from sparse_lightning.studies.study_result import Pictures, StudyResult
 
@@ -19,12 +19,9 @@ GAP = 10  # pixels between columns
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """A page for each model."""
-    keys = ["family", "sparsity_weight", "seed"]
-    for (family, weight, seed), _ in result.pictures.index.groupby(keys):
-        own = result.pictures.where(family=family, sparsity_weight=weight, seed=seed)
-        title = f"{family_name(family)}, {sparsity_name(family, weight)}, seed {seed}"
-        name = f"activating_{family}_lambda{weight:g}_seed{seed}"
-        yield name, page(own, f"{title}, {result.data}")
+    for model, name, title in pages(result.pictures.index):
+        own = result.pictures.where(**model)
+        yield f"activating_{name}", page(own, f"{title}, {result.data}")
 
 
 def page(pictures: Pictures, title: str) -> Figure:

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sparse_lightning.figures.pages import pages
 from sparse_lightning.figures.style import (
     families_in_order,
     family_name,
-    sparsity_name,
     sparsity_symbol,
     tidy,
 )
@@ -22,23 +22,15 @@ from sparse_lightning.studies.study_result import Pictures, StudyResult
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
     """For each model its atoms on two scales, its filters and its Gabor fits; then all extents."""
-    keys = ["family", "sparsity_weight", "seed"]
-    for values, rows in result.table.groupby(keys):
-        model = dict(zip(keys, values))
-        name, title = _names(model, result.data)
+    for model, name, title in pages(result.table):
+        title = f"{title}, {result.data}"
         if result.pictures is not None:
             yield from _tiles(result.pictures.where(**model), name, title)
+        rows = result.table[(result.table[list(model)] == pd.Series(model)).all(axis=1)]
         if "explained" in rows and rows["used"].any():
             yield f"gabors_{name}", gabor_scatter(rows[rows["used"]], title)
     if result.table["used"].any():
         yield "atom_extents", atom_extents(result.table, result.data)
-
-
-def _names(model: dict, data: str) -> tuple[str, str]:
-    """The end of a file's name, and of a title."""
-    family, weight, seed = model["family"], model["sparsity_weight"], model["seed"]
-    name = f"{family}_lambda{weight:g}_seed{seed}"
-    return name, f"{family_name(family)}, {sparsity_name(family, weight)}, seed {seed}, {data}"
 
 
 def _tiles(pictures: Pictures, name: str, title: str) -> Iterator[tuple[str, Figure]]:

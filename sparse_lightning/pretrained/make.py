@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lightning
 import torch
@@ -18,18 +20,16 @@ from omegaconf import OmegaConf
 
 from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.errors import DataError
+from sparse_lightning.experiments.fingerprint import OUTWARD, is_one_of
 from sparse_lightning.experiments.runs import Run
-from sparse_lightning.files import replaced_whole
 from sparse_lightning.hub import PAGE_FILE
 from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.pretrained import FOLDER
 from sparse_lightning.shared_model import WEIGHTS_FILE
 
-# Of a run's settings, those that say where things are, and change no number.
-PLACES = (
-    *("hydra.", "data.root=", "logger", "~callbacks", "callbacks", "+callbacks", "resume"),
-    *("trainer=", "trainer.enable", "sweep."),
-)
+# Of a run's settings, those that say where things are, and what is shown; they change no number.
+PLACES = ("hydra", "data.root", *(name for name in OUTWARD if name != "imports"))
+CHOICES = ("trainer=cpu", "trainer=gpu", "callbacks=milestones")
 
 CARD = """# {name}
 
@@ -76,22 +76,46 @@ DATA = {"mnist": MNIST, "imagenet_patches": PATCHES}
 
 
 def make(run: Run, name: str) -> Path:
-    """Write the folder of a model, and return it."""
-    folder = FOLDER / name
-    run.model().half().save_pretrained(folder)
+    """Write the folder of a model, once all of it is made, and return it.
+
+    Raises:
+        DataError: the licence of the run's data is not known.
+    """
+    inputs, licence = _about_data(run)
+    with TemporaryDirectory() as temporary:
+        made = Path(temporary)
+        run.model().half().save_pretrained(made)
+        card = _card(run, name, made, inputs, licence)
+        (made / PAGE_FILE).write_text(card, encoding="utf-8")
+        shutil.copytree(made, FOLDER / name, dirs_exist_ok=True)
+    return FOLDER / name
+
+
+def _about_data(run: Run) -> tuple[str, str]:
+    """What the inputs are, and where they are from."""
+    name = run.config.data_name
+    if name not in DATA:
+        raise DataError(
+            f"{run.folder} was trained on data={name}, whose licence is not known: take a run on "
+            f"{' or '.join(DATA)}."
+        )
+    if name == "imagenet_patches" and run.config.data.root is not None:
+        raise DataError(
+            f"{run.folder} was trained on photographs in data.root={run.config.data.root}, whose "
+            "licence is not known: take a run on the sample photographs."
+        )
+    return DATA[name]
+
+
+def _card(run: Run, name: str, folder: Path, inputs: str, licence: str) -> str:
+    """The card of a model in a folder, with numbers that are measured from there."""
     shipped = SparseAutoencoder.from_pretrained(folder)
     data = run.data()
     trainer = lightning.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False)
     (numbers,) = trainer.test(shipped, datamodule=data, verbose=False)
     data.setup("test")
-    if run.config.data_name == "imagenet_patches" and run.config.data.root is not None:
-        raise DataError(
-            f"{run.folder} was trained on photographs in data.root={run.config.data.root}, whose "
-            "licence is not known: take a run on the sample photographs."
-        )
-    inputs, licence = DATA[run.config.data_name]
     commit, *changed = (run.results["commit"] or "unknown").partition("-")
-    card = CARD.format(
+    return CARD.format(
         name=name,
         family=run.config.model.family.upper().replace("_", "-"),
         weight=shipped.energy.sparsity_weight,
@@ -111,17 +135,18 @@ def make(run: Run, name: str) -> Path:
         inputs=inputs,
         data=licence,
     )
-    with replaced_whole(folder / PAGE_FILE) as temporary:
-        temporary.write_text(card, encoding="utf-8")
-    return folder
 
 
 def command(run: Run) -> str:
     """What trains the model again, on any machine."""
     recorded = OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")
     given = OmegaConf.to_container(recorded, resolve=False)
-    settings = [setting for setting in given if not setting.startswith(PLACES)]
+    settings = [setting for setting in given if not _is_place(setting)]
     return shlex.join(["python", "-m", "sparse_lightning.train", *settings])
+
+
+def _is_place(setting: str) -> bool:
+    return setting in CHOICES or is_one_of(setting.lstrip("+~").partition("=")[0], PLACES)
 
 
 def main() -> None:

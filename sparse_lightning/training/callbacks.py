@@ -30,6 +30,7 @@ from sparse_lightning.files import replaced_whole, write_figure
 from sparse_lightning.inputs import as_batch, at_least_float32
 from sparse_lightning.metrics import CodeStatistics
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.evaluation_mode import evaluation_mode
 from sparse_lightning.training.sparsity_target import AfterSearch
 from sparse_lightning.training.trackio_logger import TrackioLogger
 
@@ -130,7 +131,7 @@ def model_figures(
     """Name and figure of everything that is shown of a model, from a few batches of data."""
     statistics = CodeStatistics(model.decoder.code_dim, model.energy.variance_threshold)
     statistics.to(model.device)
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(model):
         codes = [at_least_float32(model.encode(batch.inputs)) for batch in batches]
         for batch_codes in codes:
             statistics.update(batch_codes)

@@ -176,7 +176,19 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", r".*sync_dist=True.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    _tell_once()
     torch.set_float32_matmul_precision("highest")
+
+
+def _tell_once() -> None:
+    """Leave Lightning's lines to the handlers of all programs where there are some, as Hydra's.
+
+    Imported after these were set up, Lightning hands its lines on, and prints them as well.
+    """
+    log = logging.getLogger("lightning")
+    if logging.getLogger().hasHandlers():
+        for handler in [own for own in log.handlers if type(own) is logging.StreamHandler]:
+            log.removeHandler(handler)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

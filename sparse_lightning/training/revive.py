@@ -37,6 +37,7 @@ from sparse_lightning.distributed import Processes
 from sparse_lightning.errors import SettingError, require_count, require_positive
 from sparse_lightning.inputs import as_batch
 from sparse_lightning.model import SparseAutoencoder
+from sparse_lightning.training.evaluation_mode import evaluation_mode
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
@@ -95,14 +96,11 @@ class Revive(lightning.Callback):
         # One choice for all processes, and for the run that goes on from here.
         generator = torch.Generator()
         generator.manual_seed((1_000_003 * torch.initial_seed() + epoch) % 2**63)
-        inputs = hard_inputs(
-            pl_module,
-            _training_inputs(trainer, pl_module, self.num_inputs),
-            len(dead),
-            generator,
-        )
-        units = torch.tensor(dead[: len(inputs)], device=pl_module.device)
-        revive(pl_module, trainer.optimizers[0], units, inputs, self.encoder_scale)
+        drawn_from = _training_inputs(trainer, pl_module, self.num_inputs)
+        with evaluation_mode(pl_module):
+            inputs = hard_inputs(pl_module, drawn_from, len(dead), generator)
+            units = torch.tensor(dead[: len(inputs)], device=pl_module.device)
+            revive(pl_module, trainer.optimizers[0], units, inputs, self.encoder_scale)
         self.dead = []
         rank_zero_info(f"Revived {len(units)} of {len(dead)} dead atoms before epoch {epoch}.")
 

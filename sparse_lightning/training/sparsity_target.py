@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import lightning
@@ -100,9 +101,10 @@ class SparsityController:
     largest_change: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.target_zeros < 1:
+        if not isinstance(self.target_zeros, Real) or not 0 < self.target_zeros < 1:
             raise SettingError(
-                f"target_zeros={self.target_zeros} must lie between 0 and 1, as 0.9 does."
+                f"target_zeros={self.target_zeros!r} must lie between 0 and 1, as the number 0.9 "
+                "does."
             )
         require_positive("callbacks.sparsity_target.gain", self.gain)
         for name in ("damping", "tracking"):

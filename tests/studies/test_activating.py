@@ -88,6 +88,17 @@ def test_a_model_whose_components_are_all_dead_and_data_without_labels():
     assert len(list(draw(result))) == 1
 
 
+def test_models_that_differ_in_the_order_of_samples_alone_have_a_page_each():
+    models = [TinyModel(run="runs/b"), TinyModel(run="runs/a"), TinyModel(seed=1)]
+    figures = dict(draw(activating(models, TinyData(), ResultCache(), num_shown=1)))
+    name = "activating_sdl_lambda0.05_seed"
+    assert list(figures) == [f"{name}0_1", f"{name}0_2", f"{name}1"]
+    titles = [figure.axes[0].get_title() for figure in figures.values()]
+    assert [title.partition("seed ")[2] for title in titles] == [
+        "0, run a, tiny", "0, run b, tiny", "1, tiny"
+    ]  # fmt: skip
+
+
 def test_a_title_counts_components_where_the_encoder_does():
     trained = TinyModel("topk", sparsity_weight=16)
     ((_, figure),) = draw(activating([trained], TinyData(), ResultCache(), num_shown=2))

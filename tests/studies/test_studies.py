@@ -253,7 +253,7 @@ def test_atoms_are_drawn_at_the_signed_code_of_largest_magnitude():
 
 
 def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
-    columns = {"family": "sdl", "sparsity_weight": 0.1, "seed": 0}
+    columns = {"family": "sdl", "sparsity_weight": 0.1, "seed": 0, "run": "runs/a"}
     table = pd.DataFrame(
         {"gabor_like": [True, False, True, True], "used": [True, True, False, False],
          "explained": [0.8, 0.2, 0.9, 0.9]}
@@ -264,6 +264,10 @@ def test_the_figure_of_gabor_functions_counts_what_the_table_counts():
     figures = dict(draw_features(StudyResult(table, {}, pictures)))
     assert "50 % Gabor-like" in figures["gabors_sdl_lambda0.1_seed0"].get_suptitle()
     assert [axes.get_xlabel() for axes in figures["atom_extents"].axes] == ["", "λ"]
+    both = pd.concat([table, table.assign(run="runs/b", gabor_like=True)])
+    two = dict(draw_features(StudyResult(both, {}, None)))
+    assert "50 % Gabor-like" in two["gabors_sdl_lambda0.1_seed0_1"].get_suptitle()
+    assert "seed 0, run b, MNIST; 100 %" in two["gabors_sdl_lambda0.1_seed0_2"].get_suptitle()
     counting = dict(draw_features(StudyResult(table.assign(family="topk"), {}, pictures)))
     assert [axes.get_xlabel() for axes in counting["atom_extents"].axes] == ["", "k"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +16,7 @@ from sparse_lightning.experiments.runs import Run
 from sparse_lightning.experiments.table import collect, summarize, write_results
 from sparse_lightning.experiments.training_run import _made
 from sparse_lightning.train import train
-from sparse_lightning.training.preparation import require_trainable, usable_accelerator
+from sparse_lightning.training.preparation import quieten, require_trainable, usable_accelerator
 
 
 def test_an_accelerator_without_float64_is_not_chosen(compose, monkeypatch):
@@ -105,3 +107,22 @@ def test_what_a_training_needs_is_not_switched_off(setting, told, compose_small,
     with pytest.raises(SettingError, match=told):
         ending(compose_small, f"trainer.{setting}")
     assert not list((tmp_path / "run").rglob("*.json"))
+
+
+def test_lines_of_lightning_are_told_once(monkeypatch: pytest.MonkeyPatch):
+    """By the handlers that Hydra set up, whenever Lightning was imported."""
+    stream = io.StringIO()
+    root, own = logging.getLogger(), logging.getLogger("lightning")
+    for log in (root, own):
+        monkeypatch.setattr(log, "handlers", [logging.StreamHandler(stream)])
+    line = logging.LogRecord("lightning.pytorch", logging.INFO, "", 0, "Restoring", None, None)
+    own.callHandlers(line)
+    assert stream.getvalue() == "Restoring\nRestoring\n"
+    quieten()
+    own.callHandlers(line)
+    assert stream.getvalue() == 3 * "Restoring\n"
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(own, "handlers", [logging.StreamHandler(stream)])
+    quieten()
+    own.callHandlers(line)
+    assert stream.getvalue() == 4 * "Restoring\n"

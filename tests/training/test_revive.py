@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import Compose
 from interruptions import Interrupted, StopAfter, assert_equal_runs, train_with
+from tiny_study import TinyData
 from torch import nn
 from torch.nn.functional import normalize
 
@@ -29,6 +30,7 @@ from sparse_lightning.errors import SettingError
 from sparse_lightning.penalties import L1, NonNegativeL1
 from sparse_lightning.train import train
 from sparse_lightning.training import revive as module
+from sparse_lightning.training.callbacks import model_figures
 from sparse_lightning.training.revive import (
     Revive,
     dead_units,
@@ -274,3 +276,36 @@ def test_what_cannot_be_revived_is_refused_by_name():
         (name,) = wrong
         with pytest.raises(SettingError, match=rf"callbacks\.revive\.{name}=0"):
             Revive(**{"every_epochs": 1, "num_inputs": 10, "encoder_scale": 0.2} | wrong)
+
+
+class Normalised(LISTA):
+    """Inputs are normalised over the batch."""
+
+    def __init__(self, input_dim: int, code_dim: int) -> None:
+        super().__init__(input_dim, code_dim)
+        self.norm = nn.BatchNorm1d(input_dim)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.norm(inputs))
+
+
+def test_statistics_of_batches_are_those_of_training_alone():
+    model, data = model_with(LinearDecoder(12, 64), Normalised(64, 12)).float(), TinyData()
+    model.decoder.eval()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    callback = Revive(every_epochs=1, num_inputs=40, encoder_scale=0.2)
+    callback.dead = [3]
+    adam = torch.optim.Adam(model.parameters())
+    trainer = SimpleNamespace(
+        current_epoch=1, datamodule=data, world_size=1, optimizers=[adam],
+        strategy=SimpleNamespace(batch_to_device=lambda batch: batch),
+        precision_plugin=SimpleNamespace(convert_input=lambda batch: batch),
+    )  # fmt: skip
+    callback.on_train_epoch_start(trainer, model)
+    assert callback.dead == []
+    batch = next(iter(data.val_dataloader()))
+    assert len(list(model_figures(model, [batch], data, 4, "tiny"))) > 0
+    for name, value in model.named_buffers():
+        assert torch.equal(value, before[name]), name
+    assert model.encoder.norm.training
+    assert not model.decoder.training
