@@ -192,8 +192,9 @@ def _epochs(axes: Axes, epochs: pd.Series, values: pd.Series, **style) -> None:
     """A line with its gaps; a dot where an epoch stands between two gaps."""
     axes.plot(epochs, values, linewidth=1.3, **style)
     alone = values.notna() & values.shift().isna() & values.shift(-1).isna()
-    dots = {"color": style["color"], "alpha": style.get("alpha"), "linestyle": "none"}
-    axes.plot(epochs[alone], values[alone], marker=".", markersize=5, **dots)
+    if alone.any():
+        style = {"color": style["color"], "alpha": style.get("alpha"), "linestyle": "none"}
+        axes.plot(epochs[alone], values[alone], marker=".", markersize=5, **style)
 
 
 def amortisation(table: pd.DataFrame, data: str) -> Figure:
