@@ -34,6 +34,7 @@ from sparse_lightning.data.arrays import ALL, Arrays
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import SPLITS, data_of
 from sparse_lightning.errors import SettingError, require_count
+from sparse_lightning.experiments.early_checks import require_no_sweep
 from sparse_lightning.experiments.locks import held_alone
 from sparse_lightning.experiments.runs import Run
 from sparse_lightning.experiments.settings import convert_data
@@ -100,6 +101,7 @@ def _model_and_data(config: DictConfig) -> tuple[SparseAutoencoder, SplitDataMod
             "checkpoint=null: set checkpoint=PATH to a run's folder, or its best.ckpt."
         )
     path = Path(config.checkpoint)
+    require_no_sweep(path)
     if path.is_dir() and not Run(path).best_checkpoint.is_file():
         model = SparseAutoencoder.from_pretrained(path)
         if config.get("data") is None:

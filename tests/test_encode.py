@@ -186,6 +186,21 @@ def test_codes_of_something_else_are_not_mixed_in(composed, tmp_path: Path):
             encode(composed("splits=[val]", change))
 
 
+def test_a_sweep_is_several_models(composed, checkpoint, tmp_path: Path):
+    run = checkpoint.parent.parent
+    for name in ("a", "b"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        shutil.copy(run / "config.yaml", tmp_path / "sweep" / name)
+    (tmp_path / "sweep" / "b" / "checkpoints").mkdir()
+    shutil.copy(checkpoint, tmp_path / "sweep" / "b" / "checkpoints")
+    sweep = tmp_path / "sweep"
+    told = rf"={sweep} is a folder of runs, 2 in all: give one of them, .*={sweep}/b\."
+    with pytest.raises(SettingError, match=told):
+        encode(composed(f"checkpoint={sweep}"))
+    with pytest.raises(SettingError, match=told):
+        find_trained_models(checkpoint=str(sweep))
+
+
 def test_a_shared_model_takes_data_that_are_named(composed, checkpoint, tmp_path: Path):
     (trained,) = find_trained_models(checkpoint=str(checkpoint))
     trained.model.save_pretrained(tmp_path / "shared")

@@ -226,7 +226,7 @@ def test_commands_that_a_command_starts_know_the_same_parts(tmp_path: Path, monk
 def test_the_commands_of_the_page_compose(compose: Compose):
     page = (REPOSITORY / "docs" / "extending.md").read_text()
     found = re.findall(r"^python -m sparse_lightning\.train (.*)$", page, re.MULTILINE)
-    assert len(found) == 5
+    assert len(found) == 6
     for words in map(shlex.split, found):
         if "-m" in words:  # A sweep.
             continue

@@ -120,7 +120,7 @@ class ImageFolder(Arrays):
     @property
     def title(self) -> str:
         """What figures say of the data."""
-        return f"images of {self.root.resolve().name}"
+        return f"image folder '{self.root.resolve().name}'"
 
     @cached_property
     def source(self) -> Source:

@@ -131,7 +131,9 @@ class ImagePatches(SplitDataModule):
     @property
     def title(self) -> str:
         """What figures say of the data."""
-        return SAMPLE_TITLE if self.root is None else f"natural image patches ({self.root.name})"
+        if self.root is None:
+            return SAMPLE_TITLE
+        return f"natural image patches (folder '{self.root.name}')"
 
     @classmethod
     def tags_of(cls, root: str | Path | None) -> list[str]:

@@ -143,12 +143,27 @@ def require_models(
             "runs=DIR (a run's or a sweep's folder)."
         )
     for path in as_list(checkpoint):
+        require_no_sweep(Path(path))
         # A run's folder stands for its best model.
         is_run = (Path(path) / CONFIG_FILE).is_file()
         _require_file("checkpoint", Path(path) / "checkpoints" / "best.ckpt" if is_run else path)
     for folder in as_list(runs):
         if not Path(folder).is_dir():
             raise SettingError(f"runs={folder} is no folder: check the path.")
+
+
+def require_no_sweep(checkpoint: Path) -> None:
+    """Raise `SettingError` for the folder of a sweep, whose runs are several models."""
+    if not checkpoint.is_dir() or (checkpoint / CONFIG_FILE).is_file():
+        return
+    found = sorted(run_folders(checkpoint))
+    if found:
+        # One that has a model, where there is one.
+        one = next((run for run in found if (run / "checkpoints/best.ckpt").is_file()), found[0])
+        raise SettingError(
+            f"checkpoint={checkpoint} is a folder of runs, {len(found)} in all: give one of them, "
+            f"such as checkpoint={one}."
+        )
 
 
 def require_runs(folder: Path) -> None:

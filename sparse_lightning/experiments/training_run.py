@@ -19,7 +19,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from sparse_lightning.checkpoint_format import read_checkpoint
 from sparse_lightning.data.module import SplitDataModule
 from sparse_lightning.data.own import data_of
 from sparse_lightning.errors import DivergenceError
@@ -167,7 +166,7 @@ def _conclude_diverged(
         if results is not None:
             run.replace_results(results.metrics | mark)
             results.show(run_dir)
-        kept = f"the best model before, of epoch {read_checkpoint(best)['epoch']}, has been tested"
+        kept = "the best model before has been tested"
     ended = DivergenceError(
         f"{str(error).removesuffix('.')}; {kept}, and resume=true with another solver or learning "
         "rate goes on."

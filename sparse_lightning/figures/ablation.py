@@ -28,7 +28,9 @@ PANELS = {
     "column_norm_3": "mean norm of a column,\nthird layer",
     "column_norm_4": "mean norm of a column,\nfourth layer",
 }
+ALL_LAYERS = {"column_norm": "mean norm of a column,\nall layers"}
 MOST_IN_A_ROW = 5
+MOST_MARKERS = 20  # On a line of more epochs markers would hide its dashes.
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
@@ -38,7 +40,8 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 def histories(table: pd.DataFrame, data: str) -> Figure:
     """One line for each family and λ, mean over seeds; a layer that a family lacks has none."""
-    panels = {name: label for name, label in PANELS.items() if name in table}
+    labels = PANELS | (ALL_LAYERS if "column_norm_1" in table else {})
+    panels = {name: label for name, label in labels.items() if name in table}
     rows = math.ceil(len(panels) / MOST_IN_A_ROW)
     columns = math.ceil(len(panels) / rows)
     figure = Figure(figsize=(2.75 * columns, 2.8 * rows + 0.6), layout="constrained")
@@ -50,6 +53,9 @@ def histories(table: pd.DataFrame, data: str) -> Figure:
         for family in families_in_order(table["family"]):
             weights = curves.loc[family].groupby("sparsity_weight")
             for number, (weight, curve) in enumerate(weights):
+                style = family_style(family)
+                if len(curve) > MOST_MARKERS:
+                    style["marker"] = ""
                 axes.plot(
                     curve.index.get_level_values("epoch"),
                     curve[name],
@@ -57,7 +63,7 @@ def histories(table: pd.DataFrame, data: str) -> Figure:
                     markersize=3,
                     # A family's λ differ in how faint they are.
                     alpha=1 - 0.7 * number / len(weights),
-                    **family_style(family),
+                    **style,
                 )
         axes.set(xlabel="epoch", ylabel=label)
         axes.set_ylim(bottom=0)

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_lightning.figures.style import (
+    OVER_SEEDS,
+    curve_with_bars,
     families_in_order,
     family_name,
     family_style,
@@ -23,6 +25,7 @@ PARTS = {
     "amplitude_bits": "bits: how active they are",
 }
 KINDS = ["sparsity_weight", "step"]
+SMALL = {"markersize": 2.5, "linewidth": 1.2, "capsize": 1.5, "elinewidth": 0.7}
 
 
 def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
@@ -32,31 +35,39 @@ def draw(result: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def rate_distortion(table: pd.DataFrame, references: pd.DataFrame, data: str) -> Figure:
-    """Every λ and step as a faint point, mean over seeds; the best of each family as a line."""
+    """Every λ and step as a faint point, mean over seeds; the best of each family as a line.
+
+    Points of no bits, such as the mean image, have no place on the axis of bits.
+    """
     quality = quality_of(table)
     figure = Figure(figsize=(8.2, 5.0), layout="constrained")
     axes = figure.subplots()
     for family in families_in_order(table["family"]):
-        points = table[table["family"] == family].groupby(KINDS)[["bits", quality.name]].mean()
+        by_kind = table[table["family"] == family].groupby(KINDS)[["bits", quality.name]]
+        points = by_kind.mean().join(by_kind.std().add_suffix("_std"))
         _front(axes, points, quality.name, family_name(family), family_style(family))
     style = {"color": "0.4", "linestyle": "-.", "marker": "x"}
     _front(axes, references, quality.name, "PCA", style)
     sample = "image" if quality is PSNR else "row"
-    axes.set(xlabel=f"bits per {sample}", ylabel=quality.label)
+    axes.set(xscale="log", xlabel=f"bits per {sample}", ylabel=quality.label)
+    axes.xaxis.set_major_formatter("{x:g}")
     tidy(axes)
     axes.legend(fontsize=8, handlelength=3.5, title="best over λ and step", title_fontsize=8)
     figure.suptitle(
-        f"Reconstruction against the entropy of codes, test {sample}s of {data}", fontsize=10
+        f"Reconstruction against the entropy of codes, test {sample}s of {data}\n{OVER_SEEDS}",
+        fontsize=10,
     )
     return figure
 
 
 def _front(axes: Axes, points: pd.DataFrame, quality: str, label: str, style: dict) -> None:
+    points = points[points["bits"] > 0]
     best = front(points, quality)
     axes.scatter(
-        points["bits"], points[quality], color=style["color"], s=10, alpha=0.25, linewidths=0
+        points["bits"], points[quality], color=style["color"], s=8, alpha=0.25, linewidths=0
     )
-    axes.plot(best["bits"], best[quality], label=label, markersize=4, linewidth=1.4, **style)
+    spread = best.get(f"{quality}_std")
+    curve_with_bars(axes, best["bits"], best[quality], yerr=spread, label=label, **SMALL | style)
 
 
 def front(points: pd.DataFrame, quality: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from sparse_lightning.figures.style import (
     OVER_SEEDS,
@@ -168,12 +169,14 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
     for axes, share in zip(grid, shares):
         for family in families_in_order(summary["family"]):
             both = summary[(summary["zeros"] == share) & (summary["family"] == family)]
-            # Dots show a point between gaps.
-            style = family_style(family) | {"marker": ".", "markersize": 2}
+            style = family_style(family) | {"marker": None}
             last, best = (both[both["weights"] == weights] for weights in (LAST, BEST))
-            axes.plot(last["epochs"], values[last.index], alpha=0.35, **style)
-            axes.plot(best["epochs"], values[best.index], label=family_name(family), **style)
+            _epochs(axes, last["epochs"], values[last.index], alpha=0.35, **style)
+            label = family_name(family)
+            _epochs(axes, best["epochs"], values[best.index], label=label, **style)
         axes.set(xscale="log", xlabel="epochs", title=f"{100 * share:g} % zeros")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(LogFormatter())
         tidy(axes)
     grid[0].set_ylabel(f"{quality.label}, validation")
     legend_below(figure, 5)
@@ -183,6 +186,15 @@ def psnr_against_epochs(summary: pd.DataFrame, data: str) -> Figure:
         fontsize=10,
     )
     return figure
+
+
+def _epochs(axes: Axes, epochs: pd.Series, values: pd.Series, **style) -> None:
+    """A line with its gaps; a dot where an epoch stands between two gaps."""
+    axes.plot(epochs, values, linewidth=1.3, **style)
+    alone = values.notna() & values.shift().isna() & values.shift(-1).isna()
+    if alone.any():
+        style = {"color": style["color"], "alpha": style.get("alpha"), "linestyle": "none"}
+        axes.plot(epochs[alone], values[alone], marker=".", markersize=5, **style)
 
 
 def amortisation(table: pd.DataFrame, data: str) -> Figure:
@@ -213,19 +225,22 @@ def _two_ways(families: list[str], ways: dict[str, pd.DataFrame], title: str) ->
     width = max(2.9 * columns + 0.4, 7.2)  # At least that of the title.
     figure = Figure(figsize=(width, 2.5 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for place in range(len(families), rows * columns):
-        grid.flat[place].set_visible(False)
-        # The panel above it is the lowest of its column.
-        grid.flat[place - columns].tick_params(labelbottom=True)
+    for place in range(rows * columns):
+        grid.flat[place].set_visible(place < len(families))
+        if place + columns >= len(families):  # The lowest of its column.
+            grid.flat[place].tick_params(labelbottom=True)
+            grid.flat[place].set_xlabel("zeros (%)", fontsize=9)
+    styles = dict(zip(ways, ("-", ":")))
     for axes, family in zip(grid.flat, families):
         colour = family_style(family)["color"]
-        for (way, table), style in zip(ways.items(), ("-", ":")):
+        for way, table in ways.items():
             chosen = table[table["family"] == family]
-            _curve(axes, chosen, color=colour, linestyle=style, marker="o", label=way)
+            _curve(axes, chosen, color=colour, linestyle=styles[way], marker="o")
         axes.set_title(family_name(family), fontsize=9)
-        axes.legend(fontsize=7)
         tidy(axes)
-    figure.supxlabel("zeros among code components (%)", fontsize=9)
+    for way, style in styles.items():
+        grid[0, 0].plot([], [], color="0.3", linestyle=style, marker="o", markersize=4, label=way)
+    legend_below(figure, len(ways))
     figure.supylabel(quality_of(next(iter(ways.values()))).label, fontsize=9)
     figure.suptitle(f"{title}\n{OVER_SEEDS}, both ways", fontsize=10)
     return figure

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from rich.console import Console
 from torch import Tensor
 from tqdm import tqdm
 
@@ -120,6 +121,10 @@ def regret(
             trained_models, own_codes(table), data, cache, num_images, most_pursued
         ),
     }
+    if at_zeros and not more["at_zeros"][quality_of(table).name].notna().any():
+        shares = ", ".join(f"{100 * at:g} %" for at in at_zeros)
+        told = f"No curve reaches {shares} zeros: add models of other λ to compare at equal zeros."
+        Console().print(told, soft_wrap=True, highlight=False)
     return StudyResult(table, more)
 
 

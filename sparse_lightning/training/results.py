@@ -19,6 +19,11 @@ from sparse_lightning.model import SparseAutoencoder
 from sparse_lightning.training.code_identity import code_identity
 from sparse_lightning.training.loggers import MetricsTable
 
+WORSE_THAN_THE_MEAN = (
+    "R² is below 0: the model rebuilds worse than the mean of the training rows does. "
+    "Train longer, or with a smaller λ."
+)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -46,13 +51,14 @@ class Results:
     halfway: dict[str, float]
 
     def show(self, run_dir: Path) -> None:
-        """Print the metrics, and where the run's files are."""
+        """Print the metrics, and where the run's files are; epochs are counted from 1."""
         which = "Best" if self.is_chosen else "Last"
-        title = f"{which} model: epoch {self.best_epoch} (from 0)\ncodes by {self.codes}"
+        epochs, seconds = self.metrics["epochs"], self.metrics["seconds"]
+        title = f"{which} model: epoch {self.best_epoch + 1} of {epochs}\ncodes by {self.codes}"
         table = Table(title=title)
         columns = {"validation": (self.metrics, "val"), "test": (self.metrics, "test")}
         if self.halfway:
-            before = f"validation, epoch {self.halfway['epoch']}"
+            before = f"validation, epoch {self.halfway['epoch'] + 1}"
             columns = {before: (self.halfway, "val")} | columns
         table.add_column("metric")
         for heading in columns:
@@ -65,7 +71,8 @@ class Results:
             table.add_row(name, *("" if cell is None else f"{cell:.4f}" for cell in cells))
         console = Console()
         console.print(table)
-        epochs, seconds = self.metrics["epochs"], self.metrics["seconds"]
+        if self.metrics.get("test/r2", 0.0) < 0:
+            console.print(WORSE_THAN_THE_MEAN)
         console.print(f"{epochs} epochs in {seconds:.0f} s", highlight=False)
         for name in ("metrics.json", "metrics.csv", "checkpoints/best.ckpt", "figures"):
             if (run_dir / name).exists():

@@ -64,11 +64,12 @@ def test_inference_for_amortisation_is_free_of_encoder_and_batch():
     torch.testing.assert_close(in_half, without_encoder.infer_alone(inputs))
 
 
-def test_families_without_an_encoder_are_judged_by_inference():
+def test_families_without_an_encoder_are_judged_by_inference(capsys):
     trained_models = [TinyModel("sdl"), TinyModel("do", encoder=False)]
     table = regret(trained_models, TinyData(), ResultCache()).table
     chosen = own_codes(table).set_index("family")["codes"]
     assert chosen.to_dict() == {"sdl": "encoder", "do": "inference"}
+    assert "No curve reaches 80 %, 90 %, 95 % zeros" in capsys.readouterr().out
 
 
 def test_dead_units_are_part_of_the_table_of_models():

@@ -84,7 +84,7 @@ def test_the_best_model_is_tested_and_the_run_marked(compose_small: Compose, tmp
     folder = tmp_path / "diverged"
     message = diverge(compose_small(*settings, "trainer.max_epochs=4", run_dir=folder), epoch=2)
     assert message.startswith("Inference diverged at epoch 2, batch 0: ")
-    assert "the best model before, of epoch 1, has been tested, and resume=true" in message
+    assert "the best model before has been tested, and resume=true" in message
     assert message.count(". ") == 0
 
     found = results(folder)
@@ -208,7 +208,7 @@ def test_the_command_line_says_one_sentence(command_line, tmp_path: Path, capsys
     assert stopped.value.code.startswith("\nerror: Inference diverged at epoch 1, batch 0: ")
     assert results(tmp_path / "run")[DIVERGED_AT] == 1
     printed = capsys.readouterr().out
-    assert "Best model: epoch 0" in printed
+    assert "Best model: epoch 1 of 1" in printed
     assert "codes by encoder" in printed
     assert "sparsity" in printed
     assert "variance" not in printed, "SDL has no such term"
