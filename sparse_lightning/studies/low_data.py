@@ -112,7 +112,8 @@ def low_data(
         change_draws: of them, by which it is told what the last half of the epochs changed; of all
             labels nothing is.
         inverse_penalties: C of `LogisticRegression`, to choose from. Features are divided by one
-            number, their root mean square over the training set, so that C means the same for all.
+            number, their root mean square over the training set. C weighs more where features are
+            more: 784 pixels have 6 times the squared norm of 128 code components.
         patience: values of C in a row that may be no better, see `logistic_regression`.
         fixed_inverse_penalty: C in the arm without validation labels.
         fixed_zeros: share of zeros that λ is chosen by there.
