@@ -22,7 +22,7 @@ PACKAGE = ROOT / "sparse_lightning"
 METHOD = "the method"
 COMMANDS = {"config", "train", "evaluate", "encode", "collect", "reproduce", "runs"}
 FLOORS = [
-    {"errors", "files", "checkpoint_format", "quality"}
+    {"errors", "files", "checkpoint_format", "quality", "instantiation"}
     # Figures of arrays and tables alone, which training and sweeps draw as well.
     | {"figures.style", "figures.tiles", "figures.histograms", "figures.heat_map", "figures.sweep"},
     {"data"},

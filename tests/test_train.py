@@ -162,14 +162,14 @@ def test_results_are_shown_beside_those_of_half_the_epochs(
     config = compose_small("model=sdl", "trainer.max_epochs=4")
     train(config)
     shown = capsys.readouterr().out
-    assert "validation, epoch 1" in shown
+    assert "validation, epoch 2" in shown
     rows = pd.read_csv(Path(config.run_dir) / "metrics.csv")
     (line,) = (line for line in shown.splitlines() if " energy " in line)
     assert f"{rows['val/energy'][1]:.4f}" in line
     assert f"{rows['val/energy'][3]:.4f}" in line
     sparse = "trainer.max_epochs=6", "trainer.check_val_every_n_epoch=2"
     train(compose_small("model=sdl", *sparse, run_dir=tmp_path / "sparse"))
-    assert "validation, epoch 1" in capsys.readouterr().out
+    assert "validation, epoch 2" in capsys.readouterr().out
     # Nothing of λ that were on the way.
     target = "target_zeros=0.6", "trainer.max_epochs=6"
     train(compose_small("model=sdl", *target, run_dir=tmp_path / "target"))

@@ -76,7 +76,7 @@ def test_without_checkpoints_the_last_model_is_tested(compose_small, tmp_path, c
         assert final["val/energy"] == rows["val/energy"][1]
         assert "test/psnr" in final
         printed = capsys.readouterr().out
-        assert "Last model: epoch 1" in printed
+        assert "Last model: epoch 2 of 2" in printed
         assert named_files(printed, folder) == {"metrics.json", "metrics.csv"}
         assert not list(tmp_path.rglob("*.ckpt"))
 
