@@ -13,8 +13,12 @@ from sparse_lightning.errors import CheckpointError
 FORMAT, FORMAT_KEY = 1, "sparse_lightning_format"
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The contents of a checkpoint of this package, read without unpickling code.
+
+    Args:
+        path: the file.
+        map_location: as for ``torch.load``.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another version, or something else.
@@ -22,7 +26,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"There is no checkpoint at {path}: check the path.")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents = torch.load(path, map_location=map_location, weights_only=True)
         family, _ = contents["hyper_parameters"]["family"], contents["state_dict"].items()
     except Exception as error:  # A damaged file may fail in any way.
         raise CheckpointError(

@@ -410,8 +410,7 @@ class SparseAutoencoder(Shareable, lightning.LightningModule):
             CheckpointError: the file cannot be read, or is not a checkpoint of this package.
             SettingError: the given parts do not fit.
         """
-        read_checkpoint(checkpoint_path)
-        contents = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
+        contents = read_checkpoint(checkpoint_path, map_location)
         shared = SharedModel.of_checkpoint(contents)
         model = shared.made(cls, kwargs, checkpoint_path)
         model.on_load_checkpoint(contents)
