@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from sparse_lightning.data.batch import Batch
+from sparse_lightning.data.own import data_of
 from sparse_lightning.decoders import LinearDecoder, MultiLayerDecoder, UnitColumns
 from sparse_lightning.distributed import Processes
 from sparse_lightning.encoders import LISTA, Encoder
@@ -386,19 +387,21 @@ def test_a_rule_of_ones_own_names_the_metric_of_the_best_model(compose_small):
     rule = f"model.training_rule._target_={__name__}.Regress"
     config = compose_small("model=sdl", rule)
     assert config.callbacks.checkpoint.monitor == Regress.metric
-    model = made_model(config)
-    require_metric(config, model)
+    model, data = made_model(config), data_of(config.data)
+    require_metric(config, model, data)
     assert model.training_rule.metric == Regress.metric
     other = compose_small("model=sdl", rule, "model.training_rule.metric=val/energy")
     with pytest.raises(SettingError, match=f"metric=val/energy is not {Regress.metric}.*imports="):
-        require_metric(other, made_model(other))
+        require_metric(other, made_model(other), data)
 
 
-@pytest.mark.parametrize("metric", ["val/psnr", "val/r2", "val/enrgy", "train/energy"])
+@pytest.mark.parametrize(
+    "metric", ["val/psnr", "val/r2", "val/enrgy", "train/energy", "val/relative_error"]
+)
 def test_a_metric_that_does_not_tell_the_best_model_is_refused(compose_small, metric):
     config = compose_small("model=l1_sae", f"model.training_rule.metric={metric}")
     with pytest.raises(SettingError, match=rf"metric={metric}.*take val/ and one of .*energy"):
-        require_metric(config, made_model(config))
+        require_metric(config, made_model(config), data_of(config.data))
 
 
 @register

@@ -79,7 +79,7 @@ def train_in_held_folder(config: DictConfig) -> dict[str, float]:
     model = made_model(config)
     require_fit(model, data)
     require_registered({f"model.{name}": part for name, part in model.descriptions.items()})
-    require_metric(config, model)
+    require_metric(config, model, data)
     require_objective(config, model)
     beginning = find_beginning(config, model, data)
     if not beginning.is_own:

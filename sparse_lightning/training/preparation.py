@@ -132,9 +132,11 @@ def require_objective(config: DictConfig, model: SparseAutoencoder) -> None:
         )
 
 
-def require_metric(config: DictConfig, model: SparseAutoencoder) -> None:
+def require_metric(config: DictConfig, model: SparseAutoencoder, data: SplitDataModule) -> None:
     """Raise `SettingError` unless the best model can be told by the metric of the training rule."""
     name, measured = model.training_rule.metric, _measured(model)
+    if data.image_shape is not None:  # Images have a PSNR in place of R² and this.
+        del measured["relative_error"]
     if (chosen := config.model.training_rule.metric) != name:
         kind = type(model.training_rule)
         raise SettingError(
